@@ -1,0 +1,180 @@
+"""A tenant's configuration: who the business is, how it sounds, and who serves it.
+
+The schema is strict: an unknown field, a wrong type or a value out of range is an error that names the
+field. A parsed :class:`TenantConfig` is immutable; a call pins the version that it began with.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from enum import StrEnum
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+TENANT_SCHEMA_VERSION = 1
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+"""Lower-case letters, digits and inner hyphens, 1 to 63 characters: safe in a file name and a metric label."""
+E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
+"""A telephone number as ITU-T E.164 writes it: ``+``, country code, number; at most 15 digits."""
+
+
+def _known_time_zone(name: str) -> str:
+    """Check that the IANA time zone database has ``name``."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is not an IANA time zone such as 'Europe/Berlin'") from error
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
+
+
+class StrictModel(BaseModel):
+    """The base of every configuration model: frozen, nothing unknown, nothing coerced silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, validate_default=True)
+
+
+class Weekday(StrEnum):
+    """Days as the configuration spells them."""
+
+    MONDAY = "monday"
+    TUESDAY = "tuesday"
+    WEDNESDAY = "wednesday"
+    THURSDAY = "thursday"
+    FRIDAY = "friday"
+    SATURDAY = "saturday"
+    SUNDAY = "sunday"
+
+
+class OpeningInterval(StrictModel):
+    """One stretch of opening time within a day, local to the tenant's time zone."""
+
+    opens: time
+    closes: time
+
+    @model_validator(mode="after")
+    def _in_order(self) -> OpeningInterval:
+        if self.opens >= self.closes:
+            raise ValueError(f"opens {self.opens:%H:%M} must be before closes {self.closes:%H:%M}")
+        return self
+
+
+class Service(StrictModel):
+    """Something that the business does and a caller may ask about."""
+
+    name: ShortText
+    description: Text
+    price: ShortText | None = None
+    keywords: tuple[ShortText, ...] = Field(default=(), max_length=50)
+
+
+class FaqEntry(StrictModel):
+    """A question that callers ask and its answer, word for word."""
+
+    question: Text
+    answer: Text
+    keywords: tuple[ShortText, ...] = Field(default=(), max_length=50)
+
+
+class HumanContact(StrictModel):
+    """The person that a caller is offered when the receptionist cannot help."""
+
+    name: ShortText
+    number: E164 | None = None
+
+
+class Emergency(StrictModel):
+    """What counts as an emergency for this business and what the caller is told then."""
+
+    keywords: tuple[ShortText, ...] = Field(min_length=1, max_length=50)
+    instructions: Text
+    number: E164 | None = None
+
+
+class Voice(StrictModel):
+    """How the receptionist speaks."""
+
+    name: ShortText = "joe"
+    speed: float = Field(default=1.0, ge=0.5, le=2.0)
+
+
+class OpenAICompatible(StrictModel):
+    """A provider behind an OpenAI-compatible HTTP API."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")] | None = None
+    """The API's root, for example ``https://api.openai.com/v1``; unset: the SDK's default."""
+    model: ShortText
+    api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """The environment variable that holds the key. The key itself never stands in a configuration."""
+
+
+class Embedded(StrictModel):
+    """The models of this machine: the model process for speech, the built-in receptionist for replies."""
+
+    kind: Literal["embedded"] = "embedded"
+
+
+Provider = Annotated[OpenAICompatible | Embedded, Field(discriminator="kind")]
+
+
+class Providers(StrictModel):
+    """Provider chains, best first. The next is used when one fails or exceeds its budget."""
+
+    stt: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    llm: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    tts: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+
+
+class TurnTaking(StrictModel):
+    """When the caller is taken to have finished, in milliseconds."""
+
+    speech_start_ms: int = Field(default=96, ge=32, le=1_000)
+    """Speech needed before it counts as the caller speaking."""
+    speech_stop_ms: int = Field(default=200, ge=64, le=2_000)
+    """Silence after which the utterance goes to transcription."""
+    end_of_turn_ms: int = Field(default=500, ge=100, le=5_000)
+    """Silence, from the last speech, after which the receptionist answers."""
+    vad_threshold: float = Field(default=0.5, ge=0.05, le=0.95)
+
+    @model_validator(mode="after")
+    def _stop_before_end(self) -> TurnTaking:
+        if self.speech_stop_ms > self.end_of_turn_ms:
+            raise ValueError(
+                f"speech_stop_ms ({self.speech_stop_ms}) must not exceed end_of_turn_ms ({self.end_of_turn_ms})"
+            )
+        return self
+
+
+class TenantConfig(StrictModel):
+    """Everything that one business decides about its receptionist."""
+
+    schema_version: Literal[1] = TENANT_SCHEMA_VERSION
+    tenant_id: TenantId
+    business_name: ShortText
+    business_kind: ShortText
+    numbers: tuple[E164, ...] = Field(min_length=1, max_length=100)
+    """The called numbers that reach this tenant."""
+    time_zone: TimeZone
+    greeting: Text
+    address: Text
+    directions: Text | None = None
+    hours: dict[Weekday, tuple[OpeningInterval, ...]]
+    """Opening intervals per weekday; a day that is absent or empty is closed."""
+    services: tuple[Service, ...] = Field(default=(), max_length=100)
+    faq: tuple[FaqEntry, ...] = Field(default=(), max_length=200)
+    human: HumanContact
+    emergency: Emergency | None = None
+    voice: Voice = Voice()
+    providers: Providers = Providers()
+    instructions: Annotated[str, StringConstraints(max_length=20_000)] = ""
+    """Added to the system prompt where an LLM speaks."""
+    turn_taking: TurnTaking = TurnTaking()
+    max_concurrent_calls: int = Field(default=10, ge=1, le=10_000)
