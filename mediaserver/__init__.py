@@ -1,0 +1,1 @@
+"""The media server: composition root, edge, call pipelines, model process, softphone."""

@@ -1,0 +1,71 @@
+# Everything a person or CI does, each from nothing: the first target that needs it makes the virtual environment,
+# builds the extension and installs the locked packages.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .stamps
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find native -name '*.rs' -o -name 'Cargo.toml')
+PACKAGES := mediaserver tenancy admission config sipbridge perf
+NUMBER ?= +15550100
+ASK ?= What are your opening hours on Friday?
+
+export CARGO_NET_RETRY := 5
+
+.PHONY: run call test lint types bench perf docs clean setup rust-test py-test
+
+run: setup  ## start the server with the demo tenants
+	@$(BIN)/mediaserver serve
+
+call: setup  ## place a call to a demo tenant, starting a server if none answers
+	@$(BIN)/mediaserver call "sip:$(NUMBER)@127.0.0.1" --say "$(ASK)" --record var/call.wav --start-server
+
+test: setup lint types rust-test py-test  ## every check and every test
+
+setup: $(STAMPS)/packages $(STAMPS)/extension
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), sys.version' \
+	  || { echo "Python 3.11 is needed (found: $$($(PYTHON) --version 2>&1)); set PYTHON=/path/to/python3.11"; exit 2; }
+	@command -v cargo >/dev/null || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(STAMPS)/packages: $(STAMPS)/venv requirements-bootstrap.lock requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements.lock
+	touch $@
+
+$(STAMPS)/extension: $(STAMPS)/packages $(RUST_SOURCES) pyproject.toml
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --uv --quiet --skip-install
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lint: setup
+	$(BIN)/ruff format --check $(PACKAGES) tests
+	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/lint-imports
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+types: setup
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest mediaserver._native --ignore-disjoint-bases
+
+rust-test:
+	cargo test --release --locked --workspace
+
+py-test: setup
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/results/
+	$(BIN)/python -m perf.bench
+
+docs: setup  ## the API of the packages as HTML in var/docs
+	$(BIN)/python -m perf.docs var/docs
+
+clean:
+	rm -rf $(VENV) $(STAMPS) target var dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find mediaserver -name '_native*.so' -delete

@@ -1,0 +1,139 @@
+"""One call at the edge: its dialog, its lease, its media, its pipeline, and the record that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from loguru import logger
+
+from mediaserver.media_link import LocalMediaLink
+from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
+from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
+from tenancy import TenantContext
+
+MAX_TRANSCRIPT_LINES = 1_000
+"""Lines kept of one conversation; a longer one keeps its newest."""
+CANCEL_TIMEOUT_S = 5.0
+"""How long a pipeline may take to end after the call has."""
+
+
+class Speaker(StrEnum):
+    """Who said a line of the transcript."""
+
+    CALLER = "caller"
+    RECEPTIONIST = "receptionist"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the conversation as it was heard."""
+
+    speaker: Speaker
+    text: str
+    at: datetime
+    interrupted: bool = False
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What was said in a call, as its record keeps it."""
+
+    lines: list[Line] = field(default_factory=list)
+    messages: list[MessageTaken] = field(default_factory=list)
+    turn_latencies_ms: list[int] = field(default_factory=list)
+    dropped_lines: int = 0
+
+    def add(self, line: Line) -> None:
+        """Append a line, at the cost of the oldest when full."""
+        if len(self.lines) >= MAX_TRANSCRIPT_LINES:
+            del self.lines[0]
+            self.dropped_lines += 1
+        self.lines.append(line)
+
+
+class Call:
+    """A conversation in progress. The edge makes it, greets when the dialog is confirmed, and awaits its end."""
+
+    def __init__(
+        self,
+        tenant: TenantContext,
+        link: LocalMediaLink,
+        resources: PipelineResources,
+        on_over: Callable[[str], None],
+    ) -> None:
+        self.tenant = tenant
+        self.link = link
+        self.started_at = datetime.now(UTC)
+        self.conversation = Conversation()
+        self._on_over = on_over
+        self._log = logger.bind(call=tenant.call_id, tenant=tenant.tenant_id)
+        self._pipeline = CallPipeline(tenant, link, resources, self)
+        self._task: asyncio.Task[None] | None = None
+        self._greeted = False
+
+    def start(self) -> None:
+        """Start the pipeline; it idles until the greeting."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), name=f"call-{self.tenant.call_id}"
+        )
+
+    async def greet(self) -> None:
+        """The dialog is confirmed: speak."""
+        if not self._greeted:
+            self._greeted = True
+            await self._pipeline.greet()
+
+    async def end(self, why: str) -> None:
+        """End the pipeline and wait for it, boundedly."""
+        if self._task is None or self._task.done():
+            return
+        await self._pipeline.cancel(why)
+        _, pending = await asyncio.wait([self._task], timeout=CANCEL_TIMEOUT_S)
+        if pending:
+            self._log.error("pipeline did not end within {} s, abandoning it", CANCEL_TIMEOUT_S)
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CANCEL_TIMEOUT_S)
+
+    async def _run(self) -> None:
+        try:
+            await self._pipeline.run()
+        except Exception:  # noqa: BLE001 - the call's outer boundary: its end is handled right here
+            self._log.exception("pipeline failed; ending the call")
+            self._on_over("pipeline failed")
+        else:
+            self._on_over("conversation over")
+
+    # What the pipeline reports (CallObserver).
+
+    def caller_said(self, text: str) -> None:
+        """A finished turn of the caller."""
+        self.conversation.add(Line(Speaker.CALLER, text, datetime.now(UTC)))
+
+    def receptionist_said(self, text: str, *, interrupted: bool) -> None:
+        """What the caller heard of an answer."""
+        self.conversation.add(Line(Speaker.RECEPTIONIST, text, datetime.now(UTC), interrupted))
+
+    def turn_measured(self, turn: TurnMeasured) -> None:
+        """The wire latency of an answered turn."""
+        self.conversation.turn_latencies_ms.append(turn.latency_ms)
+        self._log.info("turn answered after {} ms", turn.latency_ms)
+
+    def action(self, action: Action) -> None:
+        """Something that the receptionist wants done."""
+        match action:
+            case MessageTaken():
+                self.conversation.messages.append(action)
+                self._log.info("message taken")
+            case HumanRequested():
+                self._log.info("caller asked for a human")
+            case EndCall():
+                self._log.info("conversation closed by the receptionist")
+
+    def media_ended(self, why: str) -> None:
+        """The caller's media has stopped."""
+        self._on_over(why)

@@ -1,0 +1,100 @@
+"""The command line: ``mediaserver serve`` and ``mediaserver call``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import uvloop
+from loguru import logger
+
+from config.errors import ConfigError
+from mediaserver.errors import MediaServerError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    _log_to_stderr(options.log_level)
+    try:
+        status: int = uvloop.run(options.run(options))
+    except (MediaServerError, ConfigError) as error:
+        print(f"mediaserver: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mediaserver", description="A multi-tenant AI receptionist.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer calls")
+    serve.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    serve.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
+    serve.set_defaults(run=_serve)
+
+    call = commands.add_parser("call", help="place a test call and measure it on the wire")
+    call.add_argument("uri", metavar="SIP-URI", help="for example sip:+15550100@127.0.0.1")
+    call.add_argument("--say", action="append", default=[], metavar="TEXT", help="a question to speak; repeatable")
+    call.add_argument("--wav", action="append", default=[], type=Path, metavar="FILE", help="speech to play")
+    call.add_argument("--record", type=Path, metavar="FILE", help="keep the call as a stereo WAV")
+    call.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    call.add_argument("--transport", choices=("udp", "tcp"), default="udp", help="for SIP (default: udp)")
+    call.add_argument("--start-server", action="store_true", help="start a demo server if none answers")
+    call.add_argument("--log-level", default="WARNING", help="DEBUG, INFO, WARNING or ERROR")
+    call.set_defaults(run=_call)
+    return parser
+
+
+def _log_to_stderr(level: str) -> None:
+    logger.remove()
+    logger.configure(extra={"call": "-", "tenant": "-"})
+    logger.add(
+        sys.stderr,
+        level=level.upper(),
+        format="{time:YYYY-MM-DDTHH:mm:ss.SSS} {level} [{extra[tenant]}/{extra[call]}] {message}",
+        diagnose=False,  # variables in tracebacks may hold keys and callers' words
+        backtrace=False,
+    )
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    # Imported here: Pipecat takes seconds to import, and `call` and `--help` do not need it.
+    from mediaserver.serving import serve
+
+    return await serve(options.config)
+
+
+async def _call(options: argparse.Namespace) -> int:
+    from mediaserver.softphone.command import CallRequest, place_call
+
+    report = await place_call(
+        CallRequest(
+            uri=options.uri,
+            say=tuple(options.say),
+            wav=tuple(options.wav),
+            record=options.record,
+            transport=options.transport,
+            start_server=options.start_server,
+        ),
+        (lambda _: None) if options.json else (lambda line: print(line, flush=True)),
+    )
+    if options.json:
+        print(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(report.summary())
+    return EXIT_OK if report.success else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""The edge: SIP events in, calls out. It knows tenants and admission, and never runs a tenant's code itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import assert_never
+
+from loguru import logger
+
+from admission import Admit, AdmissionGate, Lease, Reject
+from mediaserver._native import MediaError
+from mediaserver.call import Call
+from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.pipeline.call_pipeline import PipelineResources
+from sipbridge import (
+    CallAnswered,
+    CallEnded,
+    CallFailed,
+    CallRinging,
+    DialogId,
+    InviteConfirmed,
+    InviteReceived,
+    OfferReceived,
+    SipEndpoint,
+    SipEvent,
+)
+from sipbridge.sdp import (
+    Negotiated,
+    NotAcceptable,
+    SessionDescription,
+    accept_answer,
+    make_offer,
+    negotiate,
+)
+from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
+
+MEDIA_TIMEOUT_MS = 30_000
+"""A caller whose packets stop for this long has gone, whatever signalling says."""
+MAX_CALL_S = 3_600
+"""No conversation with a receptionist takes an hour."""
+WORD_ABOUT_OVERLOAD = "all lines are busy"
+CODECS = ("PCMU", "PCMA")
+DISCARD_PORT = 9
+"""Stands in an answer that is only made to learn whether an offer is acceptable (RFC 863)."""
+
+
+@dataclass(slots=True)
+class _Leg:
+    """The media side of a dialog."""
+
+    link: LocalMediaLink
+    port: int
+    local: SessionDescription
+    """What we sent last: our answer, or our offer where the INVITE had none."""
+    answered: bool = False
+    """Whether offer and answer have both been exchanged."""
+
+
+@dataclass(slots=True)
+class _Active:
+    """What the edge holds for one dialog."""
+
+    call: Call
+    lease: Lease
+    leg: _Leg
+    deadline: asyncio.TimerHandle | None = None
+    ending: bool = False
+
+
+class Edge:
+    """Turns invitations into calls and ends them exactly once."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        gate: AdmissionGate,
+        hub: EngineHub,
+        resources: PipelineResources,
+        media_address: str,
+    ) -> None:
+        self._registry = registry
+        self._gate = gate
+        self._hub = hub
+        self._resources = resources
+        self._media_address = media_address
+        self._sip: SipEndpoint | None = None
+        self._active: dict[DialogId, _Active] = {}
+        self._pending: dict[DialogId, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._now_ms = lambda: int(asyncio.get_running_loop().time() * 1000)
+
+    def use(self, sip: SipEndpoint) -> None:
+        """The endpoint that the events come from; set once, before it starts."""
+        self._sip = sip
+
+    @property
+    def active_calls(self) -> int:
+        """Calls in progress."""
+        return len(self._active)
+
+    def sip_event(self, event: SipEvent) -> None:
+        """Take an event from the SIP endpoint."""
+        match event:
+            case InviteReceived():
+                task = self._spawn(self._invited(event), f"invite-{event.call_id}")
+                self._pending[event.dialog] = task
+                task.add_done_callback(lambda _: self._pending.pop(event.dialog, None))
+            case InviteConfirmed():
+                self._confirmed(event)
+            case OfferReceived():
+                self._reoffered(event)
+            case CallEnded():
+                self._ended(event.dialog, f"{event.cause}: {event.detail}" if event.detail else str(event.cause))
+            case CallRinging() | CallAnswered() | CallFailed():
+                logger.warning("unexpected {} on a server that places no calls", type(event).__name__)
+            case _:
+                assert_never(event)
+
+    @property
+    def _endpoint(self) -> SipEndpoint:
+        if self._sip is None:
+            raise RuntimeError("Edge.use was not called")
+        return self._sip
+
+    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- an invitation ---------------------------------------------------------------------------------
+
+    async def _invited(self, event: InviteReceived) -> None:
+        sip = self._endpoint
+        called = event.called.user or ""
+        try:
+            tenant = await self._registry.context_for(called, call_id=event.call_id)
+        except UnknownNumber:
+            logger.info("call to an unknown number refused: {}", called)
+            sip.reject(event.dialog, 404)
+            return
+        except TenantSuspended:
+            sip.reject(event.dialog, 480, "Temporarily Unavailable")
+            return
+        except TenancyError as error:
+            logger.error("tenant lookup failed: {}", error)
+            sip.reject(event.dialog, 503, retry_after_s=5)
+            return
+        decision = self._gate.request(tenant.tenant_id, tenant.config.max_concurrent_calls, self._now_ms())
+        match decision:
+            case Reject():
+                logger.warning("call refused: {}", decision.reason)
+                sip.reject(
+                    event.dialog, decision.status, WORD_ABOUT_OVERLOAD, retry_after_s=decision.retry_after_s
+                )
+            case Admit():
+                self._admitted(event, tenant, decision.lease)
+            case _:
+                assert_never(decision)
+
+    def _admitted(self, event: InviteReceived, tenant: TenantContext, lease: Lease) -> None:
+        sip = self._endpoint
+        try:
+            leg = self._open_leg(event.offer, tenant)
+        except NotAcceptable as refusal:
+            self._gate.release(lease, self._now_ms())
+            sip.reject(event.dialog, refusal.status, str(refusal))
+            return
+        except MediaError as error:
+            logger.error("no media for a call: {}", error)
+            self._gate.release(lease, self._now_ms())
+            sip.reject(event.dialog, 503, retry_after_s=5)
+            return
+        call = Call(tenant, leg.link, self._resources, lambda why: self._over(event.dialog, why))
+        self._active[event.dialog] = _Active(call, lease, leg)
+        call.start()
+        sip.answer(event.dialog, str(leg.local))
+        logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info(
+            "answering {} for {}", event.caller.uri, tenant.config.business_name
+        )
+
+    def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext) -> _Leg:
+        """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
+        turns = tenant.config.turn_taking
+        remote = negotiate(offer, address=self._media_address, port=DISCARD_PORT).remote if offer else None
+        stream, port = self._hub.engine.open_stream(
+            remote=remote,
+            vad_threshold=turns.vad_threshold,
+            speech_start_ms=turns.speech_start_ms,
+            speech_stop_ms=turns.speech_stop_ms,
+            media_timeout_ms=MEDIA_TIMEOUT_MS,
+        )
+        link = self._hub.attach(stream)
+        try:
+            if offer is None:
+                return _Leg(link, port, make_offer(address=self._media_address, port=port, codecs=CODECS))
+            negotiated = negotiate(offer, address=self._media_address, port=port)
+            self._connect(stream, negotiated)
+            return _Leg(link, port, negotiated.answer, answered=True)
+        except (NotAcceptable, MediaError):
+            self._hub.detach(link)
+            raise
+
+    def _connect(self, stream: int, negotiated: Negotiated) -> None:
+        self._hub.engine.connect_stream(
+            stream,
+            remote=negotiated.remote,
+            codec=negotiated.codec,
+            payload_type=negotiated.payload_type,
+            telephone_event=negotiated.telephone_event,
+            send=negotiated.send,
+            receive=negotiated.receive,
+        )
+
+    # -- a call in progress ----------------------------------------------------------------------------
+
+    def _confirmed(self, event: InviteConfirmed) -> None:
+        active = self._active.get(event.dialog)
+        if active is None:
+            return
+        if not active.leg.answered and not self._take_answer(active, event.sdp):
+            self._over(event.dialog, "no usable SDP answer in the ACK")
+            return
+        active.deadline = asyncio.get_running_loop().call_later(
+            MAX_CALL_S, self._over, event.dialog, "maximum call length"
+        )
+        self._spawn(active.call.greet(), "greeting")
+
+    def _take_answer(self, active: _Active, answer: SessionDescription | None) -> bool:
+        if answer is None:
+            return False
+        try:
+            negotiated = accept_answer(active.leg.local, answer)
+            self._connect(active.leg.link.stream, negotiated)
+        except (NotAcceptable, MediaError) as error:
+            logger.warning("SDP answer refused: {}", error)
+            return False
+        active.leg.answered = True
+        return True
+
+    def _reoffered(self, event: OfferReceived) -> None:
+        sip = self._endpoint
+        active = self._active.get(event.dialog)
+        if active is None:
+            sip.reject(event.dialog, 481)
+            return
+        if event.offer is None:
+            # A re-INVITE without an offer asks for ours: the session as it stands (RFC 3261 14.2).
+            sip.answer(event.dialog, str(active.leg.local))
+            return
+        try:
+            negotiated = negotiate(event.offer, address=self._media_address, port=active.leg.port)
+            self._connect(active.leg.link.stream, negotiated)
+        except (NotAcceptable, MediaError) as refusal:
+            # The session goes on as it was (RFC 3261 14.2).
+            sip.reject(event.dialog, 488, str(refusal))
+            return
+        active.leg.local = negotiated.answer
+        active.leg.answered = True
+        sip.answer(event.dialog, str(negotiated.answer))
+
+    def _over(self, dialog: DialogId, why: str) -> None:
+        """The conversation ended on our side: hang up. The dialog's end brings `_ended`."""
+        active = self._active.get(dialog)
+        if active is not None and not active.ending:
+            active.ending = True
+            logger.bind(call=active.call.tenant.call_id).info("hanging up: {}", why)
+            self._endpoint.hang_up(dialog)
+
+    def _ended(self, dialog: DialogId, why: str) -> None:
+        pending = self._pending.pop(dialog, None)
+        if pending is not None:
+            pending.cancel()
+        active = self._active.pop(dialog, None)
+        if active is None:
+            return
+        active.ending = True
+        if active.deadline is not None:
+            active.deadline.cancel()
+        self._spawn(self._wind_up(active, why), "wind-up")
+
+    async def _wind_up(self, active: _Active, why: str) -> None:
+        call = active.call
+        log = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
+        try:
+            await call.end(why)
+        finally:
+            self._hub.detach(call.link)
+            self._gate.release(active.lease, self._now_ms())
+        log.info("call ended: {}", why)
+        try:
+            await self._registry.record_call(call.tenant, record_of(call, why))
+        except TenancyError as error:
+            log.error("the call's record could not be written: {}", error)
+
+    async def close(self) -> None:
+        """Hang up every call and wait until all are wound up."""
+        for dialog in list(self._active):
+            self._over(dialog, "server stopping")
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+def record_of(call: Call, cause: str) -> CallRecord:
+    """The durable record of a finished call."""
+    conversation = call.conversation
+    return CallRecord(
+        call_id=call.tenant.call_id,
+        called=call.tenant.called_number,
+        config_version=call.tenant.config_version,
+        started_at=call.started_at,
+        ended_at=datetime.now(UTC),
+        cause=cause,
+        transcript=[
+            {"speaker": str(line.speaker), "text": line.text, "at": line.at.isoformat(), "interrupted": line.interrupted}
+            for line in conversation.lines
+        ],
+        messages=[
+            {"name": message.name, "number": message.number, "reason": message.reason}
+            for message in conversation.messages
+        ],
+    )
+

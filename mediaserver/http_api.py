@@ -1,0 +1,91 @@
+"""HTTP on the node: health, readiness, and what can be dialled. The admin API and the console grow from here."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI, Response
+
+from mediaserver.errors import StartupError
+
+StatusSource = Callable[[], dict[str, object]]
+
+
+def make_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
+    """The node's HTTP application."""
+    app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Alive: the event loop answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(response: Response) -> dict[str, str]:
+        """Ready for calls: models warm, greetings cached, SIP listening, not draining."""
+        if ready():
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "not ready"}
+
+    @app.get("/status")
+    async def node_status() -> dict[str, object]:
+        """Counters of the node, for people and scripts."""
+        return status()
+
+    return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the node decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """The HTTP listener as a part of the node."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._server = _Server(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        if self._socket is None:
+            return self._port
+        return int(self._socket.getsockname()[1])
+
+    def bind(self) -> None:
+        """Take the port; raises `StartupError` when somebody else has it."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._host, self._port))
+        except OSError as error:
+            listener.close()
+            raise StartupError(
+                f"HTTP cannot listen on {self._host}:{self._port}: {error.strerror}. "
+                "Stop what uses the port, or set http.port in the node's configuration."
+            ) from error
+        self._socket = listener
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        if self._socket is None:
+            self.bind()
+        assert self._socket is not None
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Ask `serve` to return."""
+        self._server.should_exit = True

@@ -1,0 +1,198 @@
+"""The media link: all that a call's pipeline may ask of its leg, and all that it is told.
+
+The same interface serves a pipeline in the edge's own process and, later, one behind a Unix socket in a call
+worker. Commands are coarse (whole chunks), events are what the media engine reports; nothing crosses per packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from mediaserver._native import (
+    Activity,
+    DtmfDigit,
+    Flushed,
+    MediaEngine,
+    MediaError,
+    MediaTimeout,
+    Played,
+    PlayoutStarted,
+    RecordingFailed,
+    SpeechAudio,
+    SpeechStarted,
+    SpeechStopped,
+)
+from mediaserver.errors import LinkClosed
+
+MediaEvent = (
+    SpeechStarted
+    | SpeechAudio
+    | SpeechStopped
+    | PlayoutStarted
+    | Played
+    | Flushed
+    | DtmfDigit
+    | MediaTimeout
+    | Activity
+    | RecordingFailed
+)
+
+MAX_PENDING_EVENTS = 1024
+"""Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first."""
+
+
+class MediaLink(Protocol):
+    """One leg's audio, as a pipeline sees it. PCM is signed 16-bit little-endian mono."""
+
+    def next_mark(self) -> int:
+        """A mark that this link has not used yet."""
+        ...
+
+    def play(self, pcm: bytes, rate_hz: int, mark: int) -> None:
+        """Append a whole chunk to the playout; `Played` with ``mark`` follows when it has gone out."""
+        ...
+
+    def pause(self) -> None:
+        """Fade out and hold what is queued."""
+        ...
+
+    def resume(self) -> None:
+        """Go on where `pause` stopped."""
+        ...
+
+    def flush(self) -> None:
+        """Stop and drop what is queued; `Flushed` says how much of the current chunk was heard."""
+        ...
+
+    async def next_event(self) -> MediaEvent:
+        """The next event of this leg; raises `LinkClosed` when there will be none."""
+        ...
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """What a link had to drop."""
+
+    dropped_audio_events: int = 0
+    dropped_other_events: int = 0
+
+
+class LocalMediaLink:
+    """A `MediaLink` to a media engine in this process."""
+
+    def __init__(self, engine: MediaEngine, stream: int) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._mark = 0
+        self._events: deque[MediaEvent] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self.counters = LinkCounters()
+
+    @property
+    def stream(self) -> int:
+        """The engine's number for this leg."""
+        return self._stream
+
+    def next_mark(self) -> int:
+        self._mark += 1
+        return self._mark
+
+    def play(self, pcm: bytes, rate_hz: int, mark: int) -> None:
+        if not self._closed:
+            self._engine.play(self._stream, pcm, rate_hz, mark)
+
+    def pause(self) -> None:
+        if not self._closed:
+            self._engine.pause(self._stream)
+
+    def resume(self) -> None:
+        if not self._closed:
+            self._engine.resume(self._stream)
+
+    def flush(self) -> None:
+        if not self._closed:
+            self._engine.flush(self._stream)
+
+    def deliver(self, event: MediaEvent) -> None:
+        """Take an event from the engine's drain."""
+        if self._closed:
+            return
+        if len(self._events) >= MAX_PENDING_EVENTS:
+            self._drop_one()
+        self._events.append(event)
+        self._wake.set()
+
+    def _drop_one(self) -> None:
+        for index, pending in enumerate(self._events):
+            if isinstance(pending, SpeechAudio):
+                del self._events[index]
+                self.counters.dropped_audio_events += 1
+                return
+        self._events.popleft()
+        self.counters.dropped_other_events += 1
+
+    async def next_event(self) -> MediaEvent:
+        while not self._events:
+            if self._closed:
+                raise LinkClosed("the call's media has ended")
+            self._wake.clear()
+            await self._wake.wait()
+        return self._events.popleft()
+
+    def close(self) -> None:
+        """End the link: pending events can still be read, then `LinkClosed`."""
+        self._closed = True
+        self._wake.set()
+
+
+class EngineHub:
+    """Drains one media engine for all calls: one wake-up, one `drain`, one dispatch by stream."""
+
+    def __init__(self, engine: MediaEngine) -> None:
+        self.engine = engine
+        self._links: dict[int, LocalMediaLink] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.orphan_events = 0
+
+    def start(self) -> None:
+        """Register with the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.engine.fileno(), self._drain)
+
+    def attach(self, stream: int) -> LocalMediaLink:
+        """Make the link of a stream that was opened."""
+        link = LocalMediaLink(self.engine, stream)
+        self._links[stream] = link
+        return link
+
+    def detach(self, link: LocalMediaLink) -> None:
+        """Close the stream and its link. Safe to call twice."""
+        if self._links.pop(link.stream, None) is None:
+            return
+        link.close()
+        try:
+            self.engine.close_stream(link.stream)
+        except MediaError:
+            # The engine was shut down first; its streams went with it.
+            return
+
+    def close(self) -> None:
+        """Stop draining and end every link."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.engine.fileno())
+            self._loop = None
+        for link in list(self._links.values()):
+            self.detach(link)
+        self.engine.close()
+
+    def _drain(self) -> None:
+        for event in self.engine.drain():
+            link = self._links.get(event.stream)
+            if link is None:
+                self.orphan_events += 1
+            else:
+                link.deliver(event)

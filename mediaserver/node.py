@@ -1,0 +1,200 @@
+"""The composition root: builds a node from its configuration, starts it in order, stops it in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loguru import logger
+
+from admission import AdmissionGate
+from config.node import NodeConfig
+from mediaserver._native import MediaEngine, MediaError
+from mediaserver.edge import Edge
+from mediaserver.errors import StartupError
+from mediaserver.http_api import HttpServer, make_app
+from mediaserver.media_link import EngineHub
+from mediaserver.models.process import ModelProcess
+from mediaserver.phrase_cache import PhraseCache
+from mediaserver.phrase_warmer import PhraseWarmer
+from mediaserver.pipeline.call_pipeline import PipelineResources
+from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.services import Embedded
+from mediaserver.vad_weights import silero_weights
+from sipbridge import SipEndpoint, SipEndpointConfig
+from tenancy import ActiveTenant, Registry, open_registry
+
+
+class Node:
+    """One edge with its in-process pipelines and its model process."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._started_at = time.monotonic()
+        self._ready = False
+        self._stop = asyncio.Event()
+        self._registry: Registry | None = None
+        self._models: ModelProcess | None = None
+        self._hub: EngineHub | None = None
+        self._edge: Edge | None = None
+        self._sip: SipEndpoint | None = None
+        self._gate = AdmissionGate(slots=config.capacity.slots)
+        self._http = HttpServer(
+            make_app(self._status, lambda: self._ready), config.http.host, config.http.port
+        )
+        self._tenants: tuple[ActiveTenant, ...] = ()
+
+    @property
+    def tenants(self) -> tuple[ActiveTenant, ...]:
+        """The tenants that answer here, for the banner."""
+        return self._tenants
+
+    @property
+    def http_port(self) -> int:
+        """The HTTP port that is bound."""
+        return self._http.port
+
+    @property
+    def sip_port(self) -> int:
+        """The SIP port that is bound."""
+        return self._sip.local_port if self._sip is not None else self._config.sip.port
+
+    async def start(self) -> None:
+        """Start everything; when it returns, calls are answered. Raises `StartupError` and leaves nothing running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config = self._config
+        # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
+        self._http.bind()
+        engine = self._open_engine()
+        self._hub = EngineHub(engine)
+        self._hub.start()
+        self._registry = await open_registry(config, os.environ)
+        self._tenants = await self._registry.active_tenants()
+        if not self._tenants:
+            raise StartupError("no tenant is configured: name tenant files under 'tenants' in the node's configuration")
+        self._models = ModelProcess()
+        await self._models.start()
+        embedded = Embedded(self._models.base_url)
+        phrases = PhraseCache(Path(config.data_dir) / "phrases")
+        resources = PipelineResources(
+            embedded=embedded,
+            budgets=Budgets(
+                stt_final_ms=config.budgets.stt_final_ms,
+                llm_first_token_ms=config.budgets.llm_first_token_ms,
+                tts_first_audio_ms=config.budgets.tts_first_audio_ms,
+            ),
+            phrases=phrases,
+            clock=lambda: datetime.now(UTC),
+        )
+        warmer = PhraseWarmer(phrases, embedded)
+        for tenant in self._tenants:
+            missing = await warmer.warm(tenant.config, tenant.tts)
+            if missing:
+                logger.warning("{}: {} fixed phrases are not cached", tenant.config.tenant_id, missing)
+        self._edge = Edge(
+            registry=self._registry,
+            gate=self._gate,
+            hub=self._hub,
+            resources=resources,
+            media_address=config.media.advertised_host or _reachable(config.media.host),
+        )
+        await self._start_sip(self._edge)
+        self._ready = True
+
+    def _open_engine(self) -> MediaEngine:
+        media = self._config.media
+        try:
+            return MediaEngine(
+                media.host,
+                first_port=media.first_port,
+                port_count=media.port_count,
+                vad_model=silero_weights(),
+                max_streams=self._config.capacity.slots + 8,
+            )
+        except MediaError as error:
+            raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
+
+    async def _start_sip(self, edge: Edge) -> None:
+        sip = self._config.sip
+        self._sip = SipEndpoint(
+            SipEndpointConfig(
+                host=sip.host, port=sip.port, advertised_host=sip.advertised_host, user_agent="ai-receptionist"
+            ),
+            edge.sip_event,
+        )
+        edge.use(self._sip)
+        try:
+            await self._sip.start()
+        except OSError as error:
+            raise StartupError(
+                f"SIP cannot listen on {sip.host}:{sip.port} (UDP and TCP): {error.strerror or error}. "
+                "Stop what uses the port, or set sip.port in the node's configuration."
+            ) from error
+
+    async def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or `request_stop`, then hang up politely and release everything."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.request_stop)
+        http = asyncio.create_task(self._http.serve(), name="http")
+        try:
+            await self._stop.wait()
+        finally:
+            self._ready = False
+            self._http.stop()
+            await asyncio.wait([http], timeout=5)
+            await self.stop()
+
+    def request_stop(self) -> None:
+        """Make `run` return."""
+        self._stop.set()
+
+    async def stop(self) -> None:
+        """Stop what is running, calls first. Safe to call at any point of the start."""
+        self._ready = False
+        if self._edge is not None and self._sip is not None:
+            await self._edge.close()
+        if self._sip is not None:
+            await self._sip.close()
+            self._sip = None
+        if self._hub is not None:
+            self._hub.close()
+            self._hub = None
+        if self._models is not None:
+            await self._models.close()
+            self._models = None
+        if self._registry is not None:
+            await self._registry.close()
+            self._registry = None
+
+    def _status(self) -> dict[str, object]:
+        gate = self._gate.snapshot()
+        return {
+            "ready": self._ready,
+            "uptime_s": int(time.monotonic() - self._started_at),
+            "active_calls": self._edge.active_calls if self._edge else 0,
+            "slots": gate.slots,
+            "refused": gate.refused,
+            "numbers": {
+                number: tenant.config.business_name
+                for tenant in self._tenants
+                for number in tenant.config.numbers
+            },
+            "media": self._hub.engine.stats() if self._hub else {},
+            "sip": self._sip.stats() if self._sip else {},
+        }
+
+
+def _reachable(host: str) -> str:
+    """The address to put into SDP for a bind address: a wildcard stands for the loopback until one is configured."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound

@@ -1,0 +1,96 @@
+"""Synthesised phrases, kept so that they play without asking anybody.
+
+Fixed phrases (greeting, apologies) live on disk, made once per voice and text; what else was synthesised is kept in
+memory, least recently used first out. The key is what was asked for, so a changed greeting is a different phrase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+PHRASE_RATE_HZ = 24_000
+"""Sample rate of cached phrases (OpenAI's speech API delivers it)."""
+DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_PHRASE_BYTES = 4 * 1024 * 1024
+"""A longer phrase (about 87 s) is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseKey:
+    """What makes two phrases sound the same."""
+
+    voice: str
+    speed: float
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """A file name for this key."""
+        material = f"{PHRASE_RATE_HZ}\0{self.voice}\0{self.speed}\0{self.text}"
+        return hashlib.sha256(material.encode()).hexdigest()
+
+
+class PhraseCache:
+    """PCM by phrase: signed 16-bit mono at `PHRASE_RATE_HZ`."""
+
+    def __init__(self, directory: Path, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
+        self._directory = directory
+        self._memory_bytes = memory_bytes
+        self._held_bytes = 0
+        self._phrases: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: PhraseKey) -> bytes | None:
+        """The phrase from memory, or None. Never touches the disk: this runs in a call."""
+        pcm = self._phrases.get(key.digest)
+        if pcm is not None:
+            self._phrases.move_to_end(key.digest)
+        return pcm
+
+    def put(self, key: PhraseKey, pcm: bytes) -> None:
+        """Keep a phrase in memory, at the cost of the least recently used."""
+        if not pcm or len(pcm) > min(MAX_PHRASE_BYTES, self._memory_bytes):
+            return
+        digest = key.digest
+        self._held_bytes -= len(self._phrases.pop(digest, b""))
+        self._phrases[digest] = pcm
+        self._held_bytes += len(pcm)
+        while self._held_bytes > self._memory_bytes:
+            _, evicted = self._phrases.popitem(last=False)
+            self._held_bytes -= len(evicted)
+
+    async def load(self, key: PhraseKey) -> bool:
+        """Bring a phrase from disk to memory; False when the disk does not have it."""
+        if self.get(key) is not None:
+            return True
+        pcm = await asyncio.to_thread(self._read, key)
+        if pcm is None:
+            return False
+        self.put(key, pcm)
+        return True
+
+    async def store(self, key: PhraseKey, pcm: bytes) -> None:
+        """Keep a phrase in memory and on disk."""
+        self.put(key, pcm)
+        await asyncio.to_thread(self._write, key, pcm)
+
+    def _path(self, key: PhraseKey) -> Path:
+        return self._directory / f"{key.digest}.pcm"
+
+    def _read(self, key: PhraseKey) -> bytes | None:
+        try:
+            pcm = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        return pcm if pcm and len(pcm) % 2 == 0 else None
+
+    def _write(self, key: PhraseKey, pcm: bytes) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        # Written aside and renamed, so that a crash never leaves half a phrase under its name.
+        partial = self._path(key).with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(pcm)
+        partial.replace(self._path(key))

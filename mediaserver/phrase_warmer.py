@@ -1,0 +1,71 @@
+"""Makes the fixed phrases of every tenant before the first call needs them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import openai
+from loguru import logger
+from openai import AsyncOpenAI
+
+from config.tenant import TenantConfig
+from mediaserver.phrase_cache import PhraseCache, PhraseKey
+from mediaserver.pipeline.services import EMBEDDED_API_KEY, Embedded
+from mediaserver.receptionist import Phrases
+from tenancy import ResolvedProvider
+
+CONCURRENT_SYNTHESES = 2
+SYNTHESIS_TIMEOUT_S = 20.0
+
+
+class PhraseWarmer:
+    """Synthesises what the cache lacks, first provider of the tenant first."""
+
+    def __init__(self, cache: PhraseCache, embedded: Embedded) -> None:
+        self._cache = cache
+        self._embedded = embedded
+        self._slots = asyncio.Semaphore(CONCURRENT_SYNTHESES)
+
+    async def warm(self, config: TenantConfig, chain: Iterable[ResolvedProvider]) -> int:
+        """Bring every fixed phrase of a tenant into the cache; returns how many are missing still."""
+        providers = tuple(chain)
+        texts = (config.greeting, *Phrases.of(config).all())
+        done = await asyncio.gather(*(self._warm_one(config, providers, text) for text in texts))
+        return done.count(False)
+
+    async def _warm_one(
+        self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str
+    ) -> bool:
+        key = PhraseKey(config.voice.name, config.voice.speed, text.strip())
+        if await self._cache.load(key):
+            return True
+        async with self._slots:
+            for provider in chain:
+                pcm = await self._synthesise(config, provider, text)
+                if pcm:
+                    await self._cache.store(key, pcm)
+                    return True
+        return False
+
+    async def _synthesise(self, config: TenantConfig, provider: ResolvedProvider, text: str) -> bytes:
+        own = provider.kind == "openai"
+        client = AsyncOpenAI(
+            api_key=provider.secret() or EMBEDDED_API_KEY,
+            base_url=provider.base_url if own else self._embedded.base_url,
+            timeout=SYNTHESIS_TIMEOUT_S,
+            max_retries=1,
+        )
+        try:
+            async with client:
+                response = await client.audio.speech.create(
+                    model=(provider.model or "") if own else config.voice.name,
+                    voice=config.voice.name if own else "alloy",
+                    input=text,
+                    response_format="pcm",
+                    speed=config.voice.speed,
+                )
+                return response.content
+        except openai.OpenAIError as error:
+            logger.warning("phrase not synthesised by {}: {}", provider.name, error)
+            return b""

@@ -1,0 +1,194 @@
+"""One call's pipeline: built from its tenant's context, run until the conversation or the media ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from pipecat.frames.frames import EndFrame, TTSSpeakFrame
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import (
+    AssistantTurnStoppedMessage,
+    LLMContextAggregatorPair,
+    LLMUserAggregatorParams,
+    UserTurnStoppedMessage,
+)
+from pipecat.turns.user_start.vad_user_turn_start_strategy import VADUserTurnStartStrategy
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
+from pipecat.workers.runner import WorkerRunner
+
+from mediaserver.media_link import MediaLink
+from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
+from mediaserver.pipeline.hearing import Hearing
+from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.receptionist_replier import ReceptionistReplier
+from mediaserver.pipeline.replying import Replying
+from mediaserver.pipeline.services import Embedded, model_repliers, synthesizers, transcribers
+from mediaserver.pipeline.speaking import Speaking
+from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
+from mediaserver.receptionist import Action, Phrases, system_prompt
+from tenancy import TenantContext
+
+TURN_WATCHDOG_S = 10.0
+"""Ends a turn whose transcription never answered; the stages' own budgets are all shorter."""
+
+
+class CallObserver(Protocol):
+    """Told what happens in the conversation; implemented by the edge."""
+
+    def caller_said(self, text: str) -> None:
+        """A finished turn of the caller."""
+        ...
+
+    def receptionist_said(self, text: str, *, interrupted: bool) -> None:
+        """What the caller heard of an answer."""
+        ...
+
+    def turn_measured(self, turn: TurnMeasured) -> None:
+        """The wire latency of an answered turn."""
+        ...
+
+    def action(self, action: Action) -> None:
+        """Something that the receptionist wants done."""
+        ...
+
+    def media_ended(self, why: str) -> None:
+        """The caller's media has stopped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResources:
+    """What the pipelines of a node share; nothing in it belongs to a tenant."""
+
+    embedded: Embedded
+    budgets: Budgets
+    phrases: PhraseCache
+    clock: Callable[[], datetime]
+
+
+class CallPipeline:
+    """The conversation of one call. Build it early: it costs milliseconds, and the greeting must not wait for it."""
+
+    def __init__(
+        self,
+        tenant: TenantContext,
+        link: MediaLink,
+        resources: PipelineResources,
+        observer: CallObserver,
+    ) -> None:
+        config = tenant.config
+        turns = config.turn_taking
+        phrases = Phrases.of(config)
+        self._observer = observer
+        self._greeting = config.greeting
+        self._transport = CallTransport(
+            link,
+            speech_start_ms=turns.speech_start_ms,
+            speech_stop_ms=turns.speech_stop_ms,
+            on_turn=observer.turn_measured,
+            on_media_end=observer.media_ended,
+        )
+        receptionist = ReceptionistReplier(config, resources.clock, observer.action)
+        replying = Replying(
+            (*model_repliers(tenant.llm, system_prompt(config, resources.clock())), receptionist),
+            resources.budgets,
+            apology=phrases.one_moment,
+            failure=phrases.failure,
+        )
+        replying.end_call_when(lambda: receptionist.said_goodbye)
+        context = LLMContext()
+        aggregators = self._aggregators(context, turns.end_of_turn_ms)
+        self._worker = PipelineWorker(
+            Pipeline(
+                [
+                    self._transport.input(),
+                    Hearing(
+                        transcribers(tenant.stt, resources.embedded, _vocabulary(tenant)),
+                        resources.budgets,
+                        apology=phrases.one_moment,
+                    ),
+                    aggregators.user(),
+                    replying,
+                    Speaking(
+                        synthesizers(tenant.tts, resources.embedded, config.voice.name, config.voice.speed),
+                        resources.budgets,
+                        resources.phrases,
+                        voice=config.voice.name,
+                        speed=config.voice.speed,
+                        apology=phrases.one_moment,
+                        failure=phrases.failure,
+                    ),
+                    self._transport.output(),
+                    aggregators.assistant(),
+                ]
+            ),
+            params=PipelineParams(
+                audio_in_sample_rate=CALLER_RATE_HZ, audio_out_sample_rate=PHRASE_RATE_HZ
+            ),
+            enable_rtvi=False,
+            enable_turn_tracking=False,
+            idle_timeout_secs=None,
+            check_dangling_tasks=False,
+        )
+        # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
+        self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
+
+    def _aggregators(self, context: LLMContext, end_of_turn_ms: int) -> LLMContextAggregatorPair:
+        from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
+
+        pair = LLMContextAggregatorPair(
+            context,
+            user_params=LLMUserAggregatorParams(
+                audio_idle_timeout=0,
+                user_turn_stop_timeout=TURN_WATCHDOG_S,
+                user_turn_strategies=UserTurnStrategies(
+                    start=[VADUserTurnStartStrategy()],
+                    stop=[TranscribedSilenceStop(end_of_turn_ms=end_of_turn_ms)],
+                ),
+            ),
+        )
+
+        async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
+            if message.content:
+                self._observer.caller_said(message.content)
+
+        async def assistant_turn(_: object, message: AssistantTurnStoppedMessage) -> None:
+            if message.content:
+                self._observer.receptionist_said(message.content, interrupted=message.interrupted)
+
+        pair.user().add_event_handler("on_user_turn_stopped", user_turn)
+        pair.assistant().add_event_handler("on_assistant_turn_stopped", assistant_turn)
+        return pair
+
+    async def run(self) -> None:
+        """Run until the conversation ends or `cancel`; owns the reader of the media link."""
+        await self._runner.add_workers(self._worker)
+        self._transport.start_reading()
+        try:
+            await self._runner.run()
+        finally:
+            await self._transport.stop_reading()
+
+    async def greet(self) -> None:
+        """Say the greeting; cached, it is on the wire within one tick."""
+        await self._worker.queue_frame(TTSSpeakFrame(self._greeting))
+
+    async def finish(self) -> None:
+        """Let what is being said be heard, then end."""
+        await self._worker.queue_frame(EndFrame())
+
+    async def cancel(self, why: str) -> None:
+        """End at once; the caller is gone or the call is over."""
+        await self._runner.cancel(reason=why)
+
+
+def _vocabulary(tenant: TenantContext) -> str:
+    """The words of this business that a recogniser would not guess, as a prompt."""
+    config = tenant.config
+    names = [config.business_name, config.human.name, *(service.name for service in config.services)]
+    return ", ".join(names)[:400]

@@ -1,0 +1,131 @@
+"""The reply to a turn, through the tenant's chain of language models down to the built-in receptionist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import openai
+from loguru import logger
+from pipecat.frames.frames import (
+    EndTaskFrame,
+    Frame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+)
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.llm_service import LLMService
+from pipecat.services.openai.llm import OpenAILLMService
+from pipecat.services.settings import LLMSettings
+
+from mediaserver.errors import ProviderFailed
+from mediaserver.pipeline.providers import Budgets
+
+
+class Replier(Protocol):
+    """One link of the chain: a source of reply text for a conversation."""
+
+    name: str
+
+    def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
+        """The reply to the conversation so far, in deltas; raises `ProviderFailed`."""
+        ...
+
+
+class ModelReplier:
+    """A language model behind an OpenAI-compatible API, asked through Pipecat's service."""
+
+    def __init__(self, name: str, service: OpenAILLMService) -> None:
+        self.name = name
+        self._service = service
+
+    async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
+        """Stream the model's text."""
+        try:
+            stream = await self._service.get_chat_completions(context)
+            async with stream:
+                async for chunk in stream:
+                    if chunk.choices and chunk.choices[0].delta and chunk.choices[0].delta.content:
+                        yield chunk.choices[0].delta.content
+        except (openai.OpenAIError, OSError, ValueError) as error:
+            raise ProviderFailed(self.name, str(error)) from error
+
+
+class Replying(LLMService):
+    """Pipecat's LLM stage over a chain of repliers.
+
+    A replier that fails before its first word costs the caller a short apology and is followed by the next one; one
+    that breaks off later ends its reply where it broke.
+    """
+
+    def __init__(self, chain: Sequence[Replier], budgets: Budgets, apology: str, failure: str) -> None:
+        super().__init__(settings=LLMSettings(model=chain[0].name))
+        self._reply_chain = tuple(chain)
+        self._reply_budgets = budgets
+        self._reply_apology = apology
+        self._reply_failure = failure
+        self._reply_ends_call: Callable[[], bool] = lambda: False
+
+    def end_call_when(self, finished: Callable[[], bool]) -> None:
+        """Ask ``finished`` after each reply whether the conversation is over."""
+        self._reply_ends_call = finished
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Answer an `LLMContextFrame`; pass everything else on."""
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, LLMContextFrame):
+            await self.push_frame(frame, direction)
+            return
+        await self.push_frame(LLMFullResponseStartFrame())
+        try:
+            await self._reply_to(frame.context)
+        finally:
+            await self.push_frame(LLMFullResponseEndFrame())
+        if self._reply_ends_call():
+            await self.push_frame(EndTaskFrame(reason="conversation over"), FrameDirection.UPSTREAM)
+
+    async def _reply_to(self, context: LLMContext) -> None:
+        for replier in self._reply_chain:
+            try:
+                if await self._stream(replier, context):
+                    return
+                failure = ProviderFailed(replier.name, "an empty reply")
+            except ProviderFailed as error:
+                failure = error
+            logger.warning("reply failed, trying the next provider: {}", failure)
+            if replier is self._reply_chain[0] and len(self._reply_chain) > 1:
+                await self._push_llm_text(self._reply_apology + " ")
+        await self._push_llm_text(self._reply_failure)
+
+    async def _stream(self, replier: Replier, context: LLMContext) -> bool:
+        """Push one replier's text; False when it said nothing. Raises `ProviderFailed` before its first word."""
+        said = False
+        deltas = replier.reply(context)
+        budget_ms = self._reply_budgets.llm_first_token_ms
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(budget_ms / 1000):
+                        delta = await anext(deltas)
+                except StopAsyncIteration:
+                    return said
+                except TimeoutError:
+                    raise ProviderFailed(replier.name, f"no text within {budget_ms} ms") from None
+                said = said or bool(delta.strip())
+                budget_ms = self._reply_budgets.stream_stall_ms
+                await self._push_llm_text(delta)
+        except ProviderFailed as failure:
+            if not said:
+                raise
+            logger.warning("reply broke off: {}", failure)
+            return True
+        finally:
+            await deltas.aclose()
+
+
+Clock = Callable[[], datetime]
+"""The time, aware, for what depends on it (opening hours)."""

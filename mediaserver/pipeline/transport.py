@@ -1,0 +1,172 @@
+"""The transport of a call: the media link's events become Pipecat frames, and speech becomes playout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loguru import logger
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    StartFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+
+from mediaserver._native import (
+    Activity,
+    DtmfDigit,
+    Flushed,
+    MediaTimeout,
+    Played,
+    PlayoutStarted,
+    RecordingFailed,
+    SpeechAudio,
+    SpeechStarted,
+    SpeechStopped,
+)
+from mediaserver.errors import LinkClosed
+from mediaserver.media_link import MediaEvent, MediaLink
+from mediaserver.pipeline.output import EngineOutput
+
+CALLER_RATE_HZ = 16_000
+"""What the engine hands over, and what VAD and transcription want."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMeasured:
+    """One answered turn, in wire time of this server."""
+
+    latency_ms: int
+    """Arrival of the last packet with caller speech to departure of the first packet of the answer."""
+
+
+class EngineInput(BaseInputTransport):
+    """Pipecat input transport over a `MediaLink`.
+
+    Audio frames are pushed directly and in the order of the engine's events: Pipecat's own audio queue would let a
+    speech boundary overtake the audio that it bounds.
+    """
+
+    def __init__(self, params: TransportParams, speech_start_ms: int, speech_stop_ms: int) -> None:
+        super().__init__(params)
+        self._speech_start_s = speech_start_ms / 1000
+        self._speech_stop_s = speech_stop_ms / 1000
+
+    async def start(self, frame: StartFrame) -> None:
+        """Ready at once: the media is already running."""
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+    async def speech_started(self, event: SpeechStarted) -> None:
+        """Hand over the pre-roll, then announce the speech."""
+        await self._push_audio(event.pcm)
+        await self.broadcast_frame(VADUserStartedSpeakingFrame, start_secs=self._speech_start_s)
+
+    async def speech_audio(self, event: SpeechAudio) -> None:
+        """Hand over the next stretch of speech."""
+        await self._push_audio(event.pcm)
+
+    async def speech_stopped(self, event: SpeechStopped) -> None:
+        """Hand over the rest, then announce the silence."""
+        await self._push_audio(event.pcm)
+        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=self._speech_stop_s)
+
+    async def digit(self, event: DtmfDigit) -> None:
+        """A key that the caller pressed."""
+        await self.push_frame(InputDTMFFrame(button=KeypadEntry(event.digit)))
+
+    async def _push_audio(self, pcm: bytes) -> None:
+        if pcm:
+            await self.push_frame(InputAudioRawFrame(audio=pcm, sample_rate=CALLER_RATE_HZ, num_channels=1))
+
+
+class CallTransport(BaseTransport):
+    """Both sides of a call's media and the one task that reads the link."""
+
+    def __init__(
+        self,
+        link: MediaLink,
+        *,
+        speech_start_ms: int,
+        speech_stop_ms: int,
+        on_turn: Callable[[TurnMeasured], None],
+        on_media_end: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._link = link
+        self._on_turn = on_turn
+        self._on_media_end = on_media_end
+        self._last_speech_at_us: int | None = None
+        self._reader: asyncio.Task[None] | None = None
+        # audio_in_enabled stays off: it would only start Pipecat's own audio queue and its 0.5 s wake-ups.
+        self._engine_input = EngineInput(
+            TransportParams(audio_in_enabled=False, audio_in_sample_rate=CALLER_RATE_HZ),
+            speech_start_ms,
+            speech_stop_ms,
+        )
+        self._engine_output = EngineOutput(link, TransportParams(audio_out_enabled=True), self)
+
+    def input(self) -> EngineInput:
+        """The processor at the head of the pipeline."""
+        return self._engine_input
+
+    def output(self) -> EngineOutput:
+        """The processor that speaks."""
+        return self._engine_output
+
+    def start_reading(self) -> None:
+        """Begin to turn link events into frames; call when the pipeline has started."""
+        self._reader = asyncio.get_running_loop().create_task(self._read(), name="call-media")
+
+    async def stop_reading(self) -> None:
+        """End the reader and wait for it."""
+        if self._reader is None:
+            return
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        if not self._reader.cancelled() and (error := self._reader.exception()) is not None:
+            logger.error("media reader failed: {!r}", error)
+
+    def speech_went_out(self, at_us: int) -> None:
+        """Measure the turn that this speech answers."""
+        if self._last_speech_at_us is not None:
+            self._on_turn(TurnMeasured((at_us - self._last_speech_at_us) // 1000))
+            self._last_speech_at_us = None
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._dispatch(await self._link.next_event())
+        except LinkClosed:
+            self._engine_output.link_lost()
+
+    async def _dispatch(self, event: MediaEvent) -> None:
+        match event:
+            case SpeechStarted():
+                self._last_speech_at_us = None
+                # Barge-in: silence first, decide afterwards. The interruption that follows flushes what is held.
+                self._engine_output.hold()
+                await self._engine_input.speech_started(event)
+            case SpeechAudio():
+                await self._engine_input.speech_audio(event)
+            case SpeechStopped():
+                self._last_speech_at_us = event.last_speech_at_us
+                await self._engine_input.speech_stopped(event)
+                self._engine_output.release_hold()
+            case PlayoutStarted() | Played() | Flushed():
+                await self._engine_output.media_event(event)
+            case DtmfDigit():
+                await self._engine_input.digit(event)
+            case MediaTimeout():
+                self._on_media_end(f"no media from the caller for {event.silent_ms} ms")
+            case RecordingFailed():
+                logger.warning("recording failed: {}", event.reason)
+            case Activity():
+                pass
+

@@ -1,0 +1,44 @@
+"""``mediaserver serve``: a node, and the words that tell a person how to reach it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from config.loader import load_node_config
+from mediaserver.node import Node
+
+TRY_SAYING = (
+    "What are your opening hours?",
+    "Where are you?",
+    "Can I leave a message?",
+)
+
+
+async def serve(path: Path | None) -> int:
+    """Run a node until it is told to stop."""
+    began = time.monotonic()
+    config = load_node_config(path)
+    node = Node(config)
+    await node.start()
+    print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
+    await node.run()
+    return 0
+
+
+def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
+    """What is printed when calls are answered."""
+    lines = [
+        f"ready after {took_s:.1f} s",
+        f"  SIP   udp+tcp {sip_host}:{node.sip_port}",
+        f"  HTTP  http://{http_host}:{node.http_port}/status",
+        "",
+        "dial",
+    ]
+    for tenant in node.tenants:
+        for number in tenant.config.numbers:
+            lines.append(f"  sip:{number}@127.0.0.1:{node.sip_port}   {tenant.config.business_name}")
+    lines += ["", "and say, for example"]
+    lines += [f'  "{words}"' for words in TRY_SAYING]
+    lines += ["", "or, in another terminal: make call", ""]
+    return "\n".join(lines)

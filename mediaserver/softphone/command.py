@@ -1,0 +1,130 @@
+"""``mediaserver call``: prepare the voice, the ear and, if wanted, a server; place the call; report."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediaserver.errors import MediaServerError
+from mediaserver.models.process import ModelProcess
+from mediaserver.softphone.listening import Ear
+from mediaserver.softphone.phone import Phone, PhoneOptions
+from mediaserver.softphone.report import CallReport
+from mediaserver.softphone.speech import Utterance, from_wav, synthesise
+from mediaserver.vad_weights import silero_weights
+from sipbridge import SipUri
+
+DEFAULT_SIP_PORT = 5060
+SERVER_START_TIMEOUT_S = 120.0
+SERVER_STOP_TIMEOUT_S = 10.0
+MAX_UTTERANCES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """What the command line asked for."""
+
+    uri: str
+    say: tuple[str, ...]
+    wav: tuple[Path, ...]
+    record: Path | None
+    transport: str
+    start_server: bool
+
+
+async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallReport:
+    """Do what ``mediaserver call`` does; ``say`` prints a line as the conversation goes."""
+    target = SipUri.parse(request.uri)
+    if len(request.say) + len(request.wav) > MAX_UTTERANCES:
+        raise MediaServerError(f"more than {MAX_UTTERANCES} things to say")
+    if not request.say and not request.wav:
+        raise MediaServerError("nothing to say: give --say TEXT or --wav FILE")
+    if request.record is not None:
+        request.record.parent.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        utterances = await _utterances(request)
+        if request.start_server and not await _answers(target):
+            say("no server answers there: starting one for this call")
+            await stack.enter_async_context(_server())
+        models = ModelProcess()
+        await models.start()
+        stack.push_async_callback(models.close)
+        ear = Ear(models.base_url)
+        stack.push_async_callback(ear.close)
+        say(f"calling {target}")
+        phone = Phone(
+            PhoneOptions(
+                target=target,
+                utterances=utterances,
+                local_host=_local_address_towards(target),
+                vad_model=silero_weights(),
+                transport=request.transport,
+                record=request.record,
+            ),
+            ear,
+            say,
+        )
+        return await phone.call()
+
+
+async def _utterances(request: CallRequest) -> tuple[Utterance, ...]:
+    spoken = [await synthesise(text) for text in request.say]
+    played = [await from_wav(path) for path in request.wav]
+    return (*spoken, *played)
+
+
+def _local_address_towards(target: SipUri) -> str:
+    """Our address on the route to the target (a connected UDP socket sends nothing)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((target.host, target.port or DEFAULT_SIP_PORT))
+        except OSError as error:
+            raise MediaServerError(f"no route to {target.host}: {error}") from error
+        return str(probe.getsockname()[0])
+
+
+async def _answers(target: SipUri) -> bool:
+    """Whether something accepts SIP over TCP there; our server listens on both transports."""
+    try:
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(target.host, target.port or DEFAULT_SIP_PORT), timeout=1.0
+        )
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+@asynccontextmanager
+async def _server() -> AsyncIterator[None]:
+    """A demo server of our own for as long as the call lasts."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mediaserver", "serve", "--log-level", "WARNING",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(SERVER_START_TIMEOUT_S):
+                while line := await process.stdout.readline():
+                    if line.startswith(b"ready"):
+                        break
+                else:
+                    raise MediaServerError(f"the server did not start (exit status {await process.wait()})")
+        except TimeoutError:
+            raise MediaServerError(f"the server was not ready within {SERVER_START_TIMEOUT_S:.0f} s") from None
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), SERVER_STOP_TIMEOUT_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()

@@ -1,0 +1,247 @@
+"""The softphone's shell: SIP and media around the dialogue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from mediaserver._native import Activity, MediaEngine, Played
+from mediaserver.errors import LinkClosed, MediaServerError
+from mediaserver.media_link import EngineHub, LocalMediaLink, MediaEvent
+from mediaserver.softphone.dialogue import Dialogue, DialogueAction, HangUp, Heard, Say, Unanswered
+from mediaserver.softphone.listening import Ear
+from mediaserver.softphone.report import CallReport, Exchange
+from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
+from sipbridge import (
+    CallAnswered,
+    CallEnded,
+    CallFailed,
+    CallRinging,
+    DialogId,
+    InviteConfirmed,
+    InviteReceived,
+    OfferReceived,
+    SipAddress,
+    SipEndpoint,
+    SipEndpointConfig,
+    SipEvent,
+    SipUri,
+)
+from sipbridge.sdp import NotAcceptable, SessionDescription, accept_answer, make_offer, negotiate
+
+CODECS = ("PCMU", "PCMA")
+RING_TIMEOUT_S = 30.0
+MAX_CALL_S = 300.0
+BYE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneOptions:
+    """How to place a call."""
+
+    target: SipUri
+    utterances: tuple[Utterance, ...]
+    local_host: str
+    vad_model: bytes
+    transport: str = "udp"
+    record: Path | None = None
+
+
+class Phone:
+    """Places one call and follows a `Dialogue` through it."""
+
+    def __init__(self, options: PhoneOptions, ear: Ear, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._ear = ear
+        self._print = say
+        self._report = CallReport(target=str(options.target))
+        self._dialogue = Dialogue(len(options.utterances))
+        self._sip_events: asyncio.Queue[SipEvent] = asyncio.Queue(maxsize=64)
+        self._utterance_mark: int | None = None
+
+    async def call(self) -> CallReport:
+        """Place the call; returns when it is over."""
+        engine = MediaEngine(self._options.local_host, port_count=1, vad_model=self._options.vad_model, max_streams=1)
+        hub = EngineHub(engine)
+        hub.start()
+        sip = SipEndpoint(
+            SipEndpointConfig(host=self._options.local_host, port=0, user_agent="mediaserver softphone"),
+            self._sip_events.put_nowait,
+        )
+        try:
+            await sip.start()
+            await self._place(sip, hub)
+        finally:
+            await sip.close()
+            hub.close()
+        return self._report
+
+    async def _place(self, sip: SipEndpoint, hub: EngineHub) -> None:
+        stream, port = hub.engine.open_stream(
+            remote=None, speech_stop_ms=400, preroll_ms=400, report_activity=True
+        )
+        link = hub.attach(stream)
+        offer = make_offer(address=self._options.local_host, port=port, codecs=CODECS)
+        caller = SipAddress(display="Softphone", uri=SipUri("sip", "softphone", self._options.local_host))
+        placed_at = time.monotonic()
+        dialog = sip.invite(self._options.target, caller, str(offer), transport=self._options.transport)
+        answer = await self._await_answer(sip, dialog)
+        if answer is None:
+            return
+        self._report.setup_ms = int((time.monotonic() - placed_at) * 1000)
+        self._report.answered = True
+        try:
+            negotiated = accept_answer(offer, answer)
+        except NotAcceptable as error:
+            sip.hang_up(dialog)
+            raise MediaServerError(f"the answer's SDP cannot be used: {error}") from error
+        if self._options.record is not None:
+            hub.engine.record(stream, str(self._options.record))
+            self._report.recording = self._options.record
+        hub.engine.connect_stream(
+            stream,
+            remote=negotiated.remote,
+            codec=negotiated.codec,
+            payload_type=negotiated.payload_type,
+            telephone_event=negotiated.telephone_event,
+        )
+        self._dialogue.connected(now_us())
+        await self._converse(sip, dialog, link, port)
+        stats = hub.engine.stream_stats(stream)
+        self._report.packets_received = stats["received"]
+        self._report.packets_lost = stats["lost"]
+        hub.detach(link)
+
+    async def _await_answer(self, sip: SipEndpoint, dialog: DialogId) -> SessionDescription | None:
+        try:
+            async with asyncio.timeout(RING_TIMEOUT_S):
+                while True:
+                    match await self._sip_events.get():
+                        case CallAnswered(answer=answer):
+                            if answer is None:
+                                raise MediaServerError("answered without SDP")
+                            return answer
+                        case CallFailed(status=status, reason=reason):
+                            self._report.status = status
+                            self._report.reason = reason
+                            return None
+                        case CallRinging(status=status):
+                            self._print(f"ringing ({status})")
+                        case CallEnded(detail=detail):
+                            self._report.reason = self._report.reason or detail
+                            return None
+                        case _:
+                            continue
+        except TimeoutError:
+            sip.hang_up(dialog)
+            self._report.reason = f"no answer within {RING_TIMEOUT_S:.0f} s"
+            return None
+
+    async def _converse(self, sip: SipEndpoint, dialog: DialogId, link: LocalMediaLink, port: int) -> None:
+        """Run the dialogue until either side hangs up."""
+        media: asyncio.Task[MediaEvent] = asyncio.ensure_future(link.next_event())
+        signalling: asyncio.Task[SipEvent] = asyncio.ensure_future(self._sip_events.get())
+        give_up_us = now_us() + int(MAX_CALL_S * 1_000_000)
+        over = False
+        try:
+            while not over and now_us() < give_up_us:
+                wait_s = None
+                if self._dialogue.deadline_us is not None:
+                    wait_s = max(0.0, (self._dialogue.deadline_us - now_us()) / 1_000_000)
+                done, _ = await asyncio.wait(
+                    {media, signalling}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if media in done:
+                    self._media_event(media.result())
+                    media = asyncio.ensure_future(link.next_event())
+                if signalling in done:
+                    over = await self._signalling_event(sip, signalling.result(), port)
+                    signalling = asyncio.ensure_future(self._sip_events.get())
+                for action in self._dialogue.poll(now_us()):
+                    over = await self._act(action, link) or over
+        except LinkClosed:
+            pass
+        finally:
+            media.cancel()
+            signalling.cancel()
+        sip.hang_up(dialog)
+        await self._await_bye()
+
+    async def _await_bye(self) -> None:
+        try:
+            async with asyncio.timeout(BYE_TIMEOUT_S):
+                while not isinstance(await self._sip_events.get(), CallEnded):
+                    continue
+        except TimeoutError:
+            return
+
+    def _media_event(self, event: MediaEvent) -> None:
+        self._ear.event(event)
+        if isinstance(event, Activity):
+            if event.active:
+                self._dialogue.remote_active(event.at_us)
+            else:
+                self._dialogue.remote_quiet(event.at_us)
+        elif isinstance(event, Played) and event.mark == self._utterance_mark:
+            self._dialogue.said(event.at_us)
+
+    async def _signalling_event(self, sip: SipEndpoint, event: SipEvent, port: int) -> bool:
+        """Handle an event in the call; True when it ended it."""
+        match event:
+            case CallEnded():
+                for action in self._dialogue.remote_hung_up():
+                    await self._act(action, None)
+                self._print("the other side hung up")
+                return True
+            case OfferReceived(dialog=dialog, offer=offer):
+                if offer is None:
+                    sip.reject(dialog, 488)
+                else:
+                    sip.answer(dialog, str(negotiate(offer, address=self._options.local_host, port=port).answer))
+                return False
+            case InviteReceived(dialog=dialog):
+                sip.reject(dialog, 486)
+                return False
+            case CallRinging() | CallAnswered() | CallFailed() | InviteConfirmed():
+                return False
+            case _:
+                assert_never(event)
+
+    async def _act(self, action: DialogueAction, link: LocalMediaLink | None) -> bool:
+        """Carry an action out; True when the call is over."""
+        match action:
+            case Say(index=index):
+                utterance = self._options.utterances[index]
+                self._print(f"you: {utterance.text or '(recording)'}")
+                self._report.exchanges.append(Exchange(utterance.text or "(recording)", None, None))
+                if link is not None:
+                    self._utterance_mark = link.next_mark()
+                    link.play(utterance.pcm, SPEECH_RATE_HZ, self._utterance_mark)
+                return False
+            case Heard(index=None, latency_ms=latency_ms):
+                self._report.greeting = await self._ear.transcribe()
+                self._report.greeting_ms = latency_ms
+                self._print(f"receptionist: {self._report.greeting}")
+                return False
+            case Heard(latency_ms=latency_ms):
+                exchange = self._report.exchanges[-1]
+                exchange.heard = await self._ear.transcribe()
+                exchange.latency_ms = latency_ms
+                self._print(f"receptionist ({latency_ms} ms): {exchange.heard}")
+                return False
+            case Unanswered():
+                self._print("receptionist: (no answer)")
+                return False
+            case HangUp():
+                return True
+            case _:
+                assert_never(action)
+
+
+def now_us() -> int:
+    """The clock of the media engine's ``*_at_us`` fields."""
+    return time.monotonic_ns() // 1000
