@@ -1,0 +1,1 @@
+"""Benchmarks, provider simulators and dated results. Uses public surfaces only."""
