@@ -71,6 +71,8 @@ pub struct ListeningStats {
     pub received: u64,
     /// Packets released.
     pub released: u64,
+    /// Packets without audio whose turn came.
+    pub aside: u64,
     /// Packets declared lost.
     pub lost: u64,
     /// Packets dropped because they came after they had been declared lost, or belong to an earlier beginning.
@@ -209,6 +211,7 @@ impl ListeningBuffer {
                     self.edge = None;
                 }
                 self.take_head(slot);
+                self.stats.aside += 1;
                 continue;
             }
             if self.gap.lost == 0 && self.gap.silence == 0 {

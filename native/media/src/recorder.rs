@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Frames that may wait for the disk: five seconds of 20 ms.
 const QUEUE_FRAMES: usize = 250;
 /// Longest frame that is taken in one piece.
 const FRAME_SAMPLES_MAX: usize = 4800;
+/// A crash costs at most what came since the last commit; a second of samples commits by itself.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const HEADER_LEN: usize = 44;
 /// Octets of one sample of both channels.
 const SAMPLE_LEN: u64 = 4;
@@ -26,6 +28,9 @@ const DATA_LEN_MAX: u64 = u32::MAX as u64 - HEADER_LEN as u64;
 /// Why a recording could not be made or completed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecorderError {
+    /// Not a rate of ours: 8 to 48 kHz.
+    #[error("cannot record at {0} Hz")]
+    Rate(u32),
     /// The file could not be created.
     #[error("cannot create the recording: {0}")]
     Create(#[source] io::Error),
@@ -70,7 +75,7 @@ impl Recorder {
     /// the media thread.
     ///
     /// # Errors
-    /// When the file or the thread cannot be created.
+    /// When the rate is none of ours, or the file or the thread cannot be created.
     pub fn create(path: impl AsRef<Path>, rate_hz: u32) -> Result<Self, RecorderError> {
         let file = open(path.as_ref()).map_err(RecorderError::Create)?;
         Self::start(file, rate_hz)
@@ -79,11 +84,14 @@ impl Recorder {
     /// Record into any seekable sink.
     ///
     /// # Errors
-    /// When the header cannot be written or the thread not started.
+    /// When the rate is none of ours, the header cannot be written, or the thread not started.
     pub fn start<W>(sink: W, rate_hz: u32) -> Result<Self, RecorderError>
     where
         W: Write + Seek + Send + 'static,
     {
+        if !(8000..=48_000).contains(&rate_hz) {
+            return Err(RecorderError::Rate(rate_hz));
+        }
         let wav = WavWriter::new(sink, rate_hz).map_err(RecorderError::Create)?;
         let (frames, queue) = sync_channel(QUEUE_FRAMES);
         let (give_back, spare) = sync_channel(QUEUE_FRAMES + 2);
@@ -113,18 +121,19 @@ impl Recorder {
         })
     }
 
-    /// Append a frame of both sides (20 ms each); the shorter side is padded with silence. Never blocks.
+    /// Append a frame of both sides (20 ms each, at most 4800 samples); the shorter side is padded with silence.
+    /// Never blocks.
     pub fn push(&mut self, received: &[i16], sent: &[i16]) {
         let samples = received.len().max(sent.len());
         if samples == 0 {
             return;
         }
         let Some(frames) = &self.frames else { return };
+        // Relaxed: the writer reads it only once the queue has ended, which orders the two.
         let owed = self.owed.load(Ordering::Relaxed);
         let taken = samples <= FRAME_SAMPLES_MAX && {
             let mut octets = self.spare.try_recv().unwrap_or_default();
             interleave(received, sent, &mut octets);
-            // Cleared before sending: the writer reads it only after the queue has ended.
             match frames.try_send(Frame {
                 silence_before: owed,
                 octets,
@@ -176,8 +185,9 @@ fn write_all_frames<W: Write + Seek>(
     give_back: &SyncSender<Vec<u8>>,
     owed_at_end: &AtomicU64,
 ) -> io::Result<u64> {
+    let mut commit_at = Instant::now() + COMMIT_INTERVAL;
     loop {
-        match queue.recv_timeout(Duration::from_secs(1)) {
+        match queue.recv_timeout(commit_at.saturating_duration_since(Instant::now())) {
             Ok(Frame {
                 silence_before,
                 octets,
@@ -187,12 +197,16 @@ fn write_all_frames<W: Write + Seek>(
                 // Sized so that it cannot be full.
                 let _ = give_back.try_send(octets);
             }
-            Err(RecvTimeoutError::Timeout) => wav.commit()?,
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 wav.append_silence(owed_at_end.load(Ordering::Relaxed))?;
                 wav.commit()?;
                 return Ok(wav.committed / SAMPLE_LEN);
             }
+        }
+        if Instant::now() >= commit_at {
+            wav.commit()?;
+            commit_at = Instant::now() + COMMIT_INTERVAL;
         }
     }
 }
