@@ -73,6 +73,20 @@ fn a_press_without_end_packets_ends_with_the_next() {
 }
 
 #[test]
+fn packets_of_any_earlier_press_are_old() {
+    let mut receiver = DtmfReceiver::new();
+    assert_eq!(receiver.push(1000, &event(1, true, 400)), Some(digit('1', 400)));
+    assert_eq!(receiver.push(5000, &event(2, true, 400)), Some(digit('2', 400)));
+    assert_eq!(receiver.push(1000, &event(1, true, 400)), None);
+    assert_eq!(receiver.push(9000, &event(3, false, 800)), None);
+    // Neither begins anew nor shortens what was heard.
+    assert_eq!(receiver.push(5000, &event(2, true, 400)), None);
+    assert_eq!(receiver.push(9000, &event(3, false, 400)), None);
+    assert_eq!(receiver.finish(), Some(digit('3', 800)));
+    assert_eq!(receiver.finish(), None);
+}
+
+#[test]
 fn one_packet_may_complete_two_presses() {
     let mut receiver = DtmfReceiver::new();
     assert_eq!(receiver.push(1000, &event(1, false, 400)), None);

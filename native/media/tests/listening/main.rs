@@ -269,6 +269,25 @@ fn another_source_begins_anew_and_stragglers_are_dropped() {
 }
 
 #[test]
+fn timestamps_of_different_sources_are_not_compared() {
+    // The other source's clock happens to be 100 ms ahead, which is no silence; it may begin with a digit.
+    for begins_with_event in [false, true] {
+        let mut leg = Leg::new(0, 0);
+        leg.packet(0, 0);
+        let mut other = leg.header(6);
+        other.ssrc = 8;
+        if begins_with_event {
+            leg.buffer.push_aside(20_000, &other);
+            leg.drain(20_000);
+            other.sequence += 1;
+        }
+        leg.arrive(40_000, &other, 100);
+        assert_eq!(leg.heard(), [Packet(0), Packet(100)]);
+        assert_eq!(leg.buffer.stats().reset, 1);
+    }
+}
+
+#[test]
 fn telephone_events_are_no_loss() {
     let mut leg = Leg::new(0, 0);
     leg.packet(0, 0);
