@@ -1,5 +1,445 @@
-use pyo3::prelude::*;
+//! The media engine for Python: commands in, event objects out. No logic beyond translation.
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ::media::engine::{Engine, EngineConfig, EngineError};
+use ::media::g711::Law;
+use ::media::playout::PlayoutEvent;
+use ::media::recorder::Recorder;
+use ::media::speech::{SpeechEvent, SpeechParams};
+use ::media::stream::{Format, StreamEvent, StreamParams};
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use silero::{DetectorParams, Model};
+
+create_exception!(
+    mediaserver._native,
+    MediaError,
+    PyException,
+    "The media engine refused or cannot do something."
+);
+
+const RATES_HZ: [u32; 4] = [8000, 16000, 24000, 48000];
+
+/// An event class: frozen, every field readable, and constructible, since a link to another process rebuilds events.
+macro_rules! event {
+    ($(#[$doc:meta])* $name:ident { $($field:ident : $kind:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[pyclass(frozen, get_all, module = "mediaserver._native")]
+        #[allow(clippy::struct_field_names)] // the names of the Python attributes
+        pub(crate) struct $name { stream: u64, $($field: $kind),* }
+
+        #[pymethods]
+        impl $name {
+            #[new]
+            #[pyo3(signature = (*, stream, $($field),*))]
+            #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+            fn new(stream: u64, $($field: $kind),*) -> Self {
+                Self { stream, $($field),* }
+            }
+        }
+    };
+}
+
+event!(
+    /// Speech began.
+    SpeechStarted { media_ms: u64, at_us: u64, pcm: Py<PyBytes> }
+);
+event!(
+    /// Speech goes on.
+    SpeechAudio { media_ms: u64, pcm: Py<PyBytes> }
+);
+event!(
+    /// Speech ended.
+    SpeechStopped { media_ms: u64, at_us: u64, last_speech_at_us: u64, pcm: Py<PyBytes> }
+);
+event!(
+    /// A chunk began to sound after silence.
+    PlayoutStarted { mark: u64, at_us: u64 }
+);
+event!(
+    /// A chunk has gone out whole.
+    Played { mark: u64, played_ms: u64, at_us: u64 }
+);
+event!(
+    /// The playout was emptied.
+    Flushed { mark: u64, heard_ms: u64, chunk_ms: u64, played_ms: u64, dropped_ms: u64, at_us: u64 }
+);
+event!(
+    /// A key was pressed.
+    DtmfDigit { digit: char, duration_ms: u32 }
+);
+event!(
+    /// Nothing has come for a while.
+    MediaTimeout { silent_ms: u64 }
+);
+event!(
+    /// The stream became audible or silent.
+    Activity { active: bool, at_us: u64 }
+);
+event!(
+    /// The recording has stopped.
+    RecordingFailed { reason: String }
+);
+
+fn refused(error: impl std::fmt::Display) -> PyErr {
+    MediaError::new_err(error.to_string())
+}
+
+impl From<Refusal> for PyErr {
+    fn from(Refusal(error): Refusal) -> Self {
+        refused(error)
+    }
+}
+
+/// An engine error on its way to Python.
+struct Refusal(EngineError);
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self(error)
+    }
+}
+
+fn host_address(host: &str) -> PyResult<IpAddr> {
+    host.parse()
+        .map_err(|_| refused(format!("{host:?} is not an IPv4 or IPv6 address")))
+}
+
+fn address((host, port): (String, u16)) -> PyResult<SocketAddr> {
+    Ok(SocketAddr::new(host_address(&host)?, port))
+}
+
+fn bytes(py: Python<'_>, pcm: &[i16]) -> PyResult<Py<PyBytes>> {
+    let filled = PyBytes::new_with(py, pcm.len() * 2, |octets| {
+        for (to, sample) in octets.chunks_exact_mut(2).zip(pcm) {
+            to.copy_from_slice(&sample.to_le_bytes());
+        }
+        Ok(())
+    })?;
+    Ok(filled.unbind())
+}
+
+fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyAny>> {
+    Ok(match event {
+        StreamEvent::Speech(SpeechEvent::Started { media_ms, at_us, pcm }) => Py::new(
+            py,
+            SpeechStarted {
+                stream,
+                media_ms,
+                at_us,
+                pcm: bytes(py, &pcm)?,
+            },
+        )?
+        .into_any(),
+        StreamEvent::Speech(SpeechEvent::Audio { media_ms, pcm }) => Py::new(
+            py,
+            SpeechAudio {
+                stream,
+                media_ms,
+                pcm: bytes(py, &pcm)?,
+            },
+        )?
+        .into_any(),
+        StreamEvent::Speech(SpeechEvent::Stopped {
+            media_ms,
+            at_us,
+            last_speech_at_us,
+            pcm,
+        }) => {
+            let pcm = bytes(py, &pcm)?;
+            Py::new(
+                py,
+                SpeechStopped {
+                    stream,
+                    media_ms,
+                    at_us,
+                    last_speech_at_us,
+                    pcm,
+                },
+            )?
+            .into_any()
+        }
+        StreamEvent::Playout(PlayoutEvent::Started { mark }, at_us) => {
+            Py::new(py, PlayoutStarted { stream, mark, at_us })?.into_any()
+        }
+        StreamEvent::Playout(PlayoutEvent::Played { mark, played_ms }, at_us) => Py::new(
+            py,
+            Played {
+                stream,
+                mark,
+                played_ms,
+                at_us,
+            },
+        )?
+        .into_any(),
+        StreamEvent::Playout(
+            PlayoutEvent::Flushed {
+                mark,
+                heard_ms,
+                chunk_ms,
+                played_ms,
+                dropped_ms,
+            },
+            at_us,
+        ) => Py::new(
+            py,
+            Flushed {
+                stream,
+                mark,
+                heard_ms,
+                chunk_ms,
+                played_ms,
+                dropped_ms,
+                at_us,
+            },
+        )?
+        .into_any(),
+        StreamEvent::Digit { digit, duration_ms } => Py::new(
+            py,
+            DtmfDigit {
+                stream,
+                digit,
+                duration_ms,
+            },
+        )?
+        .into_any(),
+        StreamEvent::MediaTimeout { silent_ms } => {
+            Py::new(py, MediaTimeout { stream, silent_ms })?.into_any()
+        }
+        StreamEvent::Activity(change) => Py::new(
+            py,
+            Activity {
+                stream,
+                active: change.active,
+                at_us: change.at_us,
+            },
+        )?
+        .into_any(),
+        StreamEvent::RecordingFailed(reason) => Py::new(py, RecordingFailed { stream, reason })?.into_any(),
+    })
+}
+
+/// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).
+fn unpredictable() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(::media::engine::now_us())
+}
+
+/// The handle of the media thread.
+#[pyclass(frozen, module = "mediaserver._native")]
+struct MediaEngine {
+    engine: Engine,
+    model: Option<Arc<Model>>,
+}
+
+#[pymethods]
+impl MediaEngine {
+    #[new]
+    #[pyo3(signature = (host, *, first_port=0, port_count=8, vad_model=None, max_streams=1000, event_capacity=65536))]
+    fn new(
+        host: &str,
+        first_port: u16,
+        port_count: usize,
+        vad_model: Option<&[u8]>,
+        max_streams: usize,
+        event_capacity: usize,
+    ) -> PyResult<Self> {
+        if !(1..=1024).contains(&port_count) || max_streams == 0 || event_capacity == 0 {
+            return Err(refused(
+                "port_count must be 1 to 1024, max_streams and event_capacity at least 1",
+            ));
+        }
+        let model = vad_model
+            .map(Model::from_onnx)
+            .transpose()
+            .map_err(refused)?
+            .map(Arc::new);
+        let config = EngineConfig {
+            host: host_address(host)?,
+            first_port,
+            port_count,
+            max_streams,
+            event_capacity,
+        };
+        Ok(Self {
+            engine: Engine::start(&config).map_err(Refusal)?,
+            model,
+        })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.engine.event_fd()
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        self.engine.ports().to_vec()
+    }
+
+    #[pyo3(signature = (*, remote, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300,
+        chunk_ms=200, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn open_stream(
+        &self,
+        remote: Option<(String, u16)>,
+        vad_threshold: f32,
+        speech_start_ms: u32,
+        speech_stop_ms: u32,
+        preroll_ms: u32,
+        chunk_ms: u32,
+        media_timeout_ms: u64,
+        max_playout_ms: u64,
+        report_activity: bool,
+    ) -> PyResult<(u64, u16)> {
+        if !(0.0..=1.0).contains(&vad_threshold) || preroll_ms > 2_000 || chunk_ms > 5_000 {
+            return Err(refused(
+                "vad_threshold must be 0 to 1, preroll_ms at most 2000, chunk_ms at most 5000",
+            ));
+        }
+        let detector = DetectorParams {
+            threshold: vad_threshold,
+            start_ms: speech_start_ms,
+            stop_ms: speech_stop_ms,
+        };
+        let speech = SpeechParams {
+            detector,
+            preroll_ms,
+            chunk_ms,
+        };
+        let random = unpredictable();
+        let params = StreamParams {
+            speech: self.model.as_ref().map(|model| (Arc::clone(model), speech)),
+            media_timeout_ms,
+            max_playout_ms,
+            report_activity,
+            ssrc: (random >> 32) as u32,
+            first_sequence: (random & 0x7fff) as u16,
+            first_timestamp: (random >> 8) as u32,
+        };
+        Ok(self
+            .engine
+            .open(remote.map(address).transpose()?, params)
+            .map_err(Refusal)?)
+    }
+
+    #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, send=true, receive=true))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn connect_stream(
+        &self,
+        stream: u64,
+        remote: (String, u16),
+        codec: &str,
+        payload_type: u8,
+        telephone_event: Option<u8>,
+        send: bool,
+        receive: bool,
+    ) -> PyResult<()> {
+        let law = match codec {
+            "PCMU" => Law::Mu,
+            "PCMA" => Law::A,
+            other => return Err(refused(format!("codec {other:?} is none of PCMU, PCMA"))),
+        };
+        if payload_type > 127 || telephone_event.is_some_and(|kind| kind > 127) {
+            return Err(refused("payload types are 0 to 127"));
+        }
+        let format = Format {
+            law,
+            payload_type,
+            telephone_event,
+            send,
+            receive,
+        };
+        Ok(self
+            .engine
+            .connect(stream, address(remote)?, format)
+            .map_err(Refusal)?)
+    }
+
+    fn close_stream(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.close_stream(stream).map_err(Refusal)?)
+    }
+
+    fn play(&self, stream: u64, pcm: &[u8], rate_hz: u32, mark: u64) -> PyResult<()> {
+        if !RATES_HZ.contains(&rate_hz) {
+            return Err(refused(format!("rate {rate_hz} Hz is none of {RATES_HZ:?}")));
+        }
+        let (pairs, rest) = pcm.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(refused(format!(
+                "{} bytes are no whole number of 16-bit samples",
+                pcm.len()
+            )));
+        }
+        let samples = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+        Ok(self
+            .engine
+            .play(stream, mark, rate_hz, samples)
+            .map_err(Refusal)?)
+    }
+
+    fn flush(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.flush(stream).map_err(Refusal)?)
+    }
+
+    fn pause(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.pause(stream).map_err(Refusal)?)
+    }
+
+    fn resume(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.resume(stream).map_err(Refusal)?)
+    }
+
+    fn record(&self, stream: u64, path: &str) -> PyResult<()> {
+        let recorder = Recorder::create(path, ::media::playout::LEG_RATE_HZ).map_err(refused)?;
+        Ok(self.engine.record(stream, recorder).map_err(Refusal)?)
+    }
+
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = self.engine.drain();
+        let list = PyList::empty(py);
+        for (stream, event) in events {
+            list.append(to_python(py, stream, event)?)?;
+        }
+        Ok(list)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        for (name, value) in self.engine.stats() {
+            stats.set_item(name, value)?;
+        }
+        Ok(stats)
+    }
+
+    fn stream_stats<'py>(&self, py: Python<'py>, stream: u64) -> PyResult<Bound<'py, PyDict>> {
+        let counters = py.detach(|| self.engine.stream_stats(stream)).map_err(Refusal)?;
+        let stats = PyDict::new(py);
+        for (name, value) in counters {
+            stats.set_item(name, value)?;
+        }
+        Ok(stats)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.engine.close());
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("MediaError", module.py().get_type::<MediaError>())?;
+    module.add_class::<MediaEngine>()?;
+    module.add_class::<SpeechStarted>()?;
+    module.add_class::<SpeechAudio>()?;
+    module.add_class::<SpeechStopped>()?;
+    module.add_class::<PlayoutStarted>()?;
+    module.add_class::<Played>()?;
+    module.add_class::<Flushed>()?;
+    module.add_class::<DtmfDigit>()?;
+    module.add_class::<MediaTimeout>()?;
+    module.add_class::<Activity>()?;
+    module.add_class::<RecordingFailed>()?;
     Ok(())
 }

@@ -1,0 +1,446 @@
+//! The media thread: sockets, the tick, and two bounded queues to the rest of the program.
+//!
+//! The thread never waits for anybody: commands come through a bounded queue, events leave through another whose reader
+//! is woken by an eventfd once per batch. Legs tick every 20 ms on an absolute clock, spread over four sub-ticks of 5 ms.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Poll, Token, Waker};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::media_thread::{MediaThread, Parts, WAKE};
+use crate::ports::{PortError, PortTable, StreamId};
+use crate::recorder::Recorder;
+use crate::speech::SpeechEvent;
+use crate::stream::{Format, StreamEvent, StreamParams};
+
+const COMMAND_CAPACITY: usize = 4096;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Upper bounds of the tick lateness histogram, in microseconds; the last bucket is open.
+pub const LATENESS_BOUNDS_US: [u64; 6] = [250, 1_000, 2_000, 5_000, 10_000, 50_000];
+
+/// Why the engine could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The sockets could not be opened.
+    #[error("cannot open UDP port {port} on {host}: {source}")]
+    Socket {
+        /// The address.
+        host: IpAddr,
+        /// The port; 0: any.
+        port: u16,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A resource of the operating system is missing.
+    #[error("cannot start the media thread: {0}")]
+    Thread(#[from] io::Error),
+    /// The engine was closed.
+    #[error("the media engine is closed")]
+    Closed,
+    /// The media thread does not keep up with its commands.
+    #[error("the media thread's command queue is full ({COMMAND_CAPACITY})")]
+    Busy,
+    /// No such stream.
+    #[error("there is no stream {0}")]
+    UnknownStream(StreamId),
+    /// No port for the stream.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The playout holds its limit.
+    #[error("the playout is full: {queued_ms} ms are queued, {limit_ms} ms are allowed")]
+    PlayoutFull {
+        /// What is queued.
+        queued_ms: u64,
+        /// What is allowed.
+        limit_ms: u64,
+    },
+}
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Address to bind.
+    pub host: IpAddr,
+    /// First of consecutive ports; 0: any free ones.
+    pub first_port: u16,
+    /// Number of sockets.
+    pub port_count: usize,
+    /// Limit of streams.
+    pub max_streams: usize,
+    /// Limit of unread events.
+    pub event_capacity: usize,
+}
+
+pub(crate) enum Command {
+    Open(StreamId, usize, Box<StreamParams>),
+    Connect(StreamId, SocketAddr, Format),
+    Close(StreamId),
+    Play(StreamId, u64, u32, Vec<i16>),
+    Flush(StreamId),
+    Pause(StreamId),
+    Resume(StreamId),
+    Record(StreamId, Box<Recorder>),
+    StreamStats(StreamId, SyncSender<Vec<(&'static str, u64)>>),
+    Stop,
+}
+
+/// Counters of the engine, shared with readers.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) unknown_source: AtomicU64,
+    pub(crate) learnt_source: AtomicU64,
+    pub(crate) send_failed: AtomicU64,
+    pub(crate) receive_failed: AtomicU64,
+    pub(crate) events_dropped: AtomicU64,
+    pub(crate) playout_refused: AtomicU64,
+    pub(crate) clock_resyncs: AtomicU64,
+    pub(crate) ticks: AtomicU64,
+    pub(crate) lateness_max_us: AtomicU64,
+    pub(crate) lateness: [AtomicU64; LATENESS_BOUNDS_US.len() + 1],
+}
+
+pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// Events for the reader, and the descriptor that wakes it.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    queue: Mutex<VecDeque<(StreamId, StreamEvent)>>,
+    wake: OwnedFd,
+    capacity: usize,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EventQueue {
+    /// Append; past the capacity the oldest piece of speech goes, else the oldest event. Returns how many were dropped.
+    pub(crate) fn append(&self, events: &mut Vec<(StreamId, StreamEvent)>) -> u64 {
+        if events.is_empty() {
+            return 0;
+        }
+        let mut dropped = 0;
+        let was_empty = {
+            let mut queue = lock(&self.queue);
+            let was_empty = queue.is_empty();
+            queue.extend(events.drain(..));
+            while queue.len() > self.capacity {
+                let audio = queue
+                    .iter()
+                    .position(|(_, event)| matches!(event, StreamEvent::Speech(SpeechEvent::Audio { .. })));
+                queue.remove(audio.unwrap_or(0));
+                dropped += 1;
+            }
+            was_empty
+        };
+        if was_empty {
+            // Fails only when the counter is at its limit, and then the reader is awake anyway.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+        dropped
+    }
+}
+
+/// What is known of a stream outside the thread.
+#[derive(Debug)]
+pub(crate) struct StreamShared {
+    pub(crate) queued_ms: AtomicU64,
+    limit_ms: u64,
+}
+
+/// The handle of the media engine.
+#[derive(Debug)]
+pub struct Engine {
+    commands: SyncSender<Command>,
+    waker: Arc<Waker>,
+    events: Arc<EventQueue>,
+    counters: Arc<Counters>,
+    table: Arc<Mutex<PortTable>>,
+    streams: Arc<Mutex<HashMap<StreamId, Arc<StreamShared>>>>,
+    ports: Vec<u16>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The clock of all `*_us` values: microseconds of `CLOCK_MONOTONIC`.
+pub fn now_us() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
+}
+
+impl Engine {
+    /// Open the sockets and start the thread.
+    ///
+    /// # Errors
+    /// When a port is in use or the system refuses a descriptor or a thread.
+    pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
+        let poll = Poll::new()?;
+        let mut sockets = Vec::with_capacity(config.port_count);
+        let mut ports = Vec::with_capacity(config.port_count);
+        for index in 0..config.port_count {
+            let port = if config.first_port == 0 {
+                0
+            } else {
+                config.first_port.saturating_add(index as u16)
+            };
+            let failed = |source| EngineError::Socket {
+                host: config.host,
+                port,
+                source,
+            };
+            let mut socket = UdpSocket::bind(SocketAddr::new(config.host, port)).map_err(failed)?;
+            // A burst of all calls must fit while the thread is at something else; the kernel may give less.
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1 << 20);
+            ports.push(socket.local_addr().map_err(failed)?.port());
+            poll.registry()
+                .register(&mut socket, Token(index), Interest::READABLE)?;
+            sockets.push(socket);
+        }
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
+        let events = Arc::new(EventQueue {
+            queue: Mutex::new(VecDeque::new()),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
+            capacity: config.event_capacity,
+        });
+        let counters = Arc::new(Counters::default());
+        let table = Arc::new(Mutex::new(PortTable::new(config.port_count, config.max_streams)));
+        let streams = Arc::new(Mutex::new(HashMap::new()));
+        let inside = Parts {
+            poll,
+            sockets,
+            inbox,
+            events: Arc::clone(&events),
+            counters: Arc::clone(&counters),
+            table: Arc::clone(&table),
+            shared: Arc::clone(&streams),
+        };
+        let handle = Builder::new()
+            .name("media".to_owned())
+            .spawn(move || MediaThread::new(inside).run())?;
+        Ok(Self {
+            commands,
+            waker,
+            events,
+            counters,
+            table,
+            streams,
+            ports,
+            thread: Mutex::new(Some(handle)),
+        })
+    }
+
+    /// The local ports.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// The descriptor that is readable while events wait.
+    pub fn event_fd(&self) -> RawFd {
+        self.events.wake.as_fd().as_raw_fd()
+    }
+
+    /// Reserve a stream; returns its number and its local port.
+    ///
+    /// # Errors
+    /// When a limit is reached; the error names it.
+    pub fn open(
+        &self,
+        remote: Option<SocketAddr>,
+        params: StreamParams,
+    ) -> Result<(StreamId, u16), EngineError> {
+        let (id, port) = lock(&self.table).open(remote)?;
+        let shared = StreamShared {
+            queued_ms: AtomicU64::new(0),
+            limit_ms: params.max_playout_ms,
+        };
+        lock(&self.streams).insert(id, Arc::new(shared));
+        if let Err(error) = self.send(Command::Open(id, port, Box::new(params))) {
+            self.forget(id);
+            return Err(error);
+        }
+        Ok((id, self.ports[port]))
+    }
+
+    /// Begin media, or change them.
+    ///
+    /// # Errors
+    /// When the stream is unknown or its peer's address belongs to another stream.
+    pub fn connect(&self, id: StreamId, remote: SocketAddr, format: Format) -> Result<(), EngineError> {
+        self.known(id)?;
+        lock(&self.table).set_remote(id, remote)?;
+        self.send(Command::Connect(id, remote, format))
+    }
+
+    /// Append a chunk to the playout.
+    ///
+    /// # Errors
+    /// When the stream is unknown or its playout is full.
+    pub fn play(&self, id: StreamId, mark: u64, rate_hz: u32, pcm: Vec<i16>) -> Result<(), EngineError> {
+        let shared = self.known(id)?;
+        let chunk_ms = pcm.len() as u64 * 1000 / u64::from(rate_hz.max(1));
+        let queued_ms = shared.queued_ms.fetch_add(chunk_ms, Ordering::Relaxed);
+        if queued_ms + chunk_ms > shared.limit_ms {
+            shared.queued_ms.fetch_sub(chunk_ms, Ordering::Relaxed);
+            add(&self.counters.playout_refused, 1);
+            return Err(EngineError::PlayoutFull {
+                queued_ms,
+                limit_ms: shared.limit_ms,
+            });
+        }
+        self.send(Command::Play(id, mark, rate_hz, pcm))
+    }
+
+    /// Stop and drop what is queued.
+    ///
+    /// # Errors
+    /// When the stream is unknown.
+    pub fn flush(&self, id: StreamId) -> Result<(), EngineError> {
+        self.known(id)?;
+        self.send(Command::Flush(id))
+    }
+
+    /// Hold the playout.
+    ///
+    /// # Errors
+    /// When the stream is unknown.
+    pub fn pause(&self, id: StreamId) -> Result<(), EngineError> {
+        self.known(id)?;
+        self.send(Command::Pause(id))
+    }
+
+    /// Go on.
+    ///
+    /// # Errors
+    /// When the stream is unknown.
+    pub fn resume(&self, id: StreamId) -> Result<(), EngineError> {
+        self.known(id)?;
+        self.send(Command::Resume(id))
+    }
+
+    /// Record the stream.
+    ///
+    /// # Errors
+    /// When the stream is unknown.
+    pub fn record(&self, id: StreamId, recorder: Recorder) -> Result<(), EngineError> {
+        self.known(id)?;
+        self.send(Command::Record(id, Box::new(recorder)))
+    }
+
+    /// Free a stream; unknown numbers are ignored.
+    ///
+    /// # Errors
+    /// When the engine is closed.
+    pub fn close_stream(&self, id: StreamId) -> Result<(), EngineError> {
+        self.forget(id);
+        self.send(Command::Close(id))
+    }
+
+    /// All pending events, and the descriptor quiet again.
+    pub fn drain(&self) -> VecDeque<(StreamId, StreamEvent)> {
+        let mut count = [0_u8; 8];
+        // Empty when somebody drained without being woken: nothing to reset then.
+        let _ = rustix::io::read(&self.events.wake, &mut count);
+        std::mem::take(&mut *lock(&self.events.queue))
+    }
+
+    /// Counters of a stream.
+    ///
+    /// # Errors
+    /// When the stream is unknown or the thread does not answer.
+    pub fn stream_stats(&self, id: StreamId) -> Result<Vec<(&'static str, u64)>, EngineError> {
+        self.known(id)?;
+        let (answer, answers) = sync_channel(1);
+        self.send(Command::StreamStats(id, answer))?;
+        answers.recv_timeout(ANSWER_TIMEOUT).map_err(|error| match error {
+            RecvTimeoutError::Timeout => EngineError::Busy,
+            RecvTimeoutError::Disconnected => EngineError::UnknownStream(id),
+        })
+    }
+
+    /// Counters of the engine.
+    pub fn stats(&self) -> Vec<(String, u64)> {
+        let c = &self.counters;
+        let mut stats: Vec<(String, u64)> = [
+            ("received", &c.received),
+            ("sent", &c.sent),
+            ("dropped_unknown_source", &c.unknown_source),
+            ("learnt_source", &c.learnt_source),
+            ("send_failed", &c.send_failed),
+            ("receive_failed", &c.receive_failed),
+            ("events_dropped", &c.events_dropped),
+            ("playout_refused", &c.playout_refused),
+            ("clock_resyncs", &c.clock_resyncs),
+            ("ticks", &c.ticks),
+            ("tick_lateness_max_us", &c.lateness_max_us),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+        .collect();
+        for (index, bucket) in c.lateness.iter().enumerate() {
+            let name = LATENESS_BOUNDS_US.get(index).map_or_else(
+                || "tick_lateness_more".to_owned(),
+                |bound| format!("tick_lateness_le_{bound}_us"),
+            );
+            stats.push((name, bucket.load(Ordering::Relaxed)));
+        }
+        stats.push(("streams".to_owned(), lock(&self.streams).len() as u64));
+        stats
+    }
+
+    /// Stop the thread and wait for it. Safe to call twice.
+    pub fn close(&self) {
+        let Some(thread) = lock(&self.thread).take() else {
+            return;
+        };
+        // A full queue is drained by the thread, so this waits no longer than a tick.
+        let _ = self.commands.send(Command::Stop);
+        let _ = self.waker.wake();
+        let _ = thread.join();
+    }
+
+    fn known(&self, id: StreamId) -> Result<Arc<StreamShared>, EngineError> {
+        lock(&self.streams)
+            .get(&id)
+            .cloned()
+            .ok_or(EngineError::UnknownStream(id))
+    }
+
+    fn forget(&self, id: StreamId) {
+        lock(&self.streams).remove(&id);
+        lock(&self.table).close(id);
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        if lock(&self.thread).is_none() {
+            return Err(EngineError::Closed);
+        }
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => EngineError::Busy,
+            TrySendError::Disconnected(_) => EngineError::Closed,
+        })?;
+        // The thread looks at its queue at every sub-tick anyway; a failed wake-up costs 5 ms.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

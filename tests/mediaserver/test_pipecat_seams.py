@@ -1,0 +1,92 @@
+"""The private and semi-private seams of Pipecat 1.14 that the pipeline stands on. An upgrade that moves one fails here."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+
+from pipecat.frames.frames import (
+    AggregatedTextFrame,
+    InterruptionFrame,
+    SystemFrame,
+    TextFrame,
+    TTSTextFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregatorParams
+from pipecat.services.llm_service import LLMService
+from pipecat.services.openai.base_llm import BaseOpenAILLMService
+from pipecat.services.stt_service import SegmentedSTTService
+from pipecat.services.tts_service import TTSService
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import TransportParams
+
+from mediaserver.pipeline.output import HeardTextFrame, PlayoutSender
+
+
+def test_the_pinned_version_is_the_one_that_was_read() -> None:
+    assert version("pipecat-ai") == "1.14.0"
+
+
+def test_the_output_transport_looks_its_sender_up_by_destination() -> None:
+    transport = BaseOutputTransport(TransportParams())
+    assert transport._media_senders == {}
+    source = inspect.getsource(BaseOutputTransport._handle_frame)
+    used = {
+        "handle_interruptions",
+        "handle_audio_frame",
+        "handle_tts_stopped",
+        "handle_timed_frame",
+        "handle_sync_frame",
+    }
+    for method in used:
+        assert f"sender.{method}(" in source
+        assert inspect.iscoroutinefunction(getattr(PlayoutSender, method))
+    for method, caller in (("stop", BaseOutputTransport.stop), ("cancel", BaseOutputTransport.cancel)):
+        assert f"sender.{method}(" in inspect.getsource(caller)
+        assert inspect.iscoroutinefunction(getattr(PlayoutSender, method))
+
+
+def test_heard_text_is_a_system_frame_that_the_assistant_aggregator_takes_as_text() -> None:
+    frame = HeardTextFrame("we are open")
+    assert isinstance(frame, SystemFrame)
+    assert isinstance(frame, TextFrame)
+    assert frame.append_to_context
+    assert not frame.includes_inter_frame_spaces
+    assert issubclass(InterruptionFrame, SystemFrame)
+
+
+def test_speech_boundaries_are_system_frames_with_their_durations() -> None:
+    assert VADUserStartedSpeakingFrame(start_secs=0.1).start_secs == 0.1
+    assert VADUserStoppedSpeakingFrame(stop_secs=0.2).stop_secs == 0.2
+    assert issubclass(VADUserStartedSpeakingFrame, SystemFrame)
+
+
+def test_a_sentence_is_announced_before_its_audio_and_repeated_after_it() -> None:
+    speak = inspect.getsource(TTSService._speak_text)
+    assert speak.index("_announce_text") < speak.index("_synthesize_text") < speak.index("_push_spoken_text")
+    assert issubclass(TTSTextFrame, AggregatedTextFrame)
+
+
+def test_the_stages_ask_services_through_these_methods() -> None:
+    assert list(inspect.signature(SegmentedSTTService.run_stt).parameters) == ["self", "audio"]
+    assert list(inspect.signature(TTSService.run_tts).parameters) == ["self", "text", "context_id"]
+    assert list(inspect.signature(BaseOpenAILLMService.get_chat_completions).parameters) == ["self", "context"]
+    assert list(inspect.signature(LLMService._push_llm_text).parameters) == ["self", "text"]
+
+
+def test_the_user_aggregator_takes_our_turn_strategies() -> None:
+    fields = LLMUserAggregatorParams.__dataclass_fields__
+    assert {"user_turn_strategies", "user_turn_stop_timeout", "audio_idle_timeout", "empty_user_turn"} <= set(fields)
+
+
+def test_no_name_of_ours_collides_with_a_name_of_pipecat() -> None:
+    from mediaserver.pipeline.hearing import Hearing
+    from mediaserver.pipeline.replying import Replying
+    from mediaserver.pipeline.speaking import Speaking
+
+    allowed = {"run_stt", "run_tts", "setup", "cleanup", "process_frame"}
+    for ours, theirs in ((Hearing, SegmentedSTTService), (Replying, LLMService), (Speaking, TTSService)):
+        defined = {name for name in vars(ours) if not name.startswith("__") and callable(vars(ours)[name])}
+        assert {name for name in defined if hasattr(theirs, name)} <= allowed
