@@ -1,11 +1,11 @@
 """What the Rust crates offer to Python. `stubtest` holds this file against the built module."""
 
-from typing import final
+from typing import TypeAlias, final
 
 # ---- media engine (native/src/media.rs) -------------------------------------------------------------
 
-@final
-class MediaError(Exception): ...
+class MediaError(Exception):
+    """The media engine refused or cannot do something; the text says what and what is allowed."""
 
 @final
 class MediaEngine:
@@ -71,20 +71,29 @@ class MediaEngine:
 
 @final
 class SpeechStarted:
-    """Speech began. `pcm` (16 kHz) is the pre-roll with the onset."""
+    """Speech began. `pcm` (16 kHz) is the pre-roll with the onset; `at_us` the arrival that made it certain."""
 
-    stream: int
-    media_ms: int
-    at_us: int
-    pcm: bytes
+    def __new__(cls, *, stream: int, media_ms: int, at_us: int, pcm: bytes) -> SpeechStarted: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def media_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+    @property
+    def pcm(self) -> bytes: ...
 
 @final
 class SpeechAudio:
     """The next stretch of caller audio while somebody speaks, 16 kHz."""
 
-    stream: int
-    media_ms: int
-    pcm: bytes
+    def __new__(cls, *, stream: int, media_ms: int, pcm: bytes) -> SpeechAudio: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def media_ms(self) -> int: ...
+    @property
+    def pcm(self) -> bytes: ...
 
 @final
 class SpeechStopped:
@@ -93,69 +102,226 @@ class SpeechStopped:
     `last_speech_at_us`: arrival of the last packet that the detector counts as speech.
     """
 
-    stream: int
-    media_ms: int
-    at_us: int
-    last_speech_at_us: int
-    pcm: bytes
+    def __new__(
+        cls, *, stream: int, media_ms: int, at_us: int, last_speech_at_us: int, pcm: bytes
+    ) -> SpeechStopped: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def media_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+    @property
+    def last_speech_at_us(self) -> int: ...
+    @property
+    def pcm(self) -> bytes: ...
 
 @final
 class PlayoutStarted:
     """The first packet of `mark` went out after the playout was idle."""
 
-    stream: int
-    mark: int
-    at_us: int
+    def __new__(cls, *, stream: int, mark: int, at_us: int) -> PlayoutStarted: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
 
 @final
 class Played:
-    """The last sample of the chunk `mark` went out. `played_ms`: total played on this stream so far."""
+    """The last sample of the chunk `mark` went out. `played_ms`: all that was played on this stream so far."""
 
-    stream: int
-    mark: int
-    played_ms: int
-    at_us: int
+    def __new__(cls, *, stream: int, mark: int, played_ms: int, at_us: int) -> Played: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def played_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
 
 @final
 class Flushed:
-    """Answer to `flush`: the mark that was playing and how much of that chunk was heard."""
+    """Answer to `flush`: the mark that was playing (0: none) and how much of that chunk was heard."""
 
-    stream: int
-    mark: int
-    heard_ms: int
-    chunk_ms: int
-    played_ms: int
-    dropped_ms: int
-    at_us: int
+    def __new__(
+        cls,
+        *,
+        stream: int,
+        mark: int,
+        heard_ms: int,
+        chunk_ms: int,
+        played_ms: int,
+        dropped_ms: int,
+        at_us: int,
+    ) -> Flushed: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def heard_ms(self) -> int: ...
+    @property
+    def chunk_ms(self) -> int: ...
+    @property
+    def played_ms(self) -> int: ...
+    @property
+    def dropped_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
 
 @final
 class DtmfDigit:
-    stream: int
-    digit: str
-    duration_ms: int
+    """A key that was pressed: 0 to 9, *, #, A to D."""
+
+    def __new__(cls, *, stream: int, digit: str, duration_ms: int) -> DtmfDigit: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def digit(self) -> str: ...
+    @property
+    def duration_ms(self) -> int: ...
 
 @final
 class MediaTimeout:
-    stream: int
-    silent_ms: int
+    """Nothing has come for `media_timeout_ms`; once until packets come again."""
+
+    def __new__(cls, *, stream: int, silent_ms: int) -> MediaTimeout: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def silent_ms(self) -> int: ...
 
 @final
 class Activity:
-    """`report_activity`: received audio rose above (active) or fell below the threshold; `at_us` is the
-    arrival of the first (or last) packet above it."""
+    """`report_activity`: received audio became audible or, after 300 ms of quiet, silent.
 
-    stream: int
-    active: bool
-    at_us: int
+    `at_us` is the arrival of the first (or last) audible packet.
+    """
+
+    def __new__(cls, *, stream: int, active: bool, at_us: int) -> Activity: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def at_us(self) -> int: ...
 
 @final
 class RecordingFailed:
-    stream: int
-    reason: str
+    """The recording has stopped; the call goes on."""
 
-Event = (
-    SpeechStarted | SpeechAudio | SpeechStopped | PlayoutStarted | Played | Flushed | DtmfDigit | MediaTimeout
-    | Activity | RecordingFailed
+    def __new__(cls, *, stream: int, reason: str) -> RecordingFailed: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+Event: TypeAlias = (
+    SpeechStarted
+    | SpeechAudio
+    | SpeechStopped
+    | PlayoutStarted
+    | Played
+    | Flushed
+    | DtmfDigit
+    | MediaTimeout
+    | Activity
+    | RecordingFailed
 )
 
 # ---- SIP (native/src/sip.rs) ------------------------------------------------------------------------
+
+class SipParseError(Exception):
+    """Bytes that are no SIP message, or a value that is none."""
+
+_UriParts: TypeAlias = tuple[str, str | None, str, int | None, list[tuple[str, str | None]]]
+
+def sip_uri_parts(uri: str) -> _UriParts:
+    """Scheme, user (decoded), host, port and parameters of a sip, sips or tel URI; raises `SipParseError`."""
+
+@final
+class SipMessage:
+    """A parsed message. Headers are found by any spelling, compact forms too."""
+
+    @staticmethod
+    def parse(data: bytes) -> SipMessage: ...
+    @property
+    def method(self) -> str | None: ...
+    @property
+    def uri(self) -> str | None: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def supported_version(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+    def header(self, name: str) -> str | None:
+        """The first row of a header, unfolded."""
+    def header_values(self, name: str) -> list[str]:
+        """Every row of a header, in order, unfolded."""
+    def addresses(self, name: str) -> list[tuple[str | None, str, str | None]]:
+        """(display name, URI, tag) of every address in every row; raises `SipParseError`."""
+    def top_via(self) -> tuple[str, str, int | None, str | None, bool] | None:
+        """(transport, host, port, branch, rport asked for) of the topmost Via."""
+    def encode(self) -> bytes: ...
+
+@final
+class SipStreamParser:
+    """Frames messages out of a TCP stream; an error is final for the connection."""
+
+    def __new__(cls, max_message_bytes: int) -> SipStreamParser: ...
+    def push(self, chunk: bytes) -> list[SipMessage]: ...
+    def take_keepalives(self) -> int: ...
+    @property
+    def pending(self) -> int: ...
+
+@final
+class SipKey:
+    """Names a transaction; hashable."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class SipOutput:
+    """What a transaction wants done.
+
+    `kind`: send (`data`), set_timer (`timer`, `after_ms`), clear_timer (`timer`), request, response, ack (`message`),
+    timeout, transport_error, terminated.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def data(self) -> bytes | None: ...
+    @property
+    def message(self) -> SipMessage | None: ...
+    @property
+    def timer(self) -> str | None: ...
+    @property
+    def after_ms(self) -> int | None: ...
+
+@final
+class SipTransactions:
+    """The transaction layer of RFC 3261 17 with RFC 6026, sans-IO: the driver keeps the timers."""
+
+    def __new__(cls, *, t1_ms: int = 500, t2_ms: int = 4000, t4_ms: int = 5000) -> SipTransactions: ...
+    def receive(
+        self, message: SipMessage, source: str, port: int, reliable: bool
+    ) -> tuple[str, SipKey | None, SipMessage | None, list[SipOutput]]:
+        """("created" | "matched" | "unmatched", key, the unmatched message, outputs)."""
+    def send_request(self, data: bytes, reliable: bool) -> tuple[SipKey, list[SipOutput]]: ...
+    def send_response(self, key: SipKey, data: bytes) -> list[SipOutput]: ...
+    def on_timer(self, key: SipKey, timer: str) -> list[SipOutput]: ...
+    def on_transport_error(self, key: SipKey) -> list[SipOutput]: ...
+    def abandon(self, key: SipKey) -> bool: ...
+    @staticmethod
+    def cancelled(cancel: SipMessage) -> SipKey | None:
+        """The key of the INVITE that a CANCEL names (RFC 3261 9.1)."""
+    def counts(self) -> tuple[int, int]:
+        """Client and server transactions in flight."""
