@@ -2,6 +2,28 @@
 
 from typing import TypeAlias, final
 
+__all__ = [
+    "Activity",
+    "DtmfDigit",
+    "Flushed",
+    "MediaEngine",
+    "MediaError",
+    "MediaTimeout",
+    "Played",
+    "PlayoutStarted",
+    "RecordingFailed",
+    "SipKey",
+    "SipMessage",
+    "SipOutput",
+    "SipParseError",
+    "SipStreamParser",
+    "SipTransactions",
+    "SpeechAudio",
+    "SpeechStarted",
+    "SpeechStopped",
+    "sip_uri_parts",
+]
+
 # ---- media engine (native/src/media.rs) -------------------------------------------------------------
 
 class MediaError(Exception):
@@ -62,7 +84,7 @@ class MediaEngine:
     def resume(self, stream: int) -> None: ...
     def record(self, stream: int, path: str) -> None:
         """Write a stereo WAV (8 kHz; left: received, right: sent) on one media timeline until the stream closes."""
-    def drain(self) -> list[Event]:
+    def drain(self) -> list[_Event]:
         """Take all pending events of all streams and re-arm the wake-up."""
     def stats(self) -> dict[str, int]:
         """Engine counters: packets, drops by reason, queue drops, tick lateness."""
@@ -219,7 +241,7 @@ class RecordingFailed:
     @property
     def reason(self) -> str: ...
 
-Event: TypeAlias = (
+_Event: TypeAlias = (
     SpeechStarted
     | SpeechAudio
     | SpeechStopped
@@ -247,7 +269,9 @@ class SipMessage:
     """A parsed message. Headers are found by any spelling, compact forms too."""
 
     @staticmethod
-    def parse(data: bytes) -> SipMessage: ...
+    def parse(data: bytes, max_message_bytes: int = 65536) -> SipMessage: ...
+    def problems(self) -> list[tuple[int, str, bool]]:
+        """What RFC 3261 8.1.1 forbids in it: (status that answers it, words, whether it may be overlooked)."""
     @property
     def method(self) -> str | None: ...
     @property
@@ -285,7 +309,7 @@ class SipKey:
     """Names a transaction; hashable."""
 
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class SipOutput:

@@ -12,9 +12,10 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use sipx_sip::transaction::{Dispatch, Reason};
+use sipx_sip::validate::Finding;
 use sipx_sip::{
     Address, Header, HeaderName, Headers, Limits, Message, Output, Reliability, StreamParser, Timer, Timers,
-    TransactionKey, TransactionLayer, TuEvent, Uri, Via, parse_datagram,
+    TransactionKey, TransactionLayer, TuEvent, Uri, Via, parse_datagram, validate,
 };
 
 create_exception!(
@@ -56,8 +57,29 @@ fn header_name(name: &str) -> HeaderName {
     HeaderName::parse(&Bytes::copy_from_slice(name.as_bytes()))
 }
 
+fn limits(max_message_bytes: usize, base: Limits) -> Limits {
+    Limits {
+        max_message_bytes,
+        max_body_bytes: max_message_bytes,
+        ..base
+    }
+}
+
 fn parse(data: &[u8]) -> PyResult<Message> {
     parse_datagram(Bytes::copy_from_slice(data), &Limits::datagram()).map_err(refused)
+}
+
+/// What is wrong, as a reason phrase may say it.
+fn words(finding: &Finding) -> String {
+    match finding {
+        Finding::MissingRequiredHeader(name) => format!("Missing {name}"),
+        Finding::MalformedRequiredHeader(name) => format!("Malformed {name}"),
+        Finding::RepeatedSingleValueHeader(name) => format!("Repeated {name}"),
+        Finding::CSeqMethodMismatch => "CSeq names another method".to_owned(),
+        Finding::UnsupportedVersion => "Version Not Supported".to_owned(),
+        Finding::RequestUriHasHeaders => "Request-URI with headers".to_owned(),
+        _ => "Bad Request".to_owned(),
+    }
 }
 
 /// A URI's parts: scheme, user (decoded), host, port, parameters.
@@ -68,6 +90,11 @@ type UriParts = (
     Option<u16>,
     Vec<(String, Option<String>)>,
 );
+
+/// Display name, URI, tag.
+type AddressParts = (Option<String>, String, Option<String>);
+/// Transport, host, port, branch, whether rport was asked for.
+type ViaParts = (String, String, Option<u16>, Option<String>, bool);
 
 fn uri_parts(uri: &Uri) -> UriParts {
     if let Some(tel) = uri.tel_parts() {
@@ -109,10 +136,19 @@ impl SipMessage {
 #[pymethods]
 impl SipMessage {
     #[staticmethod]
-    fn parse(data: &[u8]) -> PyResult<Self> {
-        Ok(Self {
-            message: parse(data)?,
-        })
+    #[pyo3(signature = (data, max_message_bytes=65536))]
+    fn parse(data: &[u8], max_message_bytes: usize) -> PyResult<Self> {
+        let limits = limits(max_message_bytes, Limits::datagram());
+        let message = parse_datagram(Bytes::copy_from_slice(data), &limits).map_err(refused)?;
+        Ok(Self { message })
+    }
+
+    /// What RFC 3261 8.1.1 forbids in it: (status that answers it, words, whether it may be overlooked).
+    fn problems(&self) -> Vec<(u16, String, bool)> {
+        validate(&self.message)
+            .iter()
+            .map(|finding| (finding.status(), words(finding), finding.is_repairable()))
+            .collect()
     }
 
     #[getter]
@@ -164,7 +200,7 @@ impl SipMessage {
     }
 
     /// The addresses of every row of a header: (display name, URI, tag).
-    fn addresses(&self, name: &str) -> PyResult<Vec<(Option<String>, String, Option<String>)>> {
+    fn addresses(&self, name: &str) -> PyResult<Vec<AddressParts>> {
         let name = header_name(name);
         let mut found = Vec::new();
         for header in self.headers().get_all(&name) {
@@ -177,7 +213,7 @@ impl SipMessage {
     }
 
     /// The topmost Via: (transport, host, port, branch, whether rport was asked for).
-    fn top_via(&self) -> Option<(String, String, Option<u16>, Option<String>, bool)> {
+    fn top_via(&self) -> Option<ViaParts> {
         let via = self.headers().typed::<Via>()?.ok()?;
         let branch = via.branch().map(text);
         Some((
@@ -211,13 +247,8 @@ struct SipStreamParser {
 impl SipStreamParser {
     #[new]
     fn new(max_message_bytes: usize) -> Self {
-        let limits = Limits {
-            max_message_bytes,
-            max_body_bytes: max_message_bytes,
-            ..Limits::stream()
-        };
         Self {
-            parser: StreamParser::new(limits),
+            parser: StreamParser::new(limits(max_message_bytes, Limits::stream())),
         }
     }
 
@@ -341,26 +372,21 @@ fn note_source(headers: &mut Headers, source: IpAddr, port: u16) -> PyResult<()>
         return Ok(());
     };
     let (top, rest) = row.split_at(sipx_sip::headers::first_hop_end(row.as_bytes()));
-    let mut noted = top.trim_end().to_owned();
-    if via.rport().is_some() {
-        noted = noted
-            .split(';')
-            .map(|part| {
-                let name = part.split('=').next().unwrap_or_default().trim();
-                if name.eq_ignore_ascii_case("rport") {
-                    format!("rport={port}")
-                } else {
-                    part.to_owned()
-                }
-            })
-            .collect::<Vec<_>>()
-            .join(";");
+    // Whatever the sender claims about its own address is replaced: answers go where the request came from.
+    let mut noted: Vec<String> = Vec::new();
+    for part in top.trim_end().split(';') {
+        let name = part.split('=').next().unwrap_or_default().trim();
+        if name.eq_ignore_ascii_case("rport") {
+            noted.push(format!("rport={port}"));
+        } else if !name.eq_ignore_ascii_case("received") {
+            noted.push(part.to_owned());
+        }
     }
     let stated = text(&via.host.to_bytes());
-    if via.received().is_none() && (via.rport().is_some() || stated != source.to_string()) {
-        noted = format!("{noted};received={source}");
+    if via.rport().is_some() || stated.trim_matches(['[', ']']) != source.to_string() {
+        noted.push(format!("received={source}"));
     }
-    let header = Header::build(HeaderName::Via, noted + rest).map_err(refused)?;
+    let header = Header::build(HeaderName::Via, noted.join(";") + rest).map_err(refused)?;
     headers.remove_first(&HeaderName::Via);
     headers.push_front(header);
     Ok(())
