@@ -108,7 +108,7 @@ class CallPipeline:
                 [
                     self._transport.input(),
                     Hearing(
-                        transcribers(tenant.stt, resources.embedded, _vocabulary(tenant)),
+                        transcribers(tenant.stt, resources.embedded),
                         resources.budgets,
                         apology=phrases.one_moment,
                     ),
@@ -186,9 +186,3 @@ class CallPipeline:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
 
-
-def _vocabulary(tenant: TenantContext) -> str:
-    """The words of this business that a recogniser would not guess, as a prompt."""
-    config = tenant.config
-    names = [config.business_name, config.human.name, *(service.name for service in config.services)]
-    return ", ".join(names)[:400]

@@ -42,10 +42,11 @@ class Embedded:
     """Root of the model process's API, ending in ``/v1``."""
 
 
-def transcribers(
-    providers: Sequence[ResolvedProvider], embedded: Embedded, vocabulary: str
-) -> tuple[Transcriber, ...]:
-    """The transcription chain. ``vocabulary`` primes the recogniser with the business's own words."""
+def transcribers(providers: Sequence[ResolvedProvider], embedded: Embedded) -> tuple[Transcriber, ...]:
+    """The transcription chain.
+
+    No prompt with the business's vocabulary: on tiny.en it doubled the decoder's loops and gained no accuracy.
+    """
     return tuple(
         Transcriber(
             provider.name,
@@ -54,7 +55,7 @@ def transcribers(
                 base_url=provider.base_url if provider.kind == "openai" else embedded.base_url,
                 push_empty_transcripts=True,
                 settings=OpenAISTTService.Settings(
-                    model=provider.model or EMBEDDED_STT_MODEL, language=Language.EN, prompt=vocabulary
+                    model=provider.model or EMBEDDED_STT_MODEL, language=Language.EN
                 ),
             ),
         )

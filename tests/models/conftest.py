@@ -1,0 +1,42 @@
+"""One warm model process for all tests of the package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+START_TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="session")
+def model_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API root of a running model process with both voices."""
+    port_file = tmp_path_factory.mktemp("models") / "port"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mediaserver.models", "--end-with-stdin", "--port-file", str(port_file),
+         "--voices", "joe", "heart", "--max-waiting", "2"],
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    try:
+        yield f"http://127.0.0.1:{_wait(process, port_file)}/v1"
+    finally:
+        process.stdin.close()
+        assert process.wait(timeout=15) == 0
+
+
+def _wait(process: subprocess.Popen[bytes], port_file: Path) -> int:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not port_file.exists():
+        assert process.poll() is None, f"the model process ended with {process.returncode}"
+        assert time.monotonic() < deadline, "the model process did not become ready"
+        try:
+            process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+    return int(port_file.read_text())
