@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::media::engine::{Engine, EngineConfig, EngineError};
 use ::media::g711::Law;
-use ::media::playout::PlayoutEvent;
+use ::media::playout::{Flushed as FlushedReport, PlayoutEvent};
 use ::media::recorder::Recorder;
 use ::media::speech::{SpeechEvent, SpeechParams};
 use ::media::stream::{Format, StreamEvent, StreamParams};
@@ -21,8 +21,6 @@ create_exception!(
     PyException,
     "The media engine refused or cannot do something."
 );
-
-const RATES_HZ: [u32; 4] = [8000, 16000, 24000, 48000];
 
 /// An event class: frozen, every field readable, and constructible, since a link to another process rebuilds events.
 macro_rules! event {
@@ -177,19 +175,19 @@ fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyA
         )?
         .into_any(),
         StreamEvent::Playout(
-            PlayoutEvent::Flushed {
+            PlayoutEvent::Flushed(FlushedReport {
                 mark,
                 heard_ms,
                 chunk_ms,
                 played_ms,
                 dropped_ms,
-            },
+            }),
             at_us,
         ) => Py::new(
             py,
             Flushed {
                 stream,
-                mark,
+                mark: mark.unwrap_or(0),
                 heard_ms,
                 chunk_ms,
                 played_ms,
@@ -233,7 +231,6 @@ fn unpredictable() -> u64 {
 #[pyclass(frozen, module = "mediaserver._native")]
 struct MediaEngine {
     engine: Engine,
-    model: Option<Arc<Model>>,
 }
 
 #[pymethods]
@@ -264,10 +261,10 @@ impl MediaEngine {
             port_count,
             max_streams,
             event_capacity,
+            model,
         };
         Ok(Self {
             engine: Engine::start(&config).map_err(Refusal)?,
-            model,
         })
     }
 
@@ -294,10 +291,24 @@ impl MediaEngine {
         max_playout_ms: u64,
         report_activity: bool,
     ) -> PyResult<(u64, u16)> {
-        if !(0.0..=1.0).contains(&vad_threshold) || preroll_ms > 2_000 || chunk_ms > 5_000 {
-            return Err(refused(
-                "vad_threshold must be 0 to 1, preroll_ms at most 2000, chunk_ms at most 5000",
-            ));
+        if !(0.0..=1.0).contains(&vad_threshold) {
+            return Err(refused(format!(
+                "vad_threshold {vad_threshold} is not within 0 to 1"
+            )));
+        }
+        for (name, value, allowed) in [
+            ("speech_start_ms", speech_start_ms, 0..=2000),
+            ("speech_stop_ms", speech_stop_ms, 0..=5000),
+            ("preroll_ms", preroll_ms, 0..=2000),
+            ("chunk_ms", chunk_ms, 20..=5000),
+        ] {
+            if !allowed.contains(&value) {
+                return Err(refused(format!(
+                    "{name} {value} is not within {} to {}",
+                    allowed.start(),
+                    allowed.end()
+                )));
+            }
         }
         let detector = DetectorParams {
             threshold: vad_threshold,
@@ -311,9 +322,8 @@ impl MediaEngine {
         };
         let random = unpredictable();
         let params = StreamParams {
-            speech: self.model.as_ref().map(|model| (Arc::clone(model), speech)),
+            speech: Some(speech),
             media_timeout_ms,
-            max_playout_ms,
             report_activity,
             ssrc: (random >> 32) as u32,
             first_sequence: (random & 0x7fff) as u16,
@@ -321,7 +331,7 @@ impl MediaEngine {
         };
         Ok(self
             .engine
-            .open(remote.map(address).transpose()?, params)
+            .open(remote.map(address).transpose()?, max_playout_ms, params)
             .map_err(Refusal)?)
     }
 
@@ -363,9 +373,6 @@ impl MediaEngine {
     }
 
     fn play(&self, stream: u64, pcm: &[u8], rate_hz: u32, mark: u64) -> PyResult<()> {
-        if !RATES_HZ.contains(&rate_hz) {
-            return Err(refused(format!("rate {rate_hz} Hz is none of {RATES_HZ:?}")));
-        }
         let (pairs, rest) = pcm.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(refused(format!(

@@ -3,26 +3,30 @@
 //! The thread never waits for anybody: commands come through a bounded queue, events leave through another whose reader
 //! is woken by an eventfd once per batch. Legs tick every 20 ms on an absolute clock, spread over four sub-ticks of 5 ms.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Poll, Token, Waker};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 
+use silero::Model;
+
+use crate::events::{EventQueue, LegEvent, lock};
 use crate::media_thread::{MediaThread, Parts, WAKE};
+use crate::playout::{Chunk, PlayoutBudget, PlayoutError};
 use crate::ports::{PortError, PortTable, StreamId};
 use crate::recorder::Recorder;
-use crate::speech::SpeechEvent;
-use crate::stream::{Format, StreamEvent, StreamParams};
+use crate::rtp::RtpError;
+use crate::speech::Listening;
+use crate::stream::{Format, StreamParams};
 
 const COMMAND_CAPACITY: usize = 4096;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -57,14 +61,9 @@ pub enum EngineError {
     /// No port for the stream.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// The playout holds its limit.
-    #[error("the playout is full: {queued_ms} ms are queued, {limit_ms} ms are allowed")]
-    PlayoutFull {
-        /// What is queued.
-        queued_ms: u64,
-        /// What is allowed.
-        limit_ms: u64,
-    },
+    /// The playout holds its limit, or cannot play that.
+    #[error(transparent)]
+    Playout(#[from] PlayoutError),
 }
 
 /// How the engine is set up.
@@ -80,13 +79,15 @@ pub struct EngineConfig {
     pub max_streams: usize,
     /// Limit of unread events.
     pub event_capacity: usize,
+    /// What speech is detected with; without it nobody listens.
+    pub model: Option<Arc<Model>>,
 }
 
 pub(crate) enum Command {
     Open(StreamId, usize, Box<StreamParams>),
-    Connect(StreamId, SocketAddr, Format),
+    Connect(StreamId, Format),
     Close(StreamId),
-    Play(StreamId, u64, u32, Vec<i16>),
+    Play(StreamId, Chunk),
     Flush(StreamId),
     Pause(StreamId),
     Resume(StreamId),
@@ -104,8 +105,12 @@ pub(crate) struct Counters {
     pub(crate) learnt_source: AtomicU64,
     pub(crate) send_failed: AtomicU64,
     pub(crate) receive_failed: AtomicU64,
-    pub(crate) events_dropped: AtomicU64,
-    pub(crate) playout_refused: AtomicU64,
+    pub(crate) rtcp: AtomicU64,
+    pub(crate) malformed: [AtomicU64; RtpError::COUNT],
+    pub(crate) audio_events_dropped: AtomicU64,
+    pub(crate) other_events_dropped: AtomicU64,
+    pub(crate) refused_chunks: AtomicU64,
+    pub(crate) refused_commands: AtomicU64,
     pub(crate) clock_resyncs: AtomicU64,
     pub(crate) ticks: AtomicU64,
     pub(crate) lateness_max_us: AtomicU64,
@@ -116,52 +121,8 @@ pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
-/// Events for the reader, and the descriptor that wakes it.
-#[derive(Debug)]
-pub(crate) struct EventQueue {
-    queue: Mutex<VecDeque<(StreamId, StreamEvent)>>,
-    wake: OwnedFd,
-    capacity: usize,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl EventQueue {
-    /// Append; past the capacity the oldest piece of speech goes, else the oldest event. Returns how many were dropped.
-    pub(crate) fn append(&self, events: &mut Vec<(StreamId, StreamEvent)>) -> u64 {
-        if events.is_empty() {
-            return 0;
-        }
-        let mut dropped = 0;
-        let was_empty = {
-            let mut queue = lock(&self.queue);
-            let was_empty = queue.is_empty();
-            queue.extend(events.drain(..));
-            while queue.len() > self.capacity {
-                let audio = queue
-                    .iter()
-                    .position(|(_, event)| matches!(event, StreamEvent::Speech(SpeechEvent::Audio { .. })));
-                queue.remove(audio.unwrap_or(0));
-                dropped += 1;
-            }
-            was_empty
-        };
-        if was_empty {
-            // Fails only when the counter is at its limit, and then the reader is awake anyway.
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        }
-        dropped
-    }
-}
-
 /// What is known of a stream outside the thread.
-#[derive(Debug)]
-pub(crate) struct StreamShared {
-    pub(crate) queued_ms: AtomicU64,
-    limit_ms: u64,
-}
+type Budgets = HashMap<StreamId, Arc<PlayoutBudget>>;
 
 /// The handle of the media engine.
 #[derive(Debug)]
@@ -171,7 +132,9 @@ pub struct Engine {
     events: Arc<EventQueue>,
     counters: Arc<Counters>,
     table: Arc<Mutex<PortTable>>,
-    streams: Arc<Mutex<HashMap<StreamId, Arc<StreamShared>>>>,
+    budgets: Mutex<Budgets>,
+    /// Whether there is a model.
+    hears: bool,
     ports: Vec<u16>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -212,14 +175,9 @@ impl Engine {
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
-        let events = Arc::new(EventQueue {
-            queue: Mutex::new(VecDeque::new()),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
-            capacity: config.event_capacity,
-        });
+        let events = Arc::new(EventQueue::new(config.event_capacity)?);
         let counters = Arc::new(Counters::default());
         let table = Arc::new(Mutex::new(PortTable::new(config.port_count, config.max_streams)));
-        let streams = Arc::new(Mutex::new(HashMap::new()));
         let inside = Parts {
             poll,
             sockets,
@@ -227,7 +185,7 @@ impl Engine {
             events: Arc::clone(&events),
             counters: Arc::clone(&counters),
             table: Arc::clone(&table),
-            shared: Arc::clone(&streams),
+            listening: config.model.clone().map(Listening::new),
         };
         let handle = Builder::new()
             .name("media".to_owned())
@@ -238,7 +196,8 @@ impl Engine {
             events,
             counters,
             table,
-            streams,
+            budgets: Mutex::default(),
+            hears: config.model.is_some(),
             ports,
             thread: Mutex::new(Some(handle)),
         })
@@ -251,7 +210,7 @@ impl Engine {
 
     /// The descriptor that is readable while events wait.
     pub fn event_fd(&self) -> RawFd {
-        self.events.wake.as_fd().as_raw_fd()
+        self.events.fd()
     }
 
     /// Reserve a stream; returns its number and its local port.
@@ -261,14 +220,15 @@ impl Engine {
     pub fn open(
         &self,
         remote: Option<SocketAddr>,
-        params: StreamParams,
+        max_playout_ms: u64,
+        mut params: StreamParams,
     ) -> Result<(StreamId, u16), EngineError> {
+        if !self.hears {
+            params.speech = None;
+        }
+        self.open_for_commands()?;
         let (id, port) = lock(&self.table).open(remote)?;
-        let shared = StreamShared {
-            queued_ms: AtomicU64::new(0),
-            limit_ms: params.max_playout_ms,
-        };
-        lock(&self.streams).insert(id, Arc::new(shared));
+        lock(&self.budgets).insert(id, PlayoutBudget::new(max_playout_ms));
         if let Err(error) = self.send(Command::Open(id, port, Box::new(params))) {
             self.forget(id);
             return Err(error);
@@ -279,30 +239,23 @@ impl Engine {
     /// Begin media, or change them.
     ///
     /// # Errors
-    /// When the stream is unknown or its peer's address belongs to another stream.
+    /// When the stream is unknown or its peer's address belongs to another stream on the same port.
     pub fn connect(&self, id: StreamId, remote: SocketAddr, format: Format) -> Result<(), EngineError> {
-        self.known(id)?;
-        lock(&self.table).set_remote(id, remote)?;
-        self.send(Command::Connect(id, remote, format))
+        self.budget(id)?;
+        lock(&self.table).connect(now_us(), id, remote)?;
+        self.send(Command::Connect(id, format))
     }
 
     /// Append a chunk to the playout.
     ///
     /// # Errors
-    /// When the stream is unknown or its playout is full.
+    /// When the stream is unknown, its playout is full, or the rate cannot be played.
     pub fn play(&self, id: StreamId, mark: u64, rate_hz: u32, pcm: Vec<i16>) -> Result<(), EngineError> {
-        let shared = self.known(id)?;
-        let chunk_ms = pcm.len() as u64 * 1000 / u64::from(rate_hz.max(1));
-        let queued_ms = shared.queued_ms.fetch_add(chunk_ms, Ordering::Relaxed);
-        if queued_ms + chunk_ms > shared.limit_ms {
-            shared.queued_ms.fetch_sub(chunk_ms, Ordering::Relaxed);
-            add(&self.counters.playout_refused, 1);
-            return Err(EngineError::PlayoutFull {
-                queued_ms,
-                limit_ms: shared.limit_ms,
-            });
-        }
-        self.send(Command::Play(id, mark, rate_hz, pcm))
+        let budget = self.budget(id)?;
+        let chunk = budget
+            .chunk(pcm, rate_hz, mark)
+            .inspect_err(|_| add(&self.counters.refused_chunks, 1))?;
+        self.send(Command::Play(id, chunk))
     }
 
     /// Stop and drop what is queued.
@@ -310,7 +263,7 @@ impl Engine {
     /// # Errors
     /// When the stream is unknown.
     pub fn flush(&self, id: StreamId) -> Result<(), EngineError> {
-        self.known(id)?;
+        self.budget(id)?;
         self.send(Command::Flush(id))
     }
 
@@ -319,7 +272,7 @@ impl Engine {
     /// # Errors
     /// When the stream is unknown.
     pub fn pause(&self, id: StreamId) -> Result<(), EngineError> {
-        self.known(id)?;
+        self.budget(id)?;
         self.send(Command::Pause(id))
     }
 
@@ -328,7 +281,7 @@ impl Engine {
     /// # Errors
     /// When the stream is unknown.
     pub fn resume(&self, id: StreamId) -> Result<(), EngineError> {
-        self.known(id)?;
+        self.budget(id)?;
         self.send(Command::Resume(id))
     }
 
@@ -337,25 +290,23 @@ impl Engine {
     /// # Errors
     /// When the stream is unknown.
     pub fn record(&self, id: StreamId, recorder: Recorder) -> Result<(), EngineError> {
-        self.known(id)?;
+        self.budget(id)?;
         self.send(Command::Record(id, Box::new(recorder)))
     }
 
-    /// Free a stream; unknown numbers are ignored.
+    /// Free a stream.
     ///
     /// # Errors
-    /// When the engine is closed.
+    /// When the stream is unknown or the engine is closed.
     pub fn close_stream(&self, id: StreamId) -> Result<(), EngineError> {
+        self.budget(id)?;
         self.forget(id);
         self.send(Command::Close(id))
     }
 
     /// All pending events, and the descriptor quiet again.
-    pub fn drain(&self) -> VecDeque<(StreamId, StreamEvent)> {
-        let mut count = [0_u8; 8];
-        // Empty when somebody drained without being woken: nothing to reset then.
-        let _ = rustix::io::read(&self.events.wake, &mut count);
-        std::mem::take(&mut *lock(&self.events.queue))
+    pub fn drain(&self) -> Vec<LegEvent> {
+        self.events.drain()
     }
 
     /// Counters of a stream.
@@ -363,13 +314,18 @@ impl Engine {
     /// # Errors
     /// When the stream is unknown or the thread does not answer.
     pub fn stream_stats(&self, id: StreamId) -> Result<Vec<(&'static str, u64)>, EngineError> {
-        self.known(id)?;
+        let budget = self.budget(id)?;
         let (answer, answers) = sync_channel(1);
         self.send(Command::StreamStats(id, answer))?;
-        answers.recv_timeout(ANSWER_TIMEOUT).map_err(|error| match error {
-            RecvTimeoutError::Timeout => EngineError::Busy,
-            RecvTimeoutError::Disconnected => EngineError::UnknownStream(id),
-        })
+        let mut stats = answers
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => EngineError::Busy,
+                RecvTimeoutError::Disconnected => EngineError::UnknownStream(id),
+            })?;
+        stats.push(("queued_ms", budget.queued_ms()));
+        stats.push(("refused_chunks", budget.refused()));
+        Ok(stats)
     }
 
     /// Counters of the engine.
@@ -379,11 +335,19 @@ impl Engine {
             ("received", &c.received),
             ("sent", &c.sent),
             ("dropped_unknown_source", &c.unknown_source),
+            ("dropped_rtcp", &c.rtcp),
+            ("dropped_truncated", &c.malformed[RtpError::Truncated as usize]),
+            ("dropped_version", &c.malformed[RtpError::Version as usize]),
+            ("dropped_csrc", &c.malformed[RtpError::Csrc as usize]),
+            ("dropped_extension", &c.malformed[RtpError::Extension as usize]),
+            ("dropped_padding", &c.malformed[RtpError::Padding as usize]),
             ("learnt_source", &c.learnt_source),
             ("send_failed", &c.send_failed),
             ("receive_failed", &c.receive_failed),
-            ("events_dropped", &c.events_dropped),
-            ("playout_refused", &c.playout_refused),
+            ("dropped_audio_events", &c.audio_events_dropped),
+            ("dropped_other_events", &c.other_events_dropped),
+            ("refused_chunks", &c.refused_chunks),
+            ("refused_commands", &c.refused_commands),
             ("clock_resyncs", &c.clock_resyncs),
             ("ticks", &c.ticks),
             ("tick_lateness_max_us", &c.lateness_max_us),
@@ -398,7 +362,7 @@ impl Engine {
             );
             stats.push((name, bucket.load(Ordering::Relaxed)));
         }
-        stats.push(("streams".to_owned(), lock(&self.streams).len() as u64));
+        stats.push(("streams".to_owned(), lock(&self.budgets).len() as u64));
         stats
     }
 
@@ -413,24 +377,31 @@ impl Engine {
         let _ = thread.join();
     }
 
-    fn known(&self, id: StreamId) -> Result<Arc<StreamShared>, EngineError> {
-        lock(&self.streams)
-            .get(&id)
-            .cloned()
-            .ok_or(EngineError::UnknownStream(id))
+    fn budget(&self, id: StreamId) -> Result<Arc<PlayoutBudget>, EngineError> {
+        self.open_for_commands()?;
+        let budget = lock(&self.budgets).get(&id).cloned();
+        budget.ok_or(EngineError::UnknownStream(id))
     }
 
     fn forget(&self, id: StreamId) {
-        lock(&self.streams).remove(&id);
+        lock(&self.budgets).remove(&id);
         lock(&self.table).close(id);
     }
 
-    fn send(&self, command: Command) -> Result<(), EngineError> {
-        if lock(&self.thread).is_none() {
+    fn open_for_commands(&self) -> Result<(), EngineError> {
+        let ended = lock(&self.thread).as_ref().is_none_or(JoinHandle::is_finished);
+        if ended {
             return Err(EngineError::Closed);
         }
+        Ok(())
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
         self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => EngineError::Busy,
+            TrySendError::Full(_) => {
+                add(&self.counters.refused_commands, 1);
+                EngineError::Busy
+            }
             TrySendError::Disconnected(_) => EngineError::Closed,
         })?;
         // The thread looks at its queue at every sub-tick anyway; a failed wake-up costs 5 ms.

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod engine;
+pub mod events;
 pub mod g711;
 pub mod jitter;
 mod media_thread;
@@ -12,4 +13,5 @@ pub mod resample;
 pub mod rtp;
 pub mod speech;
 pub mod stream;
+pub mod taping;
 pub mod telephone_event;

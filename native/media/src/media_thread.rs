@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
-use silero::Scratch;
 
-use crate::engine::{Command, Counters, EventQueue, LATENESS_BOUNDS_US, StreamShared, add, lock, now_us};
-use crate::ports::{PortTable, StreamId};
+use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add, now_us};
+use crate::events::{EventQueue, LegEvent, lock};
+use crate::ports::{PortTable, Route, StreamId};
+use crate::rtp::{RtpPacket, is_rtcp};
+use crate::speech::{Listening, SpeechCutter};
 use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 const SUB_TICK_US: u64 = 5_000;
 /// Legs tick in this many groups, one after the other.
 const PHASES: usize = (FRAME_US / SUB_TICK_US) as usize;
-/// A tick later than this is not caught up: the clock starts anew.
+/// Ticks later than this are not caught up but left out.
 const RESYNC_US: u64 = 200_000;
 /// Largest datagram that is read whole; longer ones are cut, and fail to parse or play cut.
 const DATAGRAM_LEN: usize = 2048;
@@ -36,14 +38,13 @@ pub(crate) struct Parts {
     pub(crate) events: Arc<EventQueue>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) table: Arc<Mutex<PortTable>>,
-    pub(crate) shared: Arc<Mutex<HashMap<StreamId, Arc<StreamShared>>>>,
+    pub(crate) listening: Option<Listening>,
 }
 
 struct Leg {
     stream: Stream,
     port: usize,
     remote: Option<SocketAddr>,
-    shared: Option<Arc<StreamShared>>,
     phase: usize,
 }
 
@@ -51,9 +52,11 @@ pub(crate) struct MediaThread {
     parts: Parts,
     legs: HashMap<StreamId, Leg>,
     phases: [Vec<StreamId>; PHASES],
-    scratch: Scratch,
     leg_events: Vec<StreamEvent>,
-    outbox: Vec<(StreamId, StreamEvent)>,
+    outbox: Vec<LegEvent>,
+    /// Legs that may have audio to judge.
+    heard: Vec<StreamId>,
+    lent: Vec<(StreamId, Box<SpeechCutter>)>,
     /// When the next sub-tick is due, and whose turn it is.
     due_us: u64,
     phase: usize,
@@ -67,9 +70,10 @@ impl MediaThread {
             parts,
             legs: HashMap::new(),
             phases: Default::default(),
-            scratch: Scratch::new(),
             leg_events: Vec::new(),
             outbox: Vec::new(),
+            heard: Vec::new(),
+            lent: Vec::new(),
             due_us: now_us(),
             phase: 0,
             unfinished: Vec::new(),
@@ -90,7 +94,7 @@ impl MediaThread {
                 .poll
                 .poll(&mut ready, Some(Duration::from_micros(wait_us)));
             if !self.take_commands() {
-                return;
+                break;
             }
             let mut readable = std::mem::take(&mut self.unfinished);
             readable.extend(
@@ -102,9 +106,15 @@ impl MediaThread {
             for port in readable {
                 self.read(port);
             }
+            self.listen();
             self.tick();
+            self.listen();
             let dropped = self.parts.events.append(&mut self.outbox);
-            add(&self.parts.counters.events_dropped, dropped);
+            add(&self.parts.counters.audio_events_dropped, dropped.audio);
+            add(&self.parts.counters.other_events_dropped, dropped.other);
+        }
+        for leg in self.legs.into_values() {
+            leg.stream.close();
         }
     }
 
@@ -127,12 +137,10 @@ impl MediaThread {
                     .min_by_key(|&phase| self.phases[phase].len())
                     .unwrap_or(0);
                 self.phases[phase].push(id);
-                let shared = lock(&self.parts.shared).get(&id).cloned();
                 let leg = Leg {
                     stream: Stream::new(*params),
                     port,
                     remote: None,
-                    shared,
                     phase,
                 };
                 self.legs.insert(id, leg);
@@ -140,6 +148,7 @@ impl MediaThread {
             Command::Close(id) => {
                 if let Some(leg) = self.legs.remove(&id) {
                     self.phases[leg.phase].retain(|&other| other != id);
+                    leg.stream.close();
                 }
             }
             Command::StreamStats(id, answer) => {
@@ -149,19 +158,14 @@ impl MediaThread {
                 }
             }
             Command::Stop => {}
-            Command::Connect(id, remote, format) => {
-                if let Some(leg) = self.legs.get_mut(&id) {
-                    leg.remote = Some(remote);
-                    leg.stream.connect(format, now_us());
-                }
+            Command::Connect(id, format) => {
+                let remote = lock(&self.parts.table).remote(id);
+                self.with_leg(id, |leg| {
+                    leg.remote = remote;
+                    leg.stream.connect(now_us(), format);
+                });
             }
-            Command::Play(id, mark, rate_hz, pcm) => {
-                if let Some(leg) = self.legs.get_mut(&id)
-                    && leg.stream.play(mark, rate_hz, pcm).is_err()
-                {
-                    add(&self.parts.counters.playout_refused, 1);
-                }
-            }
+            Command::Play(id, chunk) => self.with_leg(id, |leg| leg.stream.play(chunk)),
             Command::Flush(id) => self.with_leg(id, |leg| leg.stream.playout().flush()),
             Command::Pause(id) => self.with_leg(id, |leg| leg.stream.playout().pause()),
             Command::Resume(id) => self.with_leg(id, |leg| leg.stream.playout().resume()),
@@ -192,31 +196,75 @@ impl MediaThread {
     fn datagram(&mut self, port: usize, source: SocketAddr, datagram: &[u8]) {
         let counters = &self.parts.counters;
         add(&counters.received, 1);
-        let found = lock(&self.parts.table).find(port, source);
-        let Some((id, learnt)) = found else {
+        if is_rtcp(datagram) {
+            add(&counters.rtcp, 1);
+            return;
+        }
+        let packet = match RtpPacket::parse(datagram) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                add(&counters.malformed[reason as usize], 1);
+                return;
+            }
+        };
+        let now_us = now_us();
+        let route = lock(&self.parts.table).route(now_us, port, source);
+        let (Route::Locked(id) | Route::Offered(id)) = route else {
             add(&counters.unknown_source, 1);
             return;
         };
+        // Absent only while its command is on the way.
         let Some(leg) = self.legs.get_mut(&id) else {
             add(&counters.unknown_source, 1);
             return;
         };
-        if learnt {
-            add(&counters.learnt_source, 1);
+        let valid = leg.stream.handle_packet(now_us, &packet, &mut self.leg_events);
+        if valid && matches!(route, Route::Offered(_)) {
             leg.remote = Some(source);
+            let learnt = lock(&self.parts.table).lock(id, source);
+            add(&counters.learnt_source, u64::from(learnt));
         }
-        leg.stream
-            .handle_packet(&mut self.scratch, now_us(), datagram, &mut self.leg_events);
+        self.collect(id);
+    }
+
+    /// Take the events of a leg that was given a packet or a tick, and see to it that what it heard is judged.
+    fn collect(&mut self, id: StreamId) {
         self.outbox
             .extend(self.leg_events.drain(..).map(|event| (id, event)));
+        if self.parts.listening.is_some() && self.heard.last() != Some(&id) {
+            self.heard.push(id);
+        }
+    }
+
+    /// Judge what the legs have heard, all in one go.
+    fn listen(&mut self) {
+        let Some(listening) = &mut self.parts.listening else {
+            return;
+        };
+        for id in self.heard.drain(..) {
+            let speech = self.legs.get_mut(&id).and_then(|leg| leg.stream.lend_speech());
+            // None: nobody listens to this leg, or it was lent already.
+            self.lent.extend(speech.map(|speech| (id, speech)));
+        }
+        listening.judge(self.lent.iter_mut().map(|(_, speech)| &mut **speech));
+        for (id, speech) in self.lent.drain(..) {
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.stream.take_back_speech(speech, &mut self.leg_events);
+                self.outbox
+                    .extend(self.leg_events.drain(..).map(|event| (id, event)));
+            }
+        }
     }
 
     /// Run the sub-ticks that are due.
     fn tick(&mut self) {
         let mut now = now_us();
         if now > self.due_us + RESYNC_US {
+            // Whole frames, so that every leg keeps its place among the sub-ticks.
+            let frames = (now - self.due_us) / FRAME_US;
+            self.due_us += frames * FRAME_US;
             add(&self.parts.counters.clock_resyncs, 1);
-            self.due_us = now;
+            self.legs.values_mut().for_each(|leg| leg.stream.skip(frames));
         }
         while now >= self.due_us {
             self.note_lateness(now - self.due_us);
@@ -234,22 +282,14 @@ impl MediaThread {
     fn tick_leg(&mut self, id: StreamId) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let mut packet = [0_u8; PACKET_LEN];
-        let send = leg
-            .stream
-            .tick(&mut self.scratch, now_us(), &mut packet, &mut self.leg_events);
+        let send = leg.stream.tick(now_us(), &mut packet, &mut self.leg_events);
         if send && let Some(remote) = leg.remote {
             match self.parts.sockets[leg.port].send_to(&packet, remote) {
                 Ok(_) => add(&self.parts.counters.sent, 1),
                 Err(_) => add(&self.parts.counters.send_failed, 1),
             }
         }
-        if let Some(shared) = &leg.shared {
-            shared
-                .queued_ms
-                .store(leg.stream.playout().queued_ms(), Ordering::Relaxed);
-        }
-        self.outbox
-            .extend(self.leg_events.drain(..).map(|event| (id, event)));
+        self.collect(id);
     }
 
     fn note_lateness(&self, late_us: u64) {
@@ -266,21 +306,27 @@ impl MediaThread {
 
 impl Leg {
     fn stats(&self) -> Vec<(&'static str, u64)> {
-        let (sent, drops, listening) = self.stream.stats();
+        let stats = self.stream.stats();
+        let listening = stats.listening;
         vec![
-            ("sent", sent),
+            ("sent", stats.sent),
             ("received", listening.received),
             ("released", listening.released),
+            ("aside", listening.aside),
             ("lost", listening.lost),
             ("late", listening.late),
             ("duplicate", listening.duplicate),
             ("reordered", listening.reordered),
             ("reset", listening.reset),
             ("overflow", listening.overflow),
-            ("dropped_malformed", drops.malformed.iter().sum()),
-            ("dropped_rtcp", drops.rtcp),
-            ("dropped_payload_type", drops.payload_type),
-            ("dropped_not_receiving", drops.not_receiving),
+            ("dropped_payload_type", stats.payload_type),
+            ("dropped_not_receiving", stats.not_receiving),
+            ("dropped_not_connected", stats.not_connected),
+            ("skipped_frames", stats.skipped_frames),
+            ("played_ms", stats.played_ms),
+            ("vad_windows", stats.windows.0),
+            ("vad_windows_quiet", stats.windows.1),
+            ("recording_dropped_frames", stats.recording_dropped),
         ]
     }
 }

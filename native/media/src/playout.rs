@@ -1,304 +1,484 @@
-//! The playout of one leg: whole chunks in, one 20 ms frame out per tick, and the truth about what was heard.
+//! What is said to the caller: whole chunks in, one 20 ms frame of 8 kHz out per tick.
+//!
+//! The count of samples handed out is the truth about what was heard. Chunks are converted to 8 kHz as they are
+//! played, 20 ms at a time, so that a long chunk never stalls the tick.
 //!
 //! Rules:
 //!
-//! * chunks play in order and back to back; a chunk's mark is reported when its last sample has gone out;
-//! * `played_ms` counts samples that went out, so pauses and flushes never add to it;
-//! * pause, resume and flush fade over 10 ms, so that nothing clicks; the faded samples were heard and count;
-//! * nothing is resampled before its tick: a chunk of a minute costs the media thread no more than one of 20 ms.
+//! * chunks play in order and back to back; every mark ends exactly once: as [`PlayoutEvent::Played`] with the frame
+//!   that holds its last sample, or dropped by a flush whose [`Flushed`] names the first of the marks it dropped;
+//! * pause, resume and flush fade over 10 ms; what was faded was heard and counts;
+//! * what is enqueued after a flush is not part of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::resample::{ResampleError, Resampler};
 
-/// Samples of a frame: 20 ms at 8 kHz.
-pub const FRAME_SAMPLES: usize = 160;
-/// The leg's sample rate.
+/// Sample rate of the frames.
 pub const LEG_RATE_HZ: u32 = 8000;
-const FADE_SAMPLES: usize = 80;
-const SAMPLES_PER_MS: u64 = 8;
+/// Samples per frame: 20 ms.
+pub const FRAME: usize = 160;
+/// A cut or a return of sound takes 10 ms, which is heard as neither click nor swell.
+const FADE: usize = 80;
+/// Output samples for which the conversion filter rings after its last input.
+const RING: usize = 32;
+/// A chunk counts for at least a frame, so that the limit on time also limits their number.
+const RESERVE_MIN: u64 = FRAME as u64;
+const SAMPLES_PER_MS: u64 = LEG_RATE_HZ as u64 / 1000;
 
-/// Why a chunk was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a chunk was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlayoutError {
-    /// The playout holds its limit.
-    #[error("the playout is full: {queued_ms} ms are queued, {limit_ms} ms are allowed")]
+    /// Not a rate that can be played.
+    #[error("cannot play {0} Hz: allowed are 8000, 16000, 24000 and 48000")]
+    Rate(u32),
+    /// More is waiting than the stream allows.
+    #[error("playout is full: {queued_ms} ms wait, this chunk has {chunk_ms} ms, max_playout_ms is {max_ms}")]
     Full {
-        /// What is queued.
+        /// What waits.
         queued_ms: u64,
-        /// What is allowed.
-        limit_ms: u64,
-    },
-    /// The chunk's sample rate is none of ours.
-    #[error(transparent)]
-    Rate(#[from] ResampleError),
-}
-
-/// What happened in the playout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlayoutEvent {
-    /// The first frame of `mark` goes out after silence.
-    Started {
-        /// The chunk.
-        mark: u64,
-    },
-    /// The last sample of the chunk goes out with this frame.
-    Played {
-        /// The chunk.
-        mark: u64,
-        /// All that was played on this leg so far.
-        played_ms: u64,
-    },
-    /// Everything queued was dropped.
-    Flushed {
-        /// The chunk that was playing; 0 when none was.
-        mark: u64,
-        /// How much of it was heard.
-        heard_ms: u64,
-        /// How long it was.
+        /// What was refused.
         chunk_ms: u64,
-        /// All that was played on this leg so far.
-        played_ms: u64,
-        /// What was dropped, the rest of the current chunk included.
-        dropped_ms: u64,
+        /// The limit.
+        max_ms: u64,
     },
 }
 
+/// How much one stream may have waiting; shared by those who enqueue and the [`Playout`].
 #[derive(Debug)]
-struct Chunk {
-    mark: u64,
-    rate_hz: u32,
-    pcm: Vec<i16>,
-    /// Samples of `pcm` that went into the resampler.
-    consumed: usize,
-    /// Samples at the leg's rate that went out.
-    played: u64,
+pub struct PlayoutBudget {
+    max: u64,
+    reserved: AtomicU64,
+    refused: AtomicU64,
 }
 
-impl Chunk {
-    fn total(&self) -> u64 {
-        self.pcm.len() as u64 * u64::from(LEG_RATE_HZ) / u64::from(self.rate_hz)
+impl PlayoutBudget {
+    /// A budget of `max_ms` of audio.
+    pub fn new(max_ms: u64) -> Arc<Self> {
+        Arc::new(Self {
+            max: max_ms.saturating_mul(SAMPLES_PER_MS),
+            reserved: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// Make a chunk, if there is room for it.
+    ///
+    /// # Errors
+    /// [`PlayoutError::Full`] when too much is waiting, [`PlayoutError::Rate`] for a rate that cannot be played.
+    pub fn chunk(
+        self: &Arc<Self>,
+        samples: Vec<i16>,
+        rate_hz: u32,
+        mark: u64,
+    ) -> Result<Chunk, PlayoutError> {
+        let ratio = Ratio::of(rate_hz)?;
+        let reserved = (samples.len() / ratio.0) as u64;
+        let reserved = reserved.max(RESERVE_MIN);
+        // Relaxed: a count alone; the chunk itself travels through a queue that orders its contents.
+        let room = |now: u64| Some(now + reserved).filter(|&sum| sum <= self.max);
+        if let Err(now) = self
+            .reserved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+        {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(PlayoutError::Full {
+                queued_ms: now / SAMPLES_PER_MS,
+                chunk_ms: (samples.len() / ratio.0) as u64 / SAMPLES_PER_MS,
+                max_ms: self.max / SAMPLES_PER_MS,
+            });
+        }
+        Ok(Chunk {
+            samples,
+            ratio,
+            mark,
+            fed: 0,
+            heard: 0,
+            reserved,
+            budget: Arc::clone(self),
+        })
+    }
+
+    /// What waits, in milliseconds.
+    pub fn queued_ms(&self) -> u64 {
+        self.reserved.load(Ordering::Relaxed) / SAMPLES_PER_MS
+    }
+
+    /// Chunks refused so far.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn release(&self, samples: u64) {
+        self.reserved.fetch_sub(samples, Ordering::Relaxed);
     }
 }
 
+/// Input samples per output sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Playing,
-    /// The next frame fades out, then `Paused`.
+struct Ratio(usize);
+
+impl Ratio {
+    fn of(rate_hz: u32) -> Result<Self, PlayoutError> {
+        match rate_hz {
+            8000 | 16_000 | 24_000 | 48_000 => Ok(Self((rate_hz / LEG_RATE_HZ) as usize)),
+            _ => Err(PlayoutError::Rate(rate_hz)),
+        }
+    }
+
+    fn resampler(self) -> Result<Resampler, ResampleError> {
+        Resampler::new(LEG_RATE_HZ * self.0 as u32, LEG_RATE_HZ)
+    }
+}
+
+/// A stretch of speech with its mark; it gives its share of the budget back as it is played or dropped.
+#[derive(Debug)]
+pub struct Chunk {
+    samples: Vec<i16>,
+    ratio: Ratio,
+    mark: u64,
+    /// Input samples taken.
+    fed: usize,
+    /// Output samples handed out.
+    heard: u64,
+    reserved: u64,
+    budget: Arc<PlayoutBudget>,
+}
+
+impl Chunk {
+    fn is_done(&self) -> bool {
+        self.fed == self.samples.len()
+    }
+
+    fn chunk_ms(&self) -> u64 {
+        (self.samples.len() / self.ratio.0) as u64 / SAMPLES_PER_MS
+    }
+
+    fn heard_ms(&self) -> u64 {
+        if self.is_done() {
+            self.chunk_ms()
+        } else {
+            (self.heard / SAMPLES_PER_MS).min(self.chunk_ms())
+        }
+    }
+
+    fn left(&self) -> u64 {
+        ((self.samples.len() - self.fed) / self.ratio.0) as u64
+    }
+
+    /// Convert what at most `room` output samples take.
+    fn feed(&mut self, resampler: &mut Resampler, room: usize, output: &mut Vec<i16>) {
+        let end = self.samples.len().min(self.fed + room * self.ratio.0);
+        resampler.process(&self.samples[self.fed..end], output);
+        self.fed = end;
+        let count = output.len() as u64;
+        self.heard += count;
+        let released = count.min(self.reserved);
+        self.reserved -= released;
+        self.budget.release(released);
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.budget.release(self.reserved);
+    }
+}
+
+/// The answer to a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flushed {
+    /// The mark that was playing, or else the first that waited; `None` if nothing was there to flush.
+    pub mark: Option<u64>,
+    /// How much of that chunk was handed out, the fade included.
+    pub heard_ms: u64,
+    /// Its length.
+    pub chunk_ms: u64,
+    /// Total handed out by this playout.
+    pub played_ms: u64,
+    /// What was dropped, of this and all later chunks.
+    pub dropped_ms: u64,
+}
+
+/// What a frame brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlayoutEvent {
+    /// This frame holds the first sample after the playout was idle.
+    Started {
+        /// Of the chunk that begins.
+        mark: u64,
+    },
+    /// This frame holds the last sample of a chunk.
+    Played {
+        /// Of that chunk.
+        mark: u64,
+        /// Total handed out up to and including it.
+        played_ms: u64,
+    },
+    /// A flush is complete.
+    Flushed(Flushed),
+}
+
+/// What [`Playout::next_frame`] put into the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameInfo {
+    /// Samples of chunks in it; the rest is silence.
+    pub samples: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Running,
+    /// The next frame fades out.
     Pausing,
     Paused,
-    /// The next frame fades in, then `Playing`.
+    /// The next frame fades in.
     Resuming,
-    /// The next frame fades out, then everything is dropped.
-    Flushing,
+}
+
+/// A flush that waits for its fade.
+#[derive(Debug)]
+struct Cut {
+    chunk: Chunk,
+    /// Samples of later chunks that were dropped.
+    dropped: u64,
 }
 
 /// The playout of one leg.
 #[derive(Debug)]
 pub struct Playout {
-    chunks: VecDeque<Chunk>,
-    /// One converter per source rate, kept between chunks so that their seams are not audible.
-    resamplers: Vec<(u32, Resampler)>,
-    /// Converted samples that did not fit into the last frame (less than one frame).
-    carry: Vec<i16>,
-    state: State,
-    sounding: bool,
-    played_samples: u64,
-    queued_samples: u64,
-    limit_samples: u64,
+    queue: VecDeque<Chunk>,
+    cut: Option<Cut>,
+    mode: Mode,
+    /// Not idle: chunks follow each other without a gap (or are held by a pause).
+    speaking: bool,
+    played: u64,
+    converter: Option<(Ratio, Resampler)>,
+    /// What the filter still rings after its last input, to be laid over what follows.
+    ringing: VecDeque<i16>,
+    scratch: Vec<i16>,
+    events: VecDeque<PlayoutEvent>,
 }
 
 impl Playout {
-    /// An empty playout that holds at most `limit_ms`.
-    pub fn new(limit_ms: u64) -> Self {
+    /// Nothing queued.
+    pub fn new() -> Self {
         Self {
-            chunks: VecDeque::new(),
-            resamplers: Vec::new(),
-            carry: Vec::with_capacity(FRAME_SAMPLES),
-            state: State::Playing,
-            sounding: false,
-            played_samples: 0,
-            queued_samples: 0,
-            limit_samples: limit_ms * SAMPLES_PER_MS,
-        }
-    }
-
-    /// Append a chunk of signed 16-bit mono PCM.
-    ///
-    /// # Errors
-    /// When the limit would be exceeded, or the rate is not 8000, 16000, 24000 or 48000 Hz.
-    pub fn enqueue(&mut self, mark: u64, rate_hz: u32, pcm: Vec<i16>) -> Result<(), PlayoutError> {
-        if !self.resamplers.iter().any(|(rate, _)| *rate == rate_hz) {
-            self.resamplers
-                .push((rate_hz, Resampler::new(rate_hz, LEG_RATE_HZ)?));
-        }
-        let chunk = Chunk {
-            mark,
-            rate_hz,
-            pcm,
-            consumed: 0,
+            queue: VecDeque::new(),
+            cut: None,
+            mode: Mode::Running,
+            speaking: false,
             played: 0,
-        };
-        let queued = self.queued_samples + chunk.total();
-        if queued > self.limit_samples {
-            return Err(PlayoutError::Full {
-                queued_ms: self.queued_samples / SAMPLES_PER_MS,
-                limit_ms: self.limit_samples / SAMPLES_PER_MS,
-            });
+            converter: None,
+            ringing: VecDeque::with_capacity(RING),
+            scratch: Vec::with_capacity(FRAME),
+            events: VecDeque::new(),
         }
-        self.queued_samples = queued;
-        self.chunks.push_back(chunk);
-        Ok(())
     }
 
-    /// Fade out with the next frame and hold what is queued.
+    /// Append a chunk. The number of chunks is bounded by the budget that made them.
+    pub fn enqueue(&mut self, chunk: Chunk) {
+        self.queue.push_back(chunk);
+    }
+
+    /// Fade out and hold what is queued.
     pub fn pause(&mut self) {
-        self.state = match self.state {
-            State::Playing if self.sounding => State::Pausing,
-            State::Playing | State::Resuming => State::Paused,
-            other => other,
+        self.mode = match self.mode {
+            Mode::Running => Mode::Pausing,
+            Mode::Resuming => Mode::Paused,
+            mode => mode,
         };
     }
 
     /// Go on where `pause` stopped.
     pub fn resume(&mut self) {
-        self.state = match self.state {
-            State::Pausing => State::Playing,
-            State::Paused => State::Resuming,
-            other => other,
+        self.mode = match self.mode {
+            Mode::Pausing => Mode::Running,
+            Mode::Paused => Mode::Resuming,
+            mode => mode,
         };
     }
 
-    /// Fade out with the next frame and drop everything; reported by `Flushed`. Ends a pause.
+    /// Drop what is queued, and end a pause. If something sounds, the answer comes with the next frame, which fades
+    /// out; another flush before that frame has the same answer.
     pub fn flush(&mut self) {
-        self.state = State::Flushing;
+        let audible = self.speaking && matches!(self.mode, Mode::Running | Mode::Pausing);
+        self.mode = Mode::Running;
+        if let Some(cut) = &mut self.cut {
+            cut.dropped += self.queue.drain(..).map(|chunk| chunk.left()).sum::<u64>();
+            return;
+        }
+        let first = self.queue.pop_front();
+        let dropped = self.queue.drain(..).map(|chunk| chunk.left()).sum();
+        match first {
+            Some(chunk) if audible => self.cut = Some(Cut { chunk, dropped }),
+            first => self.end_flush(first.as_ref(), dropped),
+        }
     }
 
-    /// All that was played so far, in milliseconds.
-    pub fn played_ms(&self) -> u64 {
-        self.played_samples / SAMPLES_PER_MS
+    /// Complete a flush without a frame: nothing is being sent.
+    pub fn settle(&mut self) {
+        if let Some(Cut { chunk, dropped }) = self.cut.take() {
+            self.end_flush(Some(&chunk), dropped);
+        }
     }
 
-    /// What is queued, in milliseconds.
-    pub fn queued_ms(&self) -> u64 {
-        self.queued_samples / SAMPLES_PER_MS
-    }
-
-    /// The next 20 ms. Returns whether anything sounds in them; events are appended in order.
-    pub fn next_frame(&mut self, frame: &mut [i16; FRAME_SAMPLES], events: &mut Vec<PlayoutEvent>) -> bool {
+    /// The next 20 ms.
+    pub fn next_frame(&mut self, frame: &mut [i16; FRAME]) -> FrameInfo {
         frame.fill(0);
-        let filled = match self.state {
-            State::Paused => 0,
-            State::Playing => self.fill(frame, events),
-            State::Resuming => {
-                let filled = self.fill(frame, events);
-                fade(&mut frame[..filled.min(FADE_SAMPLES)], true);
-                self.state = State::Playing;
-                filled
+        if let Some(cut) = self.cut.take() {
+            return self.cut_off(cut, frame);
+        }
+        let samples = match self.mode {
+            Mode::Paused => 0,
+            Mode::Running => self.fill(frame),
+            Mode::Resuming => {
+                self.mode = Mode::Running;
+                let samples = self.fill(frame);
+                fade(&mut frame[..FADE], |step| step);
+                samples
             }
-            State::Pausing => {
-                let filled = self.fade_out(frame, events);
-                self.state = State::Paused;
-                filled
-            }
-            State::Flushing => {
-                let filled = if self.sounding {
-                    self.fade_out(frame, events)
-                } else {
-                    0
-                };
-                self.drop_all(events);
-                self.state = State::Playing;
-                filled
+            Mode::Pausing => {
+                self.mode = Mode::Paused;
+                let samples = self.fill(&mut frame[..FADE]);
+                fade(&mut frame[..FADE], |step| FADE - step);
+                self.ringing.clear();
+                samples
             }
         };
-        self.sounding = filled > 0 && !self.chunks.is_empty() || filled == FRAME_SAMPLES;
-        filled > 0
+        FrameInfo { samples }
     }
 
-    fn fade_out(&mut self, frame: &mut [i16; FRAME_SAMPLES], events: &mut Vec<PlayoutEvent>) -> usize {
-        let filled = self.fill(&mut frame[..FADE_SAMPLES], events);
-        fade(&mut frame[..filled], false);
-        filled
+    /// What the calls so far brought about, in order; call until `None`.
+    pub fn poll_event(&mut self) -> Option<PlayoutEvent> {
+        self.events.pop_front()
     }
 
-    /// Play into `frame` until it is full or nothing is queued; returns how much sounds.
-    fn fill(&mut self, frame: &mut [i16], events: &mut Vec<PlayoutEvent>) -> usize {
+    /// Total of chunks handed out.
+    pub fn played_ms(&self) -> u64 {
+        self.played / SAMPLES_PER_MS
+    }
+
+    /// Whether nothing is queued and nothing sounds.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.cut.is_none() && !self.speaking && self.ringing.is_empty()
+    }
+
+    /// Fill with chunks, back to back; returns how many samples they gave.
+    fn fill(&mut self, out: &mut [i16]) -> usize {
+        lay(&mut self.ringing, out);
         let mut filled = 0;
-        while filled < frame.len() {
-            let Some(chunk) = self.chunks.front_mut() else {
+        while filled < out.len() {
+            let Some(mut chunk) = self.queue.pop_front() else {
+                self.ring_out();
+                lay(&mut self.ringing, &mut out[filled..]);
+                self.speaking = false;
                 break;
             };
-            if !self.sounding && filled == 0 && chunk.played == 0 {
-                events.push(PlayoutEvent::Started { mark: chunk.mark });
-            }
-            let left = chunk.total() - chunk.played;
-            let take = (frame.len() - filled).min(usize::try_from(left).unwrap_or(usize::MAX));
-            if self.carry.len() < take {
-                Self::convert(&mut self.resamplers, &mut self.carry, chunk, take);
-            }
-            let take = take.min(self.carry.len());
-            frame[filled..filled + take].copy_from_slice(&self.carry[..take]);
-            self.carry.drain(..take);
-            filled += take;
-            chunk.played += take as u64;
-            self.played_samples += take as u64;
-            self.queued_samples -= take as u64;
-            if chunk.played >= chunk.total() {
-                events.push(PlayoutEvent::Played {
+            filled += self.play_from(&mut chunk, &mut out[filled..]);
+            if chunk.is_done() {
+                self.events.push_back(PlayoutEvent::Played {
                     mark: chunk.mark,
-                    played_ms: self.played_samples / SAMPLES_PER_MS,
+                    played_ms: self.played_ms(),
                 });
-                self.chunks.pop_front();
+            } else {
+                self.queue.push_front(chunk);
             }
         }
         filled
     }
 
-    /// Bring at least `wanted` converted samples of `chunk` into `carry`; past its end the converter is fed silence,
-    /// which brings out what its filter still holds.
-    fn convert(resamplers: &mut [(u32, Resampler)], carry: &mut Vec<i16>, chunk: &mut Chunk, wanted: usize) {
-        let Some((_, resampler)) = resamplers.iter_mut().find(|(rate, _)| *rate == chunk.rate_hz) else {
-            return;
-        };
-        let ratio = (chunk.rate_hz / LEG_RATE_HZ).max(1) as usize;
-        while carry.len() < wanted {
-            let need = (wanted - carry.len()) * ratio;
-            let end = (chunk.consumed + need).min(chunk.pcm.len());
-            if chunk.consumed < end {
-                resampler.process(&chunk.pcm[chunk.consumed..end], carry);
-                chunk.consumed = end;
-            } else {
-                resampler.process(&[0; 6][..ratio.min(6)], carry);
-            }
+    fn play_from(&mut self, chunk: &mut Chunk, out: &mut [i16]) -> usize {
+        if self
+            .converter
+            .as_ref()
+            .is_some_and(|(ratio, _)| *ratio != chunk.ratio)
+        {
+            self.ring_out();
+            lay(&mut self.ringing, out);
+            self.converter = None;
         }
+        if self.converter.is_none() {
+            // A chunk exists only for a rate that the resampler knows.
+            self.converter = chunk.ratio.resampler().ok().map(|new| (chunk.ratio, new));
+        }
+        self.scratch.clear();
+        if let Some((_, resampler)) = &mut self.converter {
+            chunk.feed(resampler, out.len(), &mut self.scratch);
+        }
+        if !self.scratch.is_empty() && !std::mem::replace(&mut self.speaking, true) {
+            self.events.push_back(PlayoutEvent::Started { mark: chunk.mark });
+        }
+        for (sample, &x) in out.iter_mut().zip(&self.scratch) {
+            *sample = sample.saturating_add(x);
+        }
+        self.played += self.scratch.len() as u64;
+        self.scratch.len()
     }
 
-    fn drop_all(&mut self, events: &mut Vec<PlayoutEvent>) {
-        let current = self.chunks.front();
-        events.push(PlayoutEvent::Flushed {
-            mark: current.map_or(0, |chunk| chunk.mark),
-            heard_ms: current.map_or(0, |chunk| chunk.played / SAMPLES_PER_MS),
-            chunk_ms: current.map_or(0, |chunk| chunk.total() / SAMPLES_PER_MS),
-            played_ms: self.played_samples / SAMPLES_PER_MS,
-            dropped_ms: self.queued_samples / SAMPLES_PER_MS,
-        });
-        self.chunks.clear();
-        self.carry.clear();
-        self.queued_samples = 0;
-        for (_, resampler) in &mut self.resamplers {
+    /// The input ends (or changes its rate): what the filter still holds. It is linear, so that laying this over
+    /// what follows equals having gone on.
+    fn ring_out(&mut self) {
+        const ZEROS: [i16; RING * 6] = [0; RING * 6];
+        let Some((ratio, resampler)) = &mut self.converter else {
+            return;
+        };
+        if !self.speaking || ratio.0 == 1 {
+            return;
+        }
+        self.scratch.clear();
+        resampler.process(&ZEROS[..RING * ratio.0], &mut self.scratch);
+        resampler.reset();
+        self.ringing.clear();
+        self.ringing.extend(&self.scratch);
+    }
+
+    fn cut_off(&mut self, Cut { mut chunk, dropped }: Cut, frame: &mut [i16; FRAME]) -> FrameInfo {
+        let head = &mut frame[..FADE];
+        lay(&mut self.ringing, head);
+        let samples = self.play_from(&mut chunk, head);
+        fade(head, |step| FADE - step);
+        self.end_flush(Some(&chunk), dropped);
+        FrameInfo { samples }
+    }
+
+    fn end_flush(&mut self, first: Option<&Chunk>, dropped: u64) {
+        let dropped = dropped + first.map_or(0, Chunk::left);
+        self.events.push_back(PlayoutEvent::Flushed(Flushed {
+            mark: first.map(|chunk| chunk.mark),
+            heard_ms: first.map_or(0, Chunk::heard_ms),
+            chunk_ms: first.map_or(0, Chunk::chunk_ms),
+            played_ms: self.played_ms(),
+            dropped_ms: dropped / SAMPLES_PER_MS,
+        }));
+        self.speaking = false;
+        self.ringing.clear();
+        if let Some((_, resampler)) = &mut self.converter {
             resampler.reset();
         }
     }
 }
 
-/// A linear ramp over the samples: up from silence, or down to it.
-fn fade(samples: &mut [i16], up: bool) {
-    let length = samples.len() as i32;
-    for (index, sample) in samples.iter_mut().enumerate() {
-        let step = index as i32;
-        let gain = if up { step + 1 } else { length - 1 - step };
-        *sample = (i32::from(*sample) * gain / length.max(1)) as i16;
+impl Default for Playout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Add as much of `ringing` as fits, and keep the rest.
+fn lay(ringing: &mut VecDeque<i16>, out: &mut [i16]) {
+    let count = ringing.len().min(out.len());
+    for (sample, x) in out.iter_mut().zip(ringing.drain(..count)) {
+        *sample = sample.saturating_add(x);
+    }
+}
+
+/// Scale each sample by `weight(step) / FADE`.
+fn fade(samples: &mut [i16], weight: impl Fn(usize) -> usize) {
+    for (step, sample) in samples.iter_mut().enumerate() {
+        *sample = (i32::from(*sample) * weight(step) as i32 / FADE as i32) as i16;
     }
 }
 
@@ -308,24 +488,45 @@ mod tests {
 
     use super::*;
 
-    fn frame(playout: &mut Playout) -> ([i16; FRAME_SAMPLES], Vec<PlayoutEvent>, bool) {
-        let mut samples = [0; FRAME_SAMPLES];
-        let mut events = Vec::new();
-        let sounds = playout.next_frame(&mut samples, &mut events);
-        (samples, events, sounds)
+    struct Leg {
+        playout: Playout,
+        budget: Arc<PlayoutBudget>,
     }
+
+    impl Leg {
+        fn new() -> Self {
+            Self {
+                playout: Playout::new(),
+                budget: PlayoutBudget::new(600_000),
+            }
+        }
+
+        fn play(&mut self, mark: u64, rate_hz: u32, samples: Vec<i16>) {
+            let chunk = self.budget.chunk(samples, rate_hz, mark).unwrap();
+            self.playout.enqueue(chunk);
+        }
+
+        fn frame(&mut self) -> ([i16; FRAME], usize, Vec<PlayoutEvent>) {
+            let mut frame = [0; FRAME];
+            let info = self.playout.next_frame(&mut frame);
+            (frame, info.samples, self.events())
+        }
+
+        fn events(&mut self) -> Vec<PlayoutEvent> {
+            std::iter::from_fn(|| self.playout.poll_event()).collect()
+        }
+    }
+
+    const STARTED: fn(u64) -> PlayoutEvent = |mark| PlayoutEvent::Started { mark };
 
     #[test]
     fn a_chunk_plays_whole_and_reports_its_mark_with_its_last_frame() {
-        let mut playout = Playout::new(10_000);
-        playout.enqueue(7, 8000, vec![1000; 400]).unwrap();
-        let (first, events, sounds) = frame(&mut playout);
-        assert!(sounds);
-        assert_eq!(events, [PlayoutEvent::Started { mark: 7 }]);
-        assert_eq!(first, [1000; FRAME_SAMPLES]);
-        assert_eq!(frame(&mut playout).1, []);
-        let (last, events, sounds) = frame(&mut playout);
-        assert!(sounds);
+        let mut leg = Leg::new();
+        leg.play(7, 8000, vec![1000; 400]);
+        assert_eq!(leg.frame(), ([1000; FRAME], FRAME, vec![STARTED(7)]));
+        assert_eq!(leg.frame().2, []);
+        let (last, samples, events) = leg.frame();
+        assert_eq!(samples, 80);
         assert_eq!(
             events,
             [PlayoutEvent::Played {
@@ -333,140 +534,338 @@ mod tests {
                 played_ms: 50
             }]
         );
-        assert_eq!(&last[..80], &[1000; 80]);
-        assert_eq!(&last[80..], &[0; 80]);
-        assert!(!frame(&mut playout).2);
+        assert_eq!((&last[..80], &last[80..]), (&[1000; 80][..], &[0; 80][..]));
+        assert_eq!(leg.frame(), ([0; FRAME], 0, vec![]));
+        assert!(leg.playout.is_idle());
+        assert_eq!(leg.budget.queued_ms(), 0);
+    }
+
+    #[test]
+    fn chunks_that_come_in_time_are_one_talkspurt() {
+        let mut leg = Leg::new();
+        leg.play(1, 8000, (0..160).collect());
+        assert_eq!(leg.frame().2[0], STARTED(1));
+        // Queued after the last sample of the first went out, but before the next frame.
+        leg.play(2, 8000, (160..320).collect());
+        let (frame, _, events) = leg.frame();
+        assert_eq!(frame.to_vec(), (160..320).collect::<Vec<i16>>());
+        assert_eq!(
+            events,
+            [PlayoutEvent::Played {
+                mark: 2,
+                played_ms: 40
+            }]
+        );
+        leg.frame();
+        leg.play(3, 8000, vec![5; 160]);
+        assert_eq!(leg.frame().2[0], STARTED(3));
     }
 
     #[test]
     fn a_flush_fades_within_the_next_frame_and_reports_what_was_heard() {
-        let mut playout = Playout::new(10_000);
-        playout.enqueue(1, 8000, vec![8000; 8000]).unwrap();
-        playout.enqueue(2, 8000, vec![8000; 8000]).unwrap();
+        let mut leg = Leg::new();
+        leg.play(1, 8000, vec![8000; 8000]);
+        leg.play(2, 8000, vec![8000; 8000]);
         for _ in 0..10 {
-            frame(&mut playout);
+            leg.frame();
         }
-        playout.flush();
-        let (samples, events, _) = frame(&mut playout);
-        assert!(samples[..80].windows(2).all(|pair| pair[0] >= pair[1]));
-        assert_eq!(&samples[79..], &[0; 81]);
+        leg.playout.flush();
+        // Enqueued before the fade, but after the flush: it survives.
+        leg.play(3, 8000, vec![9000; 160]);
+        let (frame, samples, events) = leg.frame();
+        assert_eq!(samples, 80);
+        assert!(frame.windows(2).all(|pair| pair[0] >= pair[1]));
+        assert_eq!(frame[80..], [0; 80]);
+        let flushed = Flushed {
+            mark: Some(1),
+            heard_ms: 210,
+            chunk_ms: 1000,
+            played_ms: 210,
+            dropped_ms: 1790,
+        };
+        assert_eq!(events, [PlayoutEvent::Flushed(flushed)]);
+        let (frame, _, events) = leg.frame();
+        assert_eq!(frame, [9000; FRAME]);
         assert_eq!(
             events,
-            [PlayoutEvent::Flushed {
-                mark: 1,
-                heard_ms: 210,
-                chunk_ms: 1000,
-                played_ms: 210,
-                dropped_ms: 1790
-            }]
+            [
+                STARTED(3),
+                PlayoutEvent::Played {
+                    mark: 3,
+                    played_ms: 230
+                }
+            ]
         );
-        assert!(!frame(&mut playout).2);
-        playout.enqueue(3, 8000, vec![1; 160]).unwrap();
-        assert_eq!(frame(&mut playout).1[0], PlayoutEvent::Started { mark: 3 });
+        assert_eq!(leg.budget.queued_ms(), 0);
+    }
+
+    #[test]
+    fn a_flush_of_silence_is_answered_at_once() {
+        let mut leg = Leg::new();
+        leg.playout.flush();
+        let nothing = Flushed {
+            mark: None,
+            heard_ms: 0,
+            chunk_ms: 0,
+            played_ms: 0,
+            dropped_ms: 0,
+        };
+        assert_eq!(leg.events(), [PlayoutEvent::Flushed(nothing)]);
+        leg.play(4, 16_000, vec![1; 3200]);
+        leg.playout.flush();
+        let unheard = Flushed {
+            mark: Some(4),
+            chunk_ms: 200,
+            dropped_ms: 200,
+            ..nothing
+        };
+        assert_eq!(leg.events(), [PlayoutEvent::Flushed(unheard)]);
+    }
+
+    #[test]
+    fn a_flush_ends_a_pause_and_says_what_was_heard_before_it() {
+        let mut leg = Leg::new();
+        leg.play(1, 24_000, vec![3000; 24_000]);
+        leg.frame();
+        leg.playout.pause();
+        leg.frame();
+        leg.frame();
+        leg.playout.flush();
+        let flushed = Flushed {
+            mark: Some(1),
+            heard_ms: 30,
+            chunk_ms: 1000,
+            played_ms: 30,
+            dropped_ms: 970,
+        };
+        assert_eq!(leg.events(), [PlayoutEvent::Flushed(flushed)]);
+        leg.play(2, 8000, vec![1; 160]);
+        assert_eq!(leg.frame().2[0], STARTED(2));
+    }
+
+    #[test]
+    fn nothing_is_sent_and_still_a_flush_is_answered() {
+        let mut leg = Leg::new();
+        leg.play(1, 8000, vec![1; 1600]);
+        leg.frame();
+        leg.playout.flush();
+        assert_eq!(leg.events(), []);
+        leg.playout.settle();
+        assert!(matches!(
+            leg.events()[..],
+            [PlayoutEvent::Flushed(Flushed { heard_ms: 20, .. })]
+        ));
     }
 
     #[test]
     fn a_pause_holds_and_a_resume_goes_on_where_it_stopped() {
-        let mut playout = Playout::new(10_000);
-        let ramp: Vec<i16> = (0..1600).collect();
-        playout.enqueue(1, 8000, ramp).unwrap();
-        frame(&mut playout);
-        playout.pause();
-        frame(&mut playout);
+        let mut leg = Leg::new();
+        leg.play(1, 8000, (0..1600).collect());
+        leg.frame();
+        leg.playout.pause();
+        assert_eq!(leg.frame().1, 80);
         for _ in 0..5 {
-            assert!(!frame(&mut playout).2);
+            assert_eq!(leg.frame(), ([0; FRAME], 0, vec![]));
         }
-        assert_eq!(playout.played_ms(), 30);
-        playout.resume();
-        let (samples, _, _) = frame(&mut playout);
-        assert_eq!(samples[FADE_SAMPLES..], (320..400).collect::<Vec<i16>>());
+        assert_eq!(leg.playout.played_ms(), 30);
+        leg.playout.resume();
+        let (frame, _, events) = leg.frame();
+        assert_eq!(events, []);
+        assert_eq!(frame[0], 0);
+        assert_eq!(frame[FADE..], (320..400).collect::<Vec<i16>>());
     }
 
     #[test]
-    fn a_full_playout_refuses_and_a_strange_rate_too() {
-        let mut playout = Playout::new(100);
-        playout.enqueue(1, 16000, vec![0; 1600]).unwrap();
-        assert!(matches!(
-            playout.enqueue(2, 16000, vec![0; 16]),
-            Err(PlayoutError::Full { .. })
-        ));
-        assert!(matches!(
-            playout.enqueue(2, 11025, vec![0; 16]),
-            Err(PlayoutError::Rate(_))
-        ));
+    fn what_the_filter_holds_is_heard_after_the_chunk_and_not_before_the_next() {
+        let mut leg = Leg::new();
+        let tone = |count: usize| (0..count).map(|n| (9000.0 * (n as f64 * 0.2).sin()) as i16);
+        leg.play(1, 24_000, tone(480).collect());
+        let (first, samples, _) = leg.frame();
+        let (second, none, _) = leg.frame();
+        assert_eq!((samples, none), (FRAME, 0));
+        assert!(first.iter().any(|&x| x != 0));
+        assert!(second[..16].iter().any(|&x| x.abs() > 500), "the tail");
+        assert_eq!(second[RING..], [0; FRAME - RING]);
+        for _ in 0..3 {
+            assert_eq!(leg.frame().0, [0; FRAME]);
+        }
+        leg.play(2, 24_000, vec![0; 480]);
+        assert_eq!(leg.frame().0, [0; FRAME]);
+    }
+
+    /// Two halves in time, or with the second half late by less than the filter's ringing: the same samples.
+    #[test]
+    fn the_seam_of_two_chunks_is_that_of_one() {
+        let tone: Vec<i16> = (0..1440)
+            .map(|n| (9000.0 * (n as f64 * 0.1).sin()) as i16)
+            .collect();
+        let mut whole = Leg::new();
+        whole.play(1, 24_000, tone.clone());
+        let mut halves = Leg::new();
+        halves.play(1, 24_000, tone[..600].to_vec());
+        halves.play(2, 24_000, tone[600..].to_vec());
+        for _ in 0..5 {
+            assert_eq!(whole.frame().0, halves.frame().0);
+        }
+    }
+
+    #[test]
+    fn the_budget_refuses_and_a_strange_rate_too() {
+        let budget = PlayoutBudget::new(100);
+        let half = budget.chunk(vec![0; 800], 16_000, 1).unwrap();
+        let other = budget.chunk(vec![0; 800], 16_000, 2).unwrap();
+        let full = PlayoutError::Full {
+            queued_ms: 100,
+            chunk_ms: 50,
+            max_ms: 100,
+        };
+        assert_eq!(budget.chunk(vec![0; 800], 16_000, 3).unwrap_err(), full);
+        assert!(
+            budget.chunk(vec![], 8000, 3).is_err(),
+            "even an empty chunk costs a frame"
+        );
+        drop(other);
+        assert!(budget.chunk(vec![], 8000, 3).is_ok());
+        drop(half);
+        assert_eq!((budget.queued_ms(), budget.refused()), (0, 2));
+        assert_eq!(
+            budget.chunk(vec![], 11_025, 3).unwrap_err(),
+            PlayoutError::Rate(11_025)
+        );
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        Enqueue(u32, usize),
+        Play(u32, usize),
         Pause,
         Resume,
         Flush,
+        Settle,
         Frame,
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let rate = prop::sample::select(vec![8000_u32, 16000, 24000, 48000]);
+    fn steps(rates: Vec<u32>) -> impl Strategy<Value = Vec<Step>> {
+        let rate = prop::sample::select(rates);
         let step = prop_oneof![
-            2 => (rate, 0_usize..4000).prop_map(|(rate, length)| Step::Enqueue(rate, length)),
+            4 => (rate, 0_usize..2500).prop_map(|(rate, length)| Step::Play(rate, length)),
             1 => Just(Step::Pause),
-            1 => Just(Step::Resume),
+            2 => Just(Step::Resume),
             1 => Just(Step::Flush),
-            8 => Just(Step::Frame),
+            1 => Just(Step::Settle),
+            10 => Just(Step::Frame),
         ];
-        prop::collection::vec(step, 0..120)
+        prop::collection::vec(step, 0..150)
+    }
+
+    /// What the events say must follow from the calls alone.
+    #[derive(Default)]
+    struct Reference {
+        /// Marks that have not ended; a flush owes an answer for those before `owed`.
+        waiting: VecDeque<u64>,
+        owed: Option<usize>,
+        played_ms: u64,
+    }
+
+    impl Reference {
+        fn check(&mut self, events: Vec<PlayoutEvent>, now_ms: u64) -> Result<(), TestCaseError> {
+            for event in events {
+                match event {
+                    PlayoutEvent::Started { mark } => prop_assert!(self.waiting.contains(&mark)),
+                    PlayoutEvent::Played { mark, played_ms } => {
+                        prop_assert_eq!(self.owed, None);
+                        prop_assert_eq!(self.waiting.pop_front(), Some(mark));
+                        prop_assert!(self.played_ms <= played_ms && played_ms <= now_ms);
+                        self.played_ms = played_ms;
+                    }
+                    PlayoutEvent::Flushed(flushed) => {
+                        let count = self.owed.take();
+                        prop_assert!(count.is_some());
+                        prop_assert_eq!(flushed.mark, self.waiting.front().copied());
+                        self.waiting.drain(..count.unwrap_or(0));
+                        prop_assert!(flushed.heard_ms <= flushed.chunk_ms);
+                        prop_assert_eq!(flushed.played_ms, now_ms);
+                    }
+                }
+            }
+            Ok(())
+        }
     }
 
     proptest! {
         #[test]
-        fn marks_come_in_order_once_and_played_ms_counts_what_went_out(steps in steps()) {
-            let mut playout = Playout::new(60_000);
-            let (mut mark, mut reported, mut last_played_ms) = (0_u64, Vec::new(), 0);
-            let mut flush_asked = false;
+        fn marks_end_in_order_exactly_once(steps in steps(vec![8000, 16_000, 24_000, 48_000])) {
+            let mut leg = Leg::new();
+            let mut reference = Reference::default();
+            let (mut mark, mut handed_out, mut flushing) = (0, 0, false);
             for step in steps {
                 match step {
-                    Step::Enqueue(rate, length) => {
+                    Step::Play(rate, length) => {
                         mark += 1;
-                        playout.enqueue(mark, rate, vec![500; length]).unwrap();
+                        reference.waiting.push_back(mark);
+                        leg.play(mark, rate, vec![500; length]);
                     }
-                    Step::Pause => playout.pause(),
-                    Step::Resume => playout.resume(),
-                    Step::Flush => { playout.flush(); flush_asked = true; }
+                    Step::Pause => leg.playout.pause(),
+                    Step::Resume => leg.playout.resume(),
+                    Step::Flush => {
+                        leg.playout.flush();
+                        flushing = true;
+                        reference.owed = Some(reference.waiting.len());
+                    }
+                    Step::Settle => leg.playout.settle(),
                     Step::Frame => {
-                        let (_, events, _) = frame(&mut playout);
-                        for event in events {
-                            match event {
-                                PlayoutEvent::Played { mark, played_ms } => {
-                                    prop_assert!(played_ms >= last_played_ms);
-                                    last_played_ms = played_ms;
-                                    reported.push(mark);
-                                }
-                                PlayoutEvent::Flushed { heard_ms, chunk_ms, played_ms, .. } => {
-                                    prop_assert!(flush_asked);
-                                    prop_assert!(heard_ms <= chunk_ms);
-                                    prop_assert!(played_ms >= last_played_ms);
-                                    last_played_ms = played_ms;
-                                    flush_asked = false;
-                                }
-                                PlayoutEvent::Started { .. } => {}
-                            }
+                        let mut frame = [0; FRAME];
+                        let samples = leg.playout.next_frame(&mut frame).samples;
+                        handed_out += samples as u64;
+                        if std::mem::take(&mut flushing) {
+                            prop_assert!(frame[RING + FADE..].iter().all(|&x| x == 0) || samples > FADE);
                         }
                     }
                 }
-                prop_assert!(playout.played_ms() >= last_played_ms);
+                reference.check(leg.events(), handed_out / 8)?;
+                prop_assert_eq!(leg.playout.played_ms(), handed_out / 8);
             }
-            prop_assert!(reported.windows(2).all(|pair| pair[0] < pair[1]));
+            leg.playout.resume();
+            while !leg.playout.is_idle() {
+                let (_, samples, events) = leg.frame();
+                handed_out += samples as u64;
+                reference.check(events, handed_out / 8)?;
+            }
+            prop_assert!(reference.waiting.is_empty() && reference.owed.is_none());
+            prop_assert_eq!(leg.budget.queued_ms(), 0);
+        }
+
+        /// Every sample has its own value, so that what goes out twice or not at all shows.
+        #[test]
+        fn samples_go_out_once_and_in_order(
+            lengths in prop::collection::vec(0_usize..500, 1..20), gap in 0_usize..4,
+        ) {
+            let mut leg = Leg::new();
+            let (mut next, mut out) = (1_i16, Vec::new());
+            for (index, length) in lengths.into_iter().enumerate() {
+                leg.play(index as u64, 8000, (next..next + length as i16).collect());
+                next += length as i16;
+                for _ in 0..gap {
+                    out.extend(leg.frame().0);
+                }
+            }
+            while !leg.playout.is_idle() {
+                out.extend(leg.frame().0);
+            }
+            out.retain(|&x| x != 0);
+            prop_assert_eq!(out, (1..next).collect::<Vec<_>>());
         }
 
         #[test]
-        fn any_rate_plays_for_as_long_as_the_chunk_lasts(rate in prop::sample::select(vec![8000_u32, 16000, 24000, 48000]), ms in 1_usize..800) {
-            let mut playout = Playout::new(60_000);
-            playout.enqueue(1, rate, vec![500; ms * rate as usize / 1000]).unwrap();
+        fn any_rate_plays_for_as_long_as_the_chunk_lasts(
+            rate in prop::sample::select(vec![8000_u32, 16_000, 24_000, 48_000]), ms in 1_usize..800,
+        ) {
+            let mut leg = Leg::new();
+            leg.play(1, rate, vec![500; ms * rate as usize / 1000]);
             let mut frames = 0;
-            while frame(&mut playout).2 {
+            while leg.frame().1 > 0 {
                 frames += 1;
             }
-            prop_assert_eq!(playout.played_ms(), ms as u64);
+            prop_assert_eq!(leg.playout.played_ms(), ms as u64);
             prop_assert_eq!(frames, ms.div_ceil(20));
         }
     }

@@ -2,46 +2,79 @@
 //!
 //! Rules:
 //!
-//! * on one local port a peer's address belongs to one leg;
-//! * a leg whose peer has not been heard yet learns its address from the first packet that can only be meant for it (the
-//!   same host first, then the only leg that still waits), once; afterwards it is locked;
+//! * on one local port an address belongs to one leg;
+//! * a leg in session that has not been heard yet may learn its peer's address (symmetric RTP behind NAT): a stranger is
+//!   offered to the one such leg with the same host, else to the only one that waits at all;
+//! * only a valid packet of the session makes the offer good ([`PortTable::lock`]); from then on the leg takes no other
+//!   address until signalling gives it a new one;
 //! * everything else is a stranger's and dropped.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-/// Number of a leg.
+/// After a change of address the old source sends on for a while; it must not be learnt as the new one.
+const OLD_SOURCE_US: u64 = 2_000_000;
+
+/// Number of a leg; never used twice.
 pub type StreamId = u64;
 
-/// No local port can take another leg.
+/// A leg cannot have its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
     /// The limit of legs is reached.
-    #[error("{0} streams are open and no more are allowed")]
+    #[error("{0} streams are open and no more are allowed (max_streams)")]
     TooMany(usize),
     /// The peer's address is in use on every port.
-    #[error("the remote address {0} already has a stream on each of the {1} local ports")]
+    #[error("the remote address {0} already has a stream on each of the {1} local ports (port_count)")]
     AddressTaken(SocketAddr, usize),
     /// Each port has a leg whose peer is not known yet.
-    #[error("each of the {0} local ports already has a stream that waits for an unknown remote address")]
+    #[error("each of the {0} local ports has a stream that waits for an unknown remote address (port_count)")]
     Ambiguous(usize),
+    /// The peer's address is in use on this leg's port.
+    #[error("another stream on the same local port has the remote address {0}")]
+    InUse(SocketAddr),
+    /// No such leg.
+    #[error("there is no stream {0}")]
+    UnknownStream(StreamId),
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Where a datagram goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To the leg that is locked to its source.
+    Locked(StreamId),
+    /// To this leg, if it is a valid packet of its session; then [`PortTable::lock`].
+    Offered(StreamId),
+    /// To nobody.
+    Stranger,
+}
+
+#[derive(Debug)]
 struct Entry {
     port: usize,
+    /// Where packets go: signalled, or learnt.
     remote: Option<SocketAddr>,
+    signalled: Option<SocketAddr>,
+    in_session: bool,
     locked: bool,
+    /// The source before the address changed, and until when it is not to be learnt.
+    old_source: Option<(SocketAddr, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Port {
+    by_address: HashMap<SocketAddr, StreamId>,
+    /// Legs that are not locked.
+    waiting: Vec<StreamId>,
+    legs: usize,
 }
 
 /// The table of legs by local port and remote address.
 #[derive(Debug)]
 pub struct PortTable {
-    ports: usize,
+    ports: Vec<Port>,
     limit: usize,
     entries: HashMap<StreamId, Entry>,
-    by_address: HashMap<(usize, SocketAddr), StreamId>,
-    per_port: Vec<usize>,
     next_id: StreamId,
 }
 
@@ -49,144 +82,231 @@ impl PortTable {
     /// An empty table for `ports` sockets and at most `limit` legs.
     pub fn new(ports: usize, limit: usize) -> Self {
         Self {
-            ports,
+            ports: (0..ports).map(|_| Port::default()).collect(),
             limit,
             entries: HashMap::new(),
-            by_address: HashMap::new(),
-            per_port: vec![0; ports],
             next_id: 1,
         }
     }
 
-    /// Reserve a leg on the emptiest port that can take it; returns its number and the port's index.
+    /// Reserve a leg on the port with the fewest waiting legs that can tell it from its own; returns its number and the
+    /// port's index.
     ///
     /// # Errors
-    /// When no port can.
+    /// When no port can, or the limit is reached.
     pub fn open(&mut self, remote: Option<SocketAddr>) -> Result<(StreamId, usize), PortError> {
         if self.entries.len() >= self.limit {
             return Err(PortError::TooMany(self.limit));
         }
-        let fits = |port: usize| match remote {
-            Some(address) => !self.by_address.contains_key(&(port, address)),
-            None => !self
-                .entries
-                .values()
-                .any(|entry| entry.port == port && entry.remote.is_none()),
+        let count = self.ports.len();
+        let free = |port: &Port| remote.is_none_or(|remote| !port.by_address.contains_key(&remote));
+        let nameless = |id: &StreamId| self.entries.get(id).is_some_and(|entry| entry.remote.is_none());
+        let clear = |port: &Port| !port.waiting.iter().any(nameless);
+        let fitting = self
+            .ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| free(port) && clear(port));
+        let Some((index, _)) = fitting.min_by_key(|(_, port)| (port.waiting.len(), port.legs)) else {
+            return Err(match remote {
+                Some(remote) if !self.ports.iter().any(free) => PortError::AddressTaken(remote, count),
+                _ => PortError::Ambiguous(count),
+            });
         };
-        let port = (0..self.ports)
-            .filter(|&port| fits(port))
-            .min_by_key(|&port| self.per_port[port])
-            .ok_or(match remote {
-                Some(address) => PortError::AddressTaken(address, self.ports),
-                None => PortError::Ambiguous(self.ports),
-            })?;
         let id = self.next_id;
         self.next_id += 1;
-        self.entries.insert(
-            id,
-            Entry {
-                port,
-                remote,
-                locked: false,
-            },
-        );
-        if let Some(address) = remote {
-            self.by_address.insert((port, address), id);
+        let port = &mut self.ports[index];
+        port.waiting.push(id);
+        port.legs += 1;
+        if let Some(remote) = remote {
+            port.by_address.insert(remote, id);
         }
-        self.per_port[port] += 1;
-        Ok((id, port))
+        let entry = Entry {
+            port: index,
+            remote,
+            signalled: remote,
+            in_session: false,
+            locked: false,
+            old_source: None,
+        };
+        self.entries.insert(id, entry);
+        Ok((id, index))
     }
 
-    /// The peer's address as signalling says it; learning starts over when it changes.
+    /// Media begin, to the address that signalling names; learning starts over when that is a new one.
     ///
     /// # Errors
     /// When another leg has that address on the same port.
-    pub fn set_remote(&mut self, id: StreamId, remote: SocketAddr) -> Result<(), PortError> {
-        let Some(entry) = self.entries.get_mut(&id) else {
+    pub fn connect(&mut self, now_us: u64, id: StreamId, remote: SocketAddr) -> Result<(), PortError> {
+        let entry = self.entries.get_mut(&id).ok_or(PortError::UnknownStream(id))?;
+        if entry.signalled == Some(remote) {
+            entry.in_session = true;
             return Ok(());
-        };
-        if entry.remote == Some(remote) {
-            return Ok(());
         }
-        if self.by_address.contains_key(&(entry.port, remote)) {
-            return Err(PortError::AddressTaken(remote, 1));
+        let port = &mut self.ports[entry.port];
+        if port.by_address.get(&remote).is_some_and(|&other| other != id) {
+            return Err(PortError::InUse(remote));
         }
-        if let Some(old) = entry.remote.replace(remote) {
-            self.by_address.remove(&(entry.port, old));
+        if let Some(before) = entry.remote {
+            port.by_address.remove(&before);
+            if entry.locked && before != remote {
+                entry.old_source = Some((before, now_us + OLD_SOURCE_US));
+            }
         }
-        entry.locked = false;
-        self.by_address.insert((entry.port, remote), id);
+        port.by_address.insert(remote, id);
+        if entry.locked {
+            port.waiting.push(id);
+        }
+        (entry.remote, entry.signalled) = (Some(remote), Some(remote));
+        (entry.in_session, entry.locked) = (true, false);
         Ok(())
     }
 
     /// Free a leg.
     pub fn close(&mut self, id: StreamId) {
         if let Some(entry) = self.entries.remove(&id) {
-            self.per_port[entry.port] -= 1;
-            if let Some(address) = entry.remote {
-                self.by_address.remove(&(entry.port, address));
+            let port = &mut self.ports[entry.port];
+            if let Some(remote) = entry.remote {
+                port.by_address.remove(&remote);
             }
+            port.waiting.retain(|&other| other != id);
+            port.legs -= 1;
         }
     }
 
-    /// The leg that a datagram from `source` on `port` is for, and whether it was learnt just now.
-    pub fn find(&mut self, port: usize, source: SocketAddr) -> Option<(StreamId, bool)> {
-        if let Some(&id) = self.by_address.get(&(port, source)) {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.locked = true;
-            }
-            return Some((id, false));
+    /// Where a leg's packets go.
+    pub fn remote(&self, id: StreamId) -> Option<SocketAddr> {
+        self.entries.get(&id)?.remote
+    }
+
+    /// Where a datagram from `source` on `port` goes.
+    pub fn route(&self, now_us: u64, port: usize, source: SocketAddr) -> Route {
+        let port = &self.ports[port];
+        if let Some(&id) = port.by_address.get(&source) {
+            let locked = self.entries.get(&id).is_some_and(|entry| entry.locked);
+            return if locked {
+                Route::Locked(id)
+            } else {
+                Route::Offered(id)
+            };
         }
-        let waiting = || {
-            self.entries
-                .iter()
-                .filter(|(_, entry)| entry.port == port && !entry.locked)
+        let learning = || {
+            port.waiting.iter().filter_map(|id| {
+                let entry = self.entries.get(id)?;
+                let old = entry
+                    .old_source
+                    .is_some_and(|(old, until_us)| old == source && now_us < until_us);
+                (entry.in_session && !old).then_some((*id, entry.remote))
+            })
         };
         let same_host =
-            || waiting().filter(|(_, entry)| entry.remote.is_some_and(|known| known.ip() == source.ip()));
-        let id = only(same_host()).or_else(|| only(waiting()))?;
-        let entry = self.entries.get_mut(&id)?;
-        if let Some(old) = entry.remote.replace(source) {
-            self.by_address.remove(&(port, old));
+            || learning().filter(|(_, remote)| remote.is_some_and(|remote| remote.ip() == source.ip()));
+        let chosen = if same_host().next().is_some() {
+            only(same_host())
+        } else {
+            only(learning())
+        };
+        chosen.map_or(Route::Stranger, |(id, _)| Route::Offered(id))
+    }
+
+    /// The leg has received a valid packet from `source`. Returns whether that address was learnt.
+    pub fn lock(&mut self, id: StreamId, source: SocketAddr) -> bool {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.in_session) else {
+            return false;
+        };
+        let port = &mut self.ports[entry.port];
+        let before = entry.remote.replace(source);
+        if let Some(before) = before {
+            port.by_address.remove(&before);
         }
+        port.by_address.insert(source, id);
+        port.waiting.retain(|&other| other != id);
         entry.locked = true;
-        self.by_address.insert((port, source), id);
-        Some((id, true))
+        before != Some(source)
     }
 }
 
-/// The only element, if there is exactly one.
-fn only<'a>(mut entries: impl Iterator<Item = (&'a StreamId, &'a Entry)>) -> Option<StreamId> {
-    let (&id, _) = entries.next()?;
-    entries.next().is_none().then_some(id)
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next()?;
+    items.next().is_none().then_some(first)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn address(host: u8, port: u16) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, host], port))
     }
 
+    /// A leg in session.
+    fn leg(table: &mut PortTable, remote: SocketAddr) -> (StreamId, usize) {
+        let (id, port) = table.open(Some(remote)).unwrap();
+        table.connect(0, id, remote).unwrap();
+        (id, port)
+    }
+
     #[test]
     fn a_peer_behind_nat_is_learnt_once_and_then_locked() {
         let mut table = PortTable::new(1, 10);
-        let (id, port) = table.open(Some(address(1, 4000))).unwrap();
-        assert_eq!(table.find(port, address(1, 5000)), Some((id, true)));
-        assert_eq!(table.find(port, address(1, 5000)), Some((id, false)));
-        assert_eq!(table.find(port, address(1, 4000)), None);
-        assert_eq!(table.find(port, address(9, 4000)), None);
+        let (id, port) = leg(&mut table, address(1, 4000));
+        assert_eq!(table.route(0, port, address(1, 5000)), Route::Offered(id));
+        assert!(table.lock(id, address(1, 5000)));
+        assert_eq!(table.route(0, port, address(1, 5000)), Route::Locked(id));
+        assert_eq!(table.route(0, port, address(1, 4000)), Route::Stranger);
+        assert_eq!(table.route(0, port, address(9, 4000)), Route::Stranger);
+    }
+
+    #[test]
+    fn an_offer_that_was_not_taken_changes_nothing() {
+        let mut table = PortTable::new(1, 10);
+        let (id, port) = leg(&mut table, address(1, 4000));
+        assert_eq!(table.route(0, port, address(66, 1)), Route::Offered(id));
+        assert_eq!(table.route(0, port, address(1, 4000)), Route::Offered(id));
+        assert!(!table.lock(id, address(1, 4000)));
+        assert_eq!(table.route(0, port, address(66, 1)), Route::Stranger);
+    }
+
+    #[test]
+    fn before_the_session_nothing_is_learnt() {
+        let mut table = PortTable::new(1, 10);
+        let (id, port) = table.open(None).unwrap();
+        assert_eq!(table.route(0, port, address(66, 1)), Route::Stranger);
+        assert!(!table.lock(id, address(66, 1)));
+        table.connect(0, id, address(1, 4000)).unwrap();
+        assert_eq!(table.route(0, port, address(66, 1)), Route::Offered(id));
     }
 
     #[test]
     fn two_waiting_legs_are_told_apart_by_host_or_not_at_all() {
         let mut table = PortTable::new(1, 10);
-        let (first, port) = table.open(Some(address(1, 4000))).unwrap();
-        let (second, _) = table.open(Some(address(2, 4000))).unwrap();
-        assert_eq!(table.find(port, address(3, 1)), None);
-        assert_eq!(table.find(port, address(2, 77)), Some((second, true)));
-        assert_eq!(table.find(port, address(3, 1)), Some((first, true)));
+        let (first, port) = leg(&mut table, address(1, 4000));
+        let (second, _) = leg(&mut table, address(2, 4000));
+        assert_eq!(table.route(0, port, address(3, 1)), Route::Stranger);
+        assert_eq!(table.route(0, port, address(2, 77)), Route::Offered(second));
+        table.lock(second, address(2, 77));
+        assert_eq!(table.route(0, port, address(3, 1)), Route::Offered(first));
+        let (_, _) = leg(&mut table, address(1, 4002));
+        assert_eq!(table.route(0, port, address(1, 9)), Route::Stranger);
+    }
+
+    #[test]
+    fn a_new_address_is_learnt_but_not_the_old_source() {
+        let mut table = PortTable::new(1, 10);
+        let (id, port) = leg(&mut table, address(1, 4000));
+        table.lock(id, address(1, 5000));
+        // The same session again: nothing changes.
+        table.connect(1, id, address(1, 4000)).unwrap();
+        assert_eq!(table.route(1, port, address(1, 5000)), Route::Locked(id));
+        table.connect(1, id, address(2, 4000)).unwrap();
+        assert_eq!(table.route(2, port, address(1, 5000)), Route::Stranger);
+        assert_eq!(table.route(2, port, address(2, 4000)), Route::Offered(id));
+        assert_eq!(table.route(2, port, address(2, 6000)), Route::Offered(id));
+        // It was the source after all: the session's address changed, the NAT's did not.
+        let later_us = 1 + OLD_SOURCE_US;
+        assert_eq!(table.route(later_us, port, address(1, 5000)), Route::Offered(id));
     }
 
     #[test]
@@ -195,10 +315,8 @@ mod tests {
         let (_, first) = table.open(Some(address(1, 4000))).unwrap();
         let (id, second) = table.open(Some(address(1, 4000))).unwrap();
         assert_ne!(first, second);
-        assert_eq!(
-            table.open(Some(address(1, 4000))),
-            Err(PortError::AddressTaken(address(1, 4000), 2))
-        );
+        let taken = PortError::AddressTaken(address(1, 4000), 2);
+        assert_eq!(table.open(Some(address(1, 4000))), Err(taken));
         table.close(id);
         assert!(table.open(Some(address(1, 4000))).is_ok());
     }
@@ -206,9 +324,66 @@ mod tests {
     #[test]
     fn the_limits_are_named() {
         let mut table = PortTable::new(1, 2);
-        table.open(None).unwrap();
+        let (id, _) = table.open(None).unwrap();
         assert_eq!(table.open(None), Err(PortError::Ambiguous(1)));
-        table.open(Some(address(1, 1))).unwrap();
-        assert_eq!(table.open(Some(address(2, 1))), Err(PortError::TooMany(2)));
+        assert_eq!(table.open(Some(address(1, 1))), Err(PortError::Ambiguous(1)));
+        table.connect(0, id, address(1, 1)).unwrap();
+        let (other, _) = table.open(Some(address(2, 1))).unwrap();
+        assert_eq!(
+            table.connect(0, other, address(1, 1)),
+            Err(PortError::InUse(address(1, 1)))
+        );
+        assert_eq!(table.open(Some(address(3, 1))), Err(PortError::TooMany(2)));
+        assert_eq!(
+            table.connect(0, 77, address(1, 1)),
+            Err(PortError::UnknownStream(77))
+        );
+    }
+
+    proptest! {
+        /// Whatever happens, an address leads to one leg, a locked leg takes only its own, and closing leaves nothing.
+        #[test]
+        fn addresses_and_locks_hold(steps in prop::collection::vec((0..5_u8, 0..4_u8, 0..4_u16, 1..6_u64), 0..80)) {
+            let mut table = PortTable::new(2, 4);
+            let mut locked: HashMap<StreamId, SocketAddr> = HashMap::new();
+            for (now_us, (step, host, port, id)) in steps.into_iter().enumerate() {
+                let (at, now_us) = (address(host, port), now_us as u64);
+                match step {
+                    0 => { let _ = table.open(Some(at)); }
+                    1 => {
+                        let moves = table.entries.get(&id).is_some_and(|entry| entry.signalled != Some(at));
+                        if table.connect(now_us, id, at).is_ok() && moves {
+                            locked.remove(&id);
+                        }
+                    }
+                    2 => { table.close(id); locked.remove(&id); }
+                    _ => for index in 0..2 {
+                        match table.route(now_us, index, at) {
+                            Route::Locked(id) => prop_assert_eq!(locked.get(&id), Some(&at)),
+                            Route::Offered(id) => {
+                                prop_assert!(!locked.contains_key(&id));
+                                table.lock(id, at);
+                                if table.entries[&id].in_session {
+                                    locked.insert(id, at);
+                                }
+                            }
+                            Route::Stranger => {}
+                        }
+                    },
+                }
+                for (id, entry) in &table.entries {
+                    let port = &table.ports[entry.port];
+                    prop_assert_eq!(entry.locked, locked.contains_key(id));
+                    prop_assert_eq!(entry.locked, !port.waiting.contains(id));
+                    prop_assert_eq!(entry.remote.and_then(|at| port.by_address.get(&at)), Some(id));
+                }
+            }
+            for id in table.entries.keys().copied().collect::<Vec<_>>() {
+                table.close(id);
+            }
+            for port in &table.ports {
+                prop_assert!(port.by_address.is_empty() && port.waiting.is_empty() && port.legs == 0);
+            }
+        }
     }
 }

@@ -1,21 +1,22 @@
-//! From caller audio to stretches of speech: windows through the detector, pre-roll, coarse chunks.
+//! From caller audio to stretches of speech: windows for the detector, pre-roll, coarse chunks.
 //!
 //! Rules:
 //!
 //! * a start hands over the pre-roll with the onset; the audio handed over from there to the stop has no gap and no
-//!   overlap;
-//! * media time only grows, and every event carries it;
-//! * when the caller's packets stop in the middle of speech, silence is assumed by the clock, so that speech always ends.
+//!   overlap, and the pre-roll of the next start repeats nothing of it;
+//! * media time counts samples, so it only grows; every event carries where its audio begins or what it found;
+//! * inference happens outside, for the windows of many legs at once: [`Listening`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use silero::{Detector, DetectorParams, EnergyGate, Model, Scratch, State, Transition, WINDOW};
+use silero::{Detector, DetectorParams, EnergyGate, Model, Scratch, State, Transition, WINDOW, WINDOW_MS};
 
 /// Samples per millisecond of what the detector and the transcription hear.
-const SAMPLES_PER_MS: usize = 16;
-/// Arrival times kept, to find the packet in which speech ended.
-const ARRIVALS: usize = 128;
+const SAMPLES_PER_MS: u64 = 16;
+/// Arrival times kept at most, to find the packet in which speech ended.
+const ARRIVALS: usize = 1024;
+/// Room in `held` that is kept when a burst has passed: two seconds.
+const HELD_CAPACITY: usize = 32_000;
 
 /// How a leg's speech is found and cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +43,7 @@ pub enum SpeechEvent {
     },
     /// The next piece.
     Audio {
-        /// Where the piece ends.
+        /// Where the piece begins.
         media_ms: u64,
         /// The piece.
         pcm: Vec<i16>,
@@ -51,7 +52,7 @@ pub enum SpeechEvent {
     Stopped {
         /// Where speech ended.
         media_ms: u64,
-        /// When this was certain.
+        /// Arrival of the packet that made it certain.
         at_us: u64,
         /// Arrival of the last packet with speech.
         last_speech_at_us: u64,
@@ -63,37 +64,52 @@ pub enum SpeechEvent {
 /// The speech side of one leg.
 #[derive(Debug)]
 pub struct SpeechCutter {
-    model: Arc<Model>,
     state: State,
     gate: EnergyGate,
     detector: Detector,
-    preroll: VecDeque<i16>,
-    preroll_samples: usize,
-    chunk: Vec<i16>,
-    chunk_samples: usize,
-    window: Vec<i16>,
-    /// Samples that went through the detector.
-    heard_samples: u64,
+    window: [f32; WINDOW],
+    /// `window` waits for its probability.
+    ready: bool,
+    /// Audio that may still be handed over or judged, and the place of its first sample.
+    held: VecDeque<i16>,
+    held_from: u64,
+    /// Samples judged, and samples handed over.
+    judged: u64,
+    handed: u64,
+    /// Where each packet ends, and when it came.
     arrivals: VecDeque<(u64, u64)>,
+    preroll: u64,
+    /// What a start may reach back to: the pre-roll, and an onset that took its time.
+    reach: u64,
+    chunk: u64,
+    windows: u64,
+    events: Vec<SpeechEvent>,
 }
 
 impl SpeechCutter {
     /// In silence.
-    pub fn new(model: Arc<Model>, params: SpeechParams) -> Self {
-        let preroll_samples = params.preroll_ms as usize * SAMPLES_PER_MS + WINDOW;
-        let chunk_samples = (params.chunk_ms as usize * SAMPLES_PER_MS).max(WINDOW);
+    pub fn new(params: SpeechParams) -> Self {
+        // Three windows of speech, the default, may be this far apart and still be one onset.
+        let DetectorParams {
+            start_ms, stop_ms, ..
+        } = params.detector;
+        let onset_ms = start_ms + 2 * stop_ms + WINDOW_MS;
         Self {
-            model,
             state: State::new(),
-            gate: EnergyGate::default(),
+            gate: EnergyGate::new(),
             detector: Detector::new(params.detector),
-            preroll: VecDeque::with_capacity(preroll_samples + WINDOW),
-            preroll_samples,
-            chunk: Vec::with_capacity(chunk_samples + WINDOW),
-            chunk_samples,
-            window: Vec::with_capacity(WINDOW),
-            heard_samples: 0,
-            arrivals: VecDeque::with_capacity(ARRIVALS),
+            window: [0.0; WINDOW],
+            ready: false,
+            held: VecDeque::new(),
+            held_from: 0,
+            judged: 0,
+            handed: 0,
+            arrivals: VecDeque::new(),
+            preroll: u64::from(params.preroll_ms) * SAMPLES_PER_MS,
+            reach: u64::from(params.preroll_ms + onset_ms) * SAMPLES_PER_MS,
+            chunk: u64::from(params.chunk_ms.max(WINDOW_MS)) * SAMPLES_PER_MS,
+            windows: 0,
+            events: Vec::new(),
         }
     }
 
@@ -102,84 +118,258 @@ impl SpeechCutter {
         self.detector.is_speech()
     }
 
-    /// Take audio that arrived at `at_us`; events are appended.
-    pub fn push(&mut self, scratch: &mut Scratch, pcm: &[i16], at_us: u64, events: &mut Vec<SpeechEvent>) {
-        let mut rest = pcm;
-        while !rest.is_empty() {
-            let take = rest.len().min(WINDOW - self.window.len());
-            self.window.extend_from_slice(&rest[..take]);
-            rest = &rest[take..];
-            if self.window.len() == WINDOW {
-                self.judge(scratch, at_us, events);
-            }
-        }
+    /// Windows judged, and how many of them were too quiet to trouble the model with.
+    pub fn windows(&self) -> (u64, u64) {
+        (self.windows, self.gate.skipped())
+    }
+
+    /// Take 16 kHz audio that arrived at `at_us`.
+    pub fn push(&mut self, pcm: &[i16], at_us: u64) {
+        self.held.extend(pcm);
         if self.arrivals.len() == ARRIVALS {
             self.arrivals.pop_front();
         }
-        let end_ms = ms(self.heard_samples + self.window.len() as u64);
-        self.arrivals.push_back((end_ms, at_us));
+        self.arrivals.push_back((self.held_until(), at_us));
     }
 
-    fn judge(&mut self, scratch: &mut Scratch, at_us: u64, events: &mut Vec<SpeechEvent>) {
-        let mut samples = [0.0_f32; WINDOW];
-        for (to, &from) in samples.iter_mut().zip(&self.window) {
-            *to = f32::from(from) / 32768.0;
+    /// The events so far, in order.
+    pub fn drain_events(&mut self) -> std::vec::Drain<'_, SpeechEvent> {
+        self.events.drain(..)
+    }
+
+    /// Make the next window ready for the model, if one is complete. Windows too quiet for it are judged here.
+    fn prepare(&mut self) -> bool {
+        while !self.ready && self.held_until() - self.judged >= WINDOW as u64 {
+            let from = (self.judged - self.held_from) as usize;
+            for (to, &x) in self.window.iter_mut().zip(self.held.range(from..from + WINDOW)) {
+                *to = f32::from(x) / 32_768.0;
+            }
+            if self.gate.admits(&self.window) {
+                self.ready = true;
+            } else {
+                self.state.skip(&self.window);
+                self.judge(0.0);
+            }
         }
-        let from_ms = ms(self.heard_samples);
-        let probability = if self.detector.is_speech() || self.gate.admits(&samples) {
-            self.model.infer(scratch, &mut self.state, &samples)
-        } else {
-            self.state.skip(&samples);
-            0.0
-        };
-        self.heard_samples += WINDOW as u64;
-        let was_speech = self.detector.is_speech();
-        let transition = self.detector.update(probability, from_ms);
-        if was_speech {
-            self.chunk.extend_from_slice(&self.window);
-        } else {
-            self.preroll.extend(&self.window);
-            let excess = self.preroll.len().saturating_sub(self.preroll_samples);
-            self.preroll.drain(..excess);
-        }
-        self.window.clear();
-        match transition {
+        self.ready
+    }
+
+    fn judge(&mut self, probability: f32) {
+        self.ready = false;
+        self.windows += 1;
+        let from_ms = self.judged / SAMPLES_PER_MS;
+        self.judged += WINDOW as u64;
+        let at_us = self.arrival_of(self.judged);
+        match self.detector.update(probability, from_ms) {
             Some(Transition::Started { media_ms }) => {
-                let pcm = self.preroll.drain(..).collect();
-                events.push(SpeechEvent::Started { media_ms, at_us, pcm });
+                let from = (media_ms * SAMPLES_PER_MS).saturating_sub(self.preroll);
+                self.handed = from.max(self.handed).max(self.held_from);
+                let pcm = self.hand_over(self.judged);
+                self.events.push(SpeechEvent::Started { media_ms, at_us, pcm });
             }
             Some(Transition::Stopped { media_ms }) => {
-                let last_speech_at_us = self.arrival_of(media_ms).unwrap_or(at_us);
-                let pcm = std::mem::take(&mut self.chunk);
-                self.chunk.reserve(self.chunk_samples + WINDOW);
-                events.push(SpeechEvent::Stopped {
+                let last_speech_at_us = self.arrival_of(media_ms * SAMPLES_PER_MS);
+                let pcm = self.hand_over(self.judged);
+                self.events.push(SpeechEvent::Stopped {
                     media_ms,
                     at_us,
                     last_speech_at_us,
                     pcm,
                 });
             }
-            None if self.chunk.len() >= self.chunk_samples => {
-                let pcm = std::mem::take(&mut self.chunk);
-                self.chunk.reserve(self.chunk_samples + WINDOW);
-                events.push(SpeechEvent::Audio {
-                    media_ms: ms(self.heard_samples),
-                    pcm,
-                });
-            }
             None => {}
+        }
+        while self.is_speech() && self.judged - self.handed >= self.chunk {
+            let media_ms = self.handed / SAMPLES_PER_MS;
+            let pcm = self.hand_over(self.handed + self.chunk);
+            self.events.push(SpeechEvent::Audio { media_ms, pcm });
+        }
+        self.forget();
+    }
+
+    fn hand_over(&mut self, until: u64) -> Vec<i16> {
+        let range = (self.handed - self.held_from) as usize..(until - self.held_from) as usize;
+        self.handed = until;
+        self.held.range(range).copied().collect()
+    }
+
+    /// Drop what no event can need any more.
+    fn forget(&mut self) {
+        let keep = if self.is_speech() {
+            self.handed
+        } else {
+            self.judged.saturating_sub(self.reach)
+        };
+        let excess = keep.saturating_sub(self.held_from);
+        self.held.drain(..excess as usize);
+        self.held_from += excess;
+        if self.held.capacity() > 2 * HELD_CAPACITY && self.held.len() < HELD_CAPACITY {
+            self.held.shrink_to(HELD_CAPACITY);
+        }
+        let horizon = self.judged.saturating_sub(self.reach);
+        while self.arrivals.len() > 1 && self.arrivals[1].0 < horizon {
+            self.arrivals.pop_front();
         }
     }
 
-    /// Arrival of the first packet that reaches `media_ms`.
-    fn arrival_of(&self, media_ms: u64) -> Option<u64> {
-        self.arrivals
-            .iter()
-            .find(|(end_ms, _)| *end_ms >= media_ms)
-            .map(|(_, at_us)| *at_us)
+    fn held_until(&self) -> u64 {
+        self.held_from + self.held.len() as u64
+    }
+
+    /// Arrival of the packet that reaches up to sample `place`.
+    fn arrival_of(&self, place: u64) -> u64 {
+        let first = self.arrivals.partition_point(|(end, _)| *end < place);
+        let packet = self.arrivals.get(first).or(self.arrivals.back());
+        packet.map_or(0, |(_, at_us)| *at_us)
     }
 }
 
-fn ms(samples: u64) -> u64 {
-    samples / SAMPLES_PER_MS as u64
+/// The model with its working memory: the one place where inference happens.
+#[derive(Debug)]
+pub struct Listening {
+    model: std::sync::Arc<Model>,
+    scratch: Scratch,
+    probabilities: Vec<f32>,
+}
+
+impl Listening {
+    /// Ready for any number of legs.
+    pub fn new(model: std::sync::Arc<Model>) -> Self {
+        Self {
+            model,
+            scratch: Scratch::new(),
+            probabilities: Vec::new(),
+        }
+    }
+
+    /// Judge all complete windows of these legs, one window of each per pass.
+    pub fn judge<'a>(&mut self, cutters: impl Iterator<Item = &'a mut SpeechCutter>) {
+        let mut busy: Vec<&mut SpeechCutter> = cutters.collect();
+        loop {
+            busy.retain_mut(|cutter| cutter.prepare());
+            if busy.is_empty() {
+                return;
+            }
+            let mut windows: Vec<_> = busy
+                .iter_mut()
+                .map(|cutter| (&mut cutter.state, &cutter.window))
+                .collect();
+            self.probabilities.resize(windows.len(), 0.0);
+            self.model
+                .infer_batch(&mut self.scratch, &mut windows, &mut self.probabilities);
+            for (cutter, &probability) in busy.iter_mut().zip(&self.probabilities) {
+                cutter.judge(probability);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PARAMS: SpeechParams = SpeechParams {
+        detector: DetectorParams {
+            threshold: 0.5,
+            start_ms: 96,
+            stop_ms: 192,
+        },
+        preroll_ms: 300,
+        chunk_ms: 200,
+    };
+
+    /// Push 20 ms packets whose samples count up, and judge by a given probability per window.
+    fn run(params: SpeechParams, windows: &[f32]) -> Vec<SpeechEvent> {
+        let mut cutter = SpeechCutter::new(params);
+        let (mut sample, mut judged, mut events) = (0_u32, 0, Vec::new());
+        for packet in 0.. {
+            let pcm: Vec<i16> = (sample..sample + 320).map(|x| (x % 30_000) as i16).collect();
+            sample += 320;
+            cutter.push(&pcm, packet * 20_000);
+            while cutter.held_until() - cutter.judged >= WINDOW as u64 {
+                let Some(&probability) = windows.get(judged) else {
+                    return events;
+                };
+                judged += 1;
+                cutter.judge(probability);
+                events.extend(cutter.drain_events());
+            }
+        }
+        events
+    }
+
+    fn probabilities(pattern: &[(f32, usize)]) -> Vec<f32> {
+        let runs = pattern.iter().map(|&(p, count)| vec![p; count]);
+        runs.flatten().collect()
+    }
+
+    #[test]
+    fn a_stretch_of_speech_with_its_times() {
+        let events = run(PARAMS, &probabilities(&[(0.0, 20), (0.9, 20), (0.0, 10)]));
+        let SpeechEvent::Started { media_ms, at_us, pcm } = &events[0] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(*media_ms, 640);
+        // Certain after three windows, at 736 ms: the packet of 720 to 740 ms.
+        assert_eq!(*at_us, 36 * 20_000);
+        assert_eq!(pcm.len() as u64, (300 + 96) * SAMPLES_PER_MS);
+        assert_eq!(pcm[0], (640 - 300) * 16);
+        let SpeechEvent::Audio { media_ms, pcm } = &events[1] else {
+            panic!("{events:?}")
+        };
+        assert_eq!((*media_ms, pcm.len()), (736, 3200));
+        let Some(SpeechEvent::Stopped {
+            media_ms,
+            at_us,
+            last_speech_at_us,
+            ..
+        }) = events.last()
+        else {
+            panic!("{events:?}")
+        };
+        // Speech ends with window 40, at 1280 ms: the packet of 1260 ms; certain 192 ms later.
+        assert_eq!((*media_ms, *last_speech_at_us), (1280, 63 * 20_000));
+        assert_eq!(*at_us, 73 * 20_000);
+    }
+
+    proptest! {
+        /// Pieces of a stretch join; stretches do not overlap; the samples are those that came.
+        #[test]
+        fn audio_has_no_gap_and_no_overlap(
+            pattern in prop::collection::vec((prop::sample::select(vec![0.0_f32, 0.45, 0.9]), 1_usize..30), 0..12),
+            preroll_ms in 0_u32..800, chunk_ms in 20_u32..500,
+        ) {
+            let params = SpeechParams { preroll_ms, chunk_ms, ..PARAMS };
+            let (mut place, mut speaking, mut last_ms) = (0_u64, false, 0);
+            for event in run(params, &probabilities(&pattern)) {
+                let pcm = match event {
+                    SpeechEvent::Started { media_ms, pcm, .. } => {
+                        prop_assert!(!std::mem::replace(&mut speaking, true));
+                        prop_assert!(media_ms >= last_ms);
+                        let onset = media_ms * SAMPLES_PER_MS;
+                        place = onset.saturating_sub(u64::from(preroll_ms) * SAMPLES_PER_MS).max(place);
+                        prop_assert!(place + pcm.len() as u64 > onset);
+                        pcm
+                    }
+                    SpeechEvent::Audio { media_ms, pcm } => {
+                        prop_assert!(speaking);
+                        prop_assert_eq!(media_ms, place / SAMPLES_PER_MS);
+                        pcm
+                    }
+                    SpeechEvent::Stopped { media_ms, pcm, at_us, last_speech_at_us } => {
+                        prop_assert!(std::mem::replace(&mut speaking, false));
+                        prop_assert!(last_speech_at_us < at_us);
+                        last_ms = media_ms;
+                        pcm
+                    }
+                };
+                for sample in pcm {
+                    prop_assert_eq!(sample, (place % 30_000) as i16);
+                    place += 1;
+                }
+            }
+        }
+    }
 }

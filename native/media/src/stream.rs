@@ -1,39 +1,33 @@
-//! One leg: packets in, packets out, events up. Sans-IO: the engine gives it datagrams and the time.
-
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use silero::{Model, Scratch};
+//! One leg: packets in, packets out, events up. Sans-IO: the engine gives it packets and the time.
 
 use crate::activity::{ActivityChange, ActivityDetector};
 use crate::g711::{Law, decode_into, encode_into};
 use crate::jitter::{ListeningBuffer, ListeningStats, Release, octet_duration};
-use crate::playout::{FRAME_SAMPLES, LEG_RATE_HZ, Playout, PlayoutError, PlayoutEvent};
+use crate::playout::{Chunk, FRAME, LEG_RATE_HZ, Playout, PlayoutEvent};
 use crate::recorder::Recorder;
 use crate::resample::Resampler;
-use crate::rtp::{HEADER_LEN, RtpError, RtpHeader, RtpPacket, is_rtcp};
+use crate::rtp::{HEADER_LEN, RtpHeader, RtpPacket};
 use crate::speech::{SpeechCutter, SpeechEvent, SpeechParams};
-use crate::telephone_event::DtmfReceiver;
+use crate::taping::Tape;
+use crate::telephone_event::{Digit, DtmfReceiver};
 
 /// Length of a frame and of the tick.
 pub const FRAME_US: u64 = 20_000;
 /// Size of an outgoing packet: header and 20 ms of G.711.
-pub const PACKET_LEN: usize = HEADER_LEN + FRAME_SAMPLES;
+pub const PACKET_LEN: usize = HEADER_LEN + FRAME;
 /// Without a packet for this long in the middle of speech, silence is assumed.
 const SPEECH_STALL_US: u64 = 120_000;
-/// Received audio that waits for the recorder's tick: 400 ms.
-const RECORD_BACKLOG_SAMPLES: usize = 3200;
 const CONCEALED_FRAMES: u32 = 3;
+/// Comfort noise (RFC 3389): silence, but it takes sequence numbers.
+const COMFORT_NOISE: u8 = 13;
 
 /// How a leg is set up; fixed for its life.
 #[derive(Debug, Clone)]
 pub struct StreamParams {
     /// Speech detection; none where nobody listens.
-    pub speech: Option<(Arc<Model>, SpeechParams)>,
+    pub speech: Option<SpeechParams>,
     /// Silence on the wire after which the caller is taken to be gone; 0: never.
     pub media_timeout_ms: u64,
-    /// Limit of the playout.
-    pub max_playout_ms: u64,
     /// Whether changes of audibility are reported.
     pub report_activity: bool,
     /// Our synchronisation source.
@@ -84,17 +78,27 @@ pub enum StreamEvent {
     RecordingFailed(String),
 }
 
-/// Packets dropped by a leg, by reason.
+/// What a leg has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DropStats {
-    /// By [`RtpError`].
-    pub malformed: [u64; RtpError::COUNT],
-    /// RTCP, which is not evaluated yet.
-    pub rtcp: u64,
-    /// A payload type that was not agreed on.
+pub struct StreamStats {
+    /// Packets that were to be sent.
+    pub sent: u64,
+    /// Packets with a payload type that was not agreed on.
     pub payload_type: u64,
     /// Packets while the session says that the peer sends nothing.
     pub not_receiving: u64,
+    /// Packets before the session began.
+    pub not_connected: u64,
+    /// Frames left out because the engine was too late for them.
+    pub skipped_frames: u64,
+    /// What the listening buffer saw.
+    pub listening: ListeningStats,
+    /// Total played.
+    pub played_ms: u64,
+    /// Windows judged for speech, and those of them that were too quiet to trouble the model with.
+    pub windows: (u64, u64),
+    /// Frames that the recorder had no room for.
+    pub recording_dropped: u64,
 }
 
 /// One leg.
@@ -103,13 +107,14 @@ pub struct Stream {
     params: StreamParams,
     format: Option<Format>,
     buffer: ListeningBuffer,
+    /// New beginnings that the tape knows of.
+    resets: u64,
     to_16k: Resampler,
-    speech: Option<SpeechCutter>,
+    speech: Option<Box<SpeechCutter>>,
     activity: ActivityDetector,
     dtmf: DtmfReceiver,
     playout: Playout,
-    recorder: Option<Recorder>,
-    received: VecDeque<i16>,
+    tape: Option<Tape>,
     sequence: u16,
     timestamp: u32,
     talking: bool,
@@ -117,15 +122,12 @@ pub struct Stream {
     timed_out: bool,
     /// Silence that was assumed by the clock and will be in the timestamps when packets come again.
     assumed_samples: u32,
-    drops: DropStats,
-    sent: u64,
+    stats: StreamStats,
     // Working memory, reused.
     decoded: Vec<i16>,
     last_good: Vec<i16>,
     concealed: u32,
     wide: Vec<i16>,
-    speech_events: Vec<SpeechEvent>,
-    playout_events: Vec<PlayoutEvent>,
 }
 
 impl Stream {
@@ -134,123 +136,126 @@ impl Stream {
     /// # Panics
     /// Never: 8 and 16 kHz are rates of the resampler.
     pub fn new(params: StreamParams) -> Self {
-        let speech = params
-            .speech
-            .as_ref()
-            .map(|(model, speech)| SpeechCutter::new(Arc::clone(model), *speech));
         Self {
             format: None,
             buffer: ListeningBuffer::new(LEG_RATE_HZ, octet_duration),
+            resets: 0,
             to_16k: Resampler::new(LEG_RATE_HZ, 16_000).expect("both rates are supported"),
-            speech,
+            speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
             activity: ActivityDetector::default(),
             dtmf: DtmfReceiver::new(),
-            playout: Playout::new(params.max_playout_ms),
-            recorder: None,
-            received: VecDeque::new(),
+            playout: Playout::new(),
+            tape: None,
             sequence: params.first_sequence,
             timestamp: params.first_timestamp,
             talking: false,
             last_packet_us: None,
             timed_out: false,
             assumed_samples: 0,
-            drops: DropStats::default(),
-            sent: 0,
-            decoded: Vec::with_capacity(2 * FRAME_SAMPLES),
-            last_good: Vec::with_capacity(2 * FRAME_SAMPLES),
+            stats: StreamStats::default(),
+            decoded: Vec::with_capacity(2 * FRAME),
+            last_good: Vec::with_capacity(2 * FRAME),
             concealed: 0,
-            wide: Vec::with_capacity(4 * FRAME_SAMPLES),
-            speech_events: Vec::new(),
-            playout_events: Vec::new(),
+            wide: Vec::with_capacity(4 * FRAME),
             params,
         }
     }
 
     /// Begin media, or change them after a re-INVITE.
-    pub fn connect(&mut self, format: Format, now_us: u64) {
+    pub fn connect(&mut self, now_us: u64, format: Format) {
         self.format = Some(format);
         self.last_packet_us = Some(now_us);
         self.timed_out = false;
     }
 
-    /// Record both sides from the next tick on.
+    /// Record both sides from the next tick on; an earlier recording ends.
     pub fn record(&mut self, recorder: Recorder) {
-        self.received.clear();
-        self.recorder = Some(recorder);
+        if let Some(before) = self.tape.replace(Tape::new(recorder)) {
+            before.finish();
+        }
     }
 
-    /// The playout, for pause, resume, flush and its counters.
+    /// The leg is over: complete its recording.
+    pub fn close(mut self) {
+        if let Some(tape) = self.tape.take() {
+            tape.finish();
+        }
+    }
+
+    /// Append a chunk to the playout.
+    pub fn play(&mut self, chunk: Chunk) {
+        self.playout.enqueue(chunk);
+    }
+
+    /// The playout, for pause, resume and flush.
     pub fn playout(&mut self) -> &mut Playout {
         &mut self.playout
     }
 
-    /// Append a chunk to the playout.
-    ///
-    /// # Errors
-    /// As [`Playout::enqueue`].
-    pub fn play(&mut self, mark: u64, rate_hz: u32, pcm: Vec<i16>) -> Result<(), PlayoutError> {
-        self.playout.enqueue(mark, rate_hz, pcm)
+    /// What was counted so far.
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            listening: self.buffer.stats(),
+            played_ms: self.playout.played_ms(),
+            windows: self.speech.as_ref().map_or((0, 0), |speech| speech.windows()),
+            recording_dropped: self.tape.as_ref().map_or(0, Tape::dropped_frames),
+            ..self.stats
+        }
     }
 
-    /// Packets sent, packets dropped, and what the listening buffer saw.
-    pub fn stats(&self) -> (u64, DropStats, ListeningStats) {
-        (self.sent, self.drops, self.buffer.stats())
+    /// Lend the speech side, to be judged together with those of other legs; between packets and ticks only.
+    pub fn lend_speech(&mut self) -> Option<Box<SpeechCutter>> {
+        self.speech.take()
     }
 
-    /// Take a datagram of this leg's peer. Returns whether it was media of the session.
+    /// Give it back; its events are appended.
+    pub fn take_back_speech(&mut self, mut speech: Box<SpeechCutter>, events: &mut Vec<StreamEvent>) {
+        events.extend(speech.drain_events().map(StreamEvent::Speech));
+        self.speech = Some(speech);
+    }
+
+    /// Take a packet that may be the peer's. Returns whether it is one of the session.
     pub fn handle_packet(
         &mut self,
-        scratch: &mut Scratch,
         now_us: u64,
-        datagram: &[u8],
+        packet: &RtpPacket<'_>,
         events: &mut Vec<StreamEvent>,
     ) -> bool {
-        if is_rtcp(datagram) {
-            self.drops.rtcp += 1;
-            return false;
-        }
-        let packet = match RtpPacket::parse(datagram) {
-            Ok(packet) => packet,
-            Err(error) => {
-                self.drops.malformed[error as usize] += 1;
-                return false;
-            }
-        };
         let Some(format) = self.format else {
-            self.drops.not_receiving += 1;
+            self.stats.not_connected += 1;
             return false;
         };
         let kind = packet.header.payload_type;
         let is_event = format.telephone_event == Some(kind);
-        if kind != format.payload_type && !is_event {
-            self.drops.payload_type += 1;
+        let is_noise = kind == COMFORT_NOISE && format.payload_type != COMFORT_NOISE;
+        if kind != format.payload_type && !is_event && !is_noise {
+            self.stats.payload_type += 1;
             return false;
         }
         self.last_packet_us = Some(now_us);
         self.timed_out = false;
         if !format.receive {
-            self.drops.not_receiving += 1;
+            self.stats.not_receiving += 1;
             return true;
         }
         if is_event {
             self.buffer.push_aside(now_us, &packet.header);
             if let Some(digit) = self.dtmf.push(packet.header.timestamp, packet.payload) {
-                events.push(StreamEvent::Digit {
-                    digit: digit.digit,
-                    duration_ms: u32::from(digit.duration) / (LEG_RATE_HZ / 1000),
-                });
+                events.push(StreamEvent::from(digit));
             }
+        } else if is_noise || packet.payload.is_empty() {
+            self.buffer.push_aside(now_us, &packet.header);
         } else {
             self.buffer.push(now_us, &packet.header, packet.payload);
         }
-        self.release(scratch, now_us, format.law, events);
+        self.release(now_us, format.law, events);
         true
     }
 
     /// Release from the listening buffer what is due, and let it be heard.
-    fn release(&mut self, scratch: &mut Scratch, now_us: u64, law: Law, events: &mut Vec<StreamEvent>) {
+    fn release(&mut self, now_us: u64, law: Law, events: &mut Vec<StreamEvent>) {
         loop {
-            let at_us = match self.buffer.poll(now_us) {
+            let (at_us, heard) = match self.buffer.poll(now_us) {
                 None => return,
                 Some(Release::Packet {
                     payload, arrival_us, ..
@@ -265,21 +270,31 @@ impl Stream {
                     {
                         events.push(StreamEvent::Activity(change));
                     }
-                    arrival_us
+                    (arrival_us, true)
                 }
                 Some(Release::Lost { samples, .. }) => {
                     self.conceal(samples as usize);
-                    now_us
+                    (now_us, true)
                 }
                 Some(Release::Silence { samples, .. }) => {
-                    let assumed = samples.min(self.assumed_samples);
-                    self.assumed_samples -= assumed;
                     self.decoded.clear();
-                    self.decoded.resize((samples - assumed) as usize, 0);
-                    now_us
+                    self.decoded.resize(samples as usize, 0);
+                    (now_us, false)
                 }
             };
-            self.hear(scratch, at_us, events);
+            if let Some(tape) = &mut self.tape {
+                let resets = self.buffer.stats().reset;
+                if std::mem::replace(&mut self.resets, resets) != resets {
+                    tape.restart();
+                }
+                tape.receive(&self.decoded, heard);
+            }
+            if !heard {
+                let assumed = self.assumed_samples.min(self.decoded.len() as u32);
+                self.assumed_samples -= assumed;
+                self.decoded.truncate(self.decoded.len() - assumed as usize);
+            }
+            self.listen(at_us);
         }
     }
 
@@ -287,11 +302,11 @@ impl Stream {
     fn conceal(&mut self, samples: usize) {
         self.decoded.clear();
         while self.decoded.len() < samples {
-            self.concealed += 1;
+            self.concealed = self.concealed.saturating_add(1);
             let take = (samples - self.decoded.len()).min(self.last_good.len().max(1));
             if self.concealed > CONCEALED_FRAMES || self.last_good.is_empty() {
-                self.decoded.resize(self.decoded.len() + take, 0);
-                continue;
+                self.decoded.resize(samples, 0);
+                return;
             }
             let divisor = 1 << self.concealed;
             self.decoded
@@ -299,64 +314,68 @@ impl Stream {
         }
     }
 
-    /// Give `decoded` to the recorder's queue and to the speech detector.
-    fn hear(&mut self, scratch: &mut Scratch, at_us: u64, events: &mut Vec<StreamEvent>) {
-        if self.recorder.is_some() {
-            self.received.extend(&self.decoded);
-            let excess = self.received.len().saturating_sub(RECORD_BACKLOG_SAMPLES);
-            self.received.drain(..excess);
-        }
+    /// Give `decoded` to the speech side.
+    fn listen(&mut self, at_us: u64) {
         let Some(speech) = &mut self.speech else { return };
         self.wide.clear();
         self.to_16k.process(&self.decoded, &mut self.wide);
-        speech.push(scratch, &self.wide, at_us, &mut self.speech_events);
-        events.extend(self.speech_events.drain(..).map(StreamEvent::Speech));
+        speech.push(&self.wide, at_us);
     }
 
     /// The 20 ms tick: time passes, and the next packet is written to `packet`. Returns whether there is one to send.
     pub fn tick(
         &mut self,
-        scratch: &mut Scratch,
         now_us: u64,
         packet: &mut [u8; PACKET_LEN],
         events: &mut Vec<StreamEvent>,
     ) -> bool {
-        let Some(format) = self.format else { return false };
-        self.release(scratch, now_us, format.law, events);
-        self.watch_the_clock(scratch, now_us, events);
-        let mut frame = [0_i16; FRAME_SAMPLES];
-        let sounds = format.send && self.playout.next_frame(&mut frame, &mut self.playout_events);
-        events.extend(
-            self.playout_events
-                .drain(..)
-                .map(|event| StreamEvent::Playout(event, now_us)),
-        );
+        if let Some(format) = self.format {
+            self.release(now_us, format.law, events);
+            self.watch_the_clock(now_us, events);
+        }
+        let mut frame = [0_i16; FRAME];
+        let sending = self.format.filter(|format| format.send);
+        let sounds = sending.is_some() && self.playout.next_frame(&mut frame).samples > 0;
+        if sending.is_none() {
+            // Nobody hears anything: what is queued waits, but a flush is answered.
+            self.playout.settle();
+        }
+        let playout = std::iter::from_fn(|| self.playout.poll_event());
+        events.extend(playout.map(|event| StreamEvent::Playout(event, now_us)));
         self.record_frame(&frame, events);
+        let timestamp = self.timestamp;
+        self.timestamp = timestamp.wrapping_add(FRAME as u32);
+        let talked = std::mem::replace(&mut self.talking, sounds);
+        let Some(format) = sending else { return false };
         let header = RtpHeader {
-            marker: sounds && !self.talking,
+            marker: sounds && !talked,
             payload_type: format.payload_type,
             sequence: self.sequence,
-            timestamp: self.timestamp,
+            timestamp,
             ssrc: self.params.ssrc,
         };
-        self.talking = sounds;
-        self.timestamp = self.timestamp.wrapping_add(FRAME_SAMPLES as u32);
-        if !format.send {
-            return false;
-        }
         self.sequence = self.sequence.wrapping_add(1);
-        self.sent += 1;
+        self.stats.sent += 1;
         header.write(&mut packet[..HEADER_LEN]);
         encode_into(format.law, &frame, &mut packet[HEADER_LEN..]);
         true
     }
 
-    fn watch_the_clock(&mut self, scratch: &mut Scratch, now_us: u64, events: &mut Vec<StreamEvent>) {
+    /// So many ticks will not come: the engine was too late for them. Our media clock goes on.
+    pub fn skip(&mut self, frames: u64) {
+        self.stats.skipped_frames += frames;
+        let samples = (frames as u32).wrapping_mul(FRAME as u32);
+        self.timestamp = self.timestamp.wrapping_add(samples);
+        if let Some(tape) = &mut self.tape {
+            for _ in 0..frames {
+                tape.tick(&[0; FRAME]);
+            }
+        }
+    }
+
+    fn watch_the_clock(&mut self, now_us: u64, events: &mut Vec<StreamEvent>) {
         if let Some(digit) = self.dtmf.poll(now_us) {
-            events.push(StreamEvent::Digit {
-                digit: digit.digit,
-                duration_ms: u32::from(digit.duration) / (LEG_RATE_HZ / 1000),
-            });
+            events.push(StreamEvent::from(digit));
         }
         if self.params.report_activity
             && let Some(change) = self.activity.poll(now_us)
@@ -367,15 +386,16 @@ impl Stream {
             return;
         };
         let silent_us = now_us.saturating_sub(last_packet_us);
-        let in_speech = self.speech.as_ref().is_some_and(SpeechCutter::is_speech);
+        let in_speech = self.speech.as_ref().is_some_and(|speech| speech.is_speech());
         if in_speech && silent_us > SPEECH_STALL_US {
-            self.assumed_samples += FRAME_SAMPLES as u32;
+            self.assumed_samples += FRAME as u32;
             self.decoded.clear();
-            self.decoded.resize(FRAME_SAMPLES, 0);
-            self.hear(scratch, now_us, events);
+            self.decoded.resize(FRAME, 0);
+            self.listen(now_us);
         }
-        let timeout_us = self.params.media_timeout_ms * 1000;
-        if timeout_us > 0 && silent_us >= timeout_us && !self.timed_out {
+        let timeout_us = self.params.media_timeout_ms.saturating_mul(1000);
+        let expecting = self.format.is_some_and(|format| format.receive);
+        if expecting && timeout_us > 0 && silent_us >= timeout_us && !self.timed_out {
             self.timed_out = true;
             events.push(StreamEvent::MediaTimeout {
                 silent_ms: silent_us / 1000,
@@ -383,21 +403,21 @@ impl Stream {
         }
     }
 
-    fn record_frame(&mut self, sent: &[i16; FRAME_SAMPLES], events: &mut Vec<StreamEvent>) {
-        let Some(recorder) = &mut self.recorder else {
-            return;
-        };
-        let mut received = [0_i16; FRAME_SAMPLES];
-        for (to, from) in received
-            .iter_mut()
-            .zip(self.received.drain(..self.received.len().min(FRAME_SAMPLES)))
-        {
-            *to = from;
-        }
-        recorder.push(&received, sent);
-        if let Some(reason) = recorder.poll_error() {
+    fn record_frame(&mut self, sent: &[i16; FRAME], events: &mut Vec<StreamEvent>) {
+        let Some(tape) = &mut self.tape else { return };
+        tape.tick(sent);
+        if let Some(reason) = tape.poll_error() {
             events.push(StreamEvent::RecordingFailed(reason));
-            self.recorder = None;
+            self.tape = None;
+        }
+    }
+}
+
+impl From<Digit> for StreamEvent {
+    fn from(digit: Digit) -> Self {
+        Self::Digit {
+            digit: digit.digit,
+            duration_ms: u32::from(digit.duration) / (LEG_RATE_HZ / 1000),
         }
     }
 }
