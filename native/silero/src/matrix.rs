@@ -164,17 +164,84 @@ impl<S: Simd> Product<'_, S> {
             }
         }
         let zero = simd.splat_f32s(0.0);
-        for n in 0..N {
+        for (n, sums) in sums.iter().enumerate() {
             let y = &mut self.y[self.to.at(column + n) + panel * PANEL..][..P * PANEL];
-            let (y, _) = S::as_mut_simd_f32s(y);
-            for p in 0..P {
-                for v in 0..V {
-                    let sum = sums[n][p][v];
-                    y[p * V + v] = if self.matrix.relu {
-                        simd.max_f32s(sum, zero)
-                    } else {
-                        sum
-                    };
+            for (y, sum) in S::as_mut_simd_f32s(y).0.iter_mut().zip(sums.as_flattened()) {
+                *y = if self.matrix.relu {
+                    simd.max_f32s(*sum, zero)
+                } else {
+                    *sum
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, Scalar, WithSimd};
+
+    use super::*;
+
+    const INPUTS: usize = 37;
+    const OUTPUTS: usize = 64;
+
+    fn weight(output: usize, input: usize) -> f32 {
+        ((output * 31 + input * 17) % 23) as f32 / 23.0 - 0.5
+    }
+
+    struct Apply<'a>(&'a Matrix, usize, &'a [f32], &'a mut [f32]);
+
+    impl WithSimd for Apply<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            // Two overlapping columns per item.
+            let from = Layout {
+                start: 1,
+                per_item: 2,
+                item_stride: 2 * INPUTS,
+                step_stride: 5,
+            };
+            self.0
+                .apply(simd, self.1, (self.2, from), (self.3, Layout::single(0, OUTPUTS)));
+        }
+    }
+
+    #[test]
+    fn any_number_of_columns_on_this_processor_and_on_the_oldest() {
+        let x: Vec<f32> = (0..20 * 2 * INPUTS)
+            .map(|n| (n % 29) as f32 / 29.0 - 0.4)
+            .collect();
+        let bias = |output: usize| output as f32 / 64.0 - 0.3;
+        for relu in [false, true] {
+            let matrix = Matrix::pack(INPUTS, (0..OUTPUTS).map(bias).collect(), relu, weight);
+            for columns in 0..=20 {
+                let (mut native, mut scalar) = (vec![f32::NAN; 20 * OUTPUTS], vec![f32::NAN; 20 * OUTPUTS]);
+                Arch::new().dispatch(Apply(&matrix, columns, &x, &mut native));
+                Apply(&matrix, columns, &x, &mut scalar).with_simd(Scalar);
+                for (at, (native, scalar)) in native.iter().zip(&scalar).enumerate() {
+                    let (column, output) = (at / OUTPUTS, at % OUTPUTS);
+                    if column >= columns {
+                        assert!(
+                            native.is_nan() && scalar.is_nan(),
+                            "nothing beyond the last column"
+                        );
+                        continue;
+                    }
+                    let x = &x[1 + column / 2 * 2 * INPUTS + column % 2 * 5..][..INPUTS];
+                    let sum: f32 = x
+                        .iter()
+                        .enumerate()
+                        .map(|(input, x)| x * weight(output, input))
+                        .sum();
+                    let exact = sum + bias(output);
+                    let exact = if relu { exact.max(0.0) } else { exact };
+                    assert!(
+                        (native - exact).abs() < 1e-5 && (scalar - exact).abs() < 1e-5,
+                        "{columns} {at}"
+                    );
                 }
             }
         }

@@ -184,7 +184,7 @@ impl Reference {
         f64::from(self.tensors[index].values[at])
     }
 
-    /// Width 3, padding 1, ReLU; `x[time][channel]`.
+    /// Width 3, padding 1, rectified; `x[time][channel]`.
     fn convolution(&self, index: usize, stride: usize, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let (outputs, inputs) = (
             self.tensors[index].dims[0] as usize,
