@@ -98,14 +98,14 @@ class CallTable:
         self._by_tag[call.call_id, call.local_tag] = call
 
     def find(self, call_id: str, local_tag: str, remote_tag: str | None) -> Call | None:
-        """The call whose dialog this is (RFC 3261 12.2.2). Before an answer the peer's tag is not settled."""
+        """Find the call of a dialog (RFC 3261 12.2.2). Before an answer the peer's tag is not settled."""
         call = self._by_tag.get((call_id, local_tag))
         if call is None or (call.remote_tag != remote_tag and not call.state.awaits_them):
             return None
         return call
 
     def by_pending(self, key: SipKey) -> Call | None:
-        """The call whose INVITE, re-INVITE or UPDATE waits for the application under this key."""
+        """Find the call whose INVITE, re-INVITE or UPDATE waits for the application under this key."""
         return next((call for call in self.calls.values() if call.pending and call.pending.key == key), None)
 
     def move(self, call: Call, trigger: Trigger, cause: EndCause | None = None, detail: str = "") -> bool:
@@ -154,11 +154,11 @@ class CallTable:
         return ("Contact", f"<sip:{bracketed(self.config.host)}:{self.config.port}{suffix}>")
 
     def abilities(self) -> tuple[Header, ...]:
-        """What we can do, as 2xx responses say it."""
+        """Say what we can do, as 2xx responses say it."""
         return (("Allow", ALLOW), ("Supported", ""), ("Server", self.config.user_agent))
 
     def capabilities(self) -> Reply:
-        """The answer to OPTIONS (RFC 3261 11.2)."""
+        """Write the answer to OPTIONS (RFC 3261 11.2)."""
         allow, supported, _ = self.abilities()
         return Reply(200, headers=(allow, ("Accept", SDP_TYPE), ("Accept-Encoding", "identity"), supported))
 
@@ -173,7 +173,7 @@ class CallTable:
         self.transactions.respond(key, self.response(request, reply, tag))
 
     def via(self, transport: str) -> Header:
-        """A Via of ours with a fresh branch."""
+        """Make a Via of ours with a fresh branch."""
         return via_header(transport, self.config.host, self.config.port, self.tokens())
 
     def dialog_request(self, call: Call, method: str, cseq: int) -> tuple[Flow, bytes]:

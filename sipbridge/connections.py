@@ -1,4 +1,7 @@
-"""Stream connections of an endpoint: framing, keep-alive, limits. One slow or silent peer costs one slot for a while."""
+"""Stream connections of an endpoint: framing, keep-alive, limits.
+
+A slow or silent peer costs one slot, for a while.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ class Receiver(Protocol):
     """Who connections report to."""
 
     def message_received(self, message: SipMessage, flow: Flow) -> None:
-        """A whole message."""
+        """Take a whole message."""
 
     def connection_lost(self, flow: Flow) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
 
 
 class Connection(asyncio.Protocol):
@@ -139,7 +142,7 @@ class ConnectionPool:
         return len(self._open)
 
     def factory(self) -> Callable[[], Connection]:
-        """What asyncio calls for each connection."""
+        """Return what asyncio calls for each connection."""
         return lambda: Connection(self)
 
     def admit(self) -> bool:
@@ -147,7 +150,7 @@ class ConnectionPool:
         return len(self._open) < self._max_connections
 
     def add(self, connection: Connection) -> int:
-        """Number a connection."""
+        """Take a connection in and give it a number."""
         number = next(self._ids)
         self._open[number] = connection
         return number
@@ -164,7 +167,7 @@ class ConnectionPool:
             del self._by_peer[peer]
 
     def find(self, flow: Flow) -> Connection | None:
-        """The connection that a flow names, or one that we made to its peer."""
+        """Find the connection that a flow names, or one that we made to its peer."""
         if flow.connection is not None:
             return self._open.get(flow.connection)
         return self._by_peer.get((flow.host, flow.port))

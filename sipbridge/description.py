@@ -1,4 +1,4 @@
-"""A session description as a value (RFC 8866): ``parse`` reads it, ``str`` writes it, nothing is lost in between."""
+"""A session description as a value (RFC 8866): ``parse`` reads it, ``str`` writes it, nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Direction(StrEnum):
 
     @classmethod
     def of(cls, *, sends: bool, receives: bool) -> Direction:
-        """The direction with these two halves."""
+        """Return the direction with these two halves."""
         if sends:
             return cls.SENDRECV if receives else cls.SENDONLY
         return cls.RECVONLY if receives else cls.INACTIVE
@@ -112,7 +112,7 @@ class MediaDescription:
         )
 
     def attribute(self, name: str) -> str | None:
-        """The first value of an attribute, empty where it is a flag."""
+        """Return the first value of an attribute, empty where it is a flag."""
         return next((value or "" for key, value in self.attributes if key == name), None)
 
     @property
@@ -130,7 +130,7 @@ class MediaDescription:
         return found
 
     def lines(self) -> Iterable[str]:
-        """The section as it is written, in the order of RFC 8866 5."""
+        """Yield the section as it is written, in the order of RFC 8866 5."""
         count = "" if self.port_count is None else f"/{self.port_count}"
         yield f"m={self.kind} {self.port}{count} {self.protocol} {' '.join(self.formats)}"
         yield from (f"{letter}={value}" for letter, value in self.other if letter == "i")
@@ -169,7 +169,7 @@ class SessionDescription:
         return media.connection or self.connection
 
     def direction_of(self, media: MediaDescription) -> Direction:
-        """A stream's direction: its own, the session's, or sendrecv (RFC 3264 5.1)."""
+        """Return a stream's direction: its own, the session's, or sendrecv (RFC 3264 5.1)."""
         return media.direction or self.direction or Direction.SENDRECV
 
     def __str__(self) -> str:

@@ -2,12 +2,13 @@
 
 Rules (RFC 3261 12 to 15):
 
-* A state is *live* or *released*. `CallEnded` is told exactly when a call leaves the live states, and nothing leads
-  back, so the application hears it exactly once, whoever ends the call and however long the wire takes to tidy up.
-* A caller's invitation (INVITED, RINGING) gets one final response: the trigger that sends it leaves these states.
+* A state is *live* or *released*. `CallEnded` is told exactly when a call leaves the live states, and nothing
+  leads back, so the application hears it exactly once, whoever ends the call and however long the wire takes.
+* A caller's invitation (INVITED, RINGING) gets one final response: the trigger that sends it leaves these
+  states.
 * After our 2xx we may not send BYE before the ACK has come or is overdue (15): CLOSING waits for it.
-* Our own invitation (CALLING, PROCEEDING) is cancelled, not abandoned; a 2xx that crosses the CANCEL is acknowledged
-  and hung up (CANCELLING to LEAVING).
+* Our own invitation (CALLING, PROCEEDING) is cancelled, not abandoned; a 2xx that crosses the CANCEL is
+  acknowledged and hung up (CANCELLING to LEAVING).
 * LEAVING waits for the answer to our BYE. GONE is not kept.
 """
 
@@ -206,7 +207,7 @@ class Call:
 
 
 def _behind_nat(stated: Flow, seen: Flow) -> bool:
-    """A private Contact of a peer that reaches us from elsewhere can only be reached where it came from."""
+    """Say whether the stated address is private and not the one seen: only the one seen can be reached."""
     try:
         address = ip_address(stated.host)
     except ValueError:
@@ -215,7 +216,7 @@ def _behind_nat(stated: Flow, seen: Flow) -> bool:
 
 
 def contact_of(message: SipMessage) -> str | None:
-    """The Contact that a dialog is made with: one sip URI, or None."""
+    """Return the Contact that a dialog is made with: one sip URI, or None."""
     values = message.header_values("Contact")
     if not values or values[0].strip() == "*":
         return None
@@ -228,5 +229,9 @@ def contact_of(message: SipMessage) -> str | None:
 
 
 def recorded_routes(message: SipMessage) -> tuple[str, ...]:
-    """The Record-Route URIs in the order of the message."""
-    return tuple(uri for _, uri, _ in message.addresses("Record-Route"))
+    """Return the Record-Route URIs in the order of the message; raises `UriError` or `SipParseError`."""
+    routes = tuple(uri for _, uri, _ in message.addresses("Record-Route"))
+    for route in routes:
+        if SipUri.parse(route).scheme not in ("sip", "sips"):
+            raise UriError(f"{route!r} cannot be routed through")
+    return routes

@@ -77,6 +77,7 @@ class SipEndpoint:
         self._outbox: dict[Flow, list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
+        self.udp_blocked = False
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -176,20 +177,20 @@ class SipEndpoint:
     # -- what the sockets report -----------------------------------------------------------------------
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        """A datagram has come."""
+        """Note that a datagram has come."""
         if self._agent is not None:
             flow = Flow("udp", address[0], address[1])
             self._perform(self._agent.datagram(data, flow, self._now_ms()))
 
     def message_received(self, message: SipMessage, flow: Flow) -> None:
-        """A message has come over TCP."""
+        """Note that a message has come over TCP."""
         if self._agent is not None:
             self._perform(self._agent.message(message, flow, self._now_ms()))
 
     def connection_lost(self, flow: Flow) -> None:
-        """A TCP connection is gone."""
-        if self._agent is not None and flow.connection is not None:
-            self._perform(self._agent.connection_closed(flow.connection, self._now_ms()))
+        """Note that a TCP connection is gone."""
+        if self._agent is not None:
+            self._perform(self._agent.connection_closed(flow, self._now_ms()))
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -243,7 +244,7 @@ class SipEndpoint:
 
     def _send(self, flow: Flow, data: bytes) -> None:
         if flow.transport == "udp" and self._udp is not None and _is_address(flow.host):
-            self._udp.sendto(data, (flow.host, flow.port))
+            self._send_datagram(data, (flow.host, flow.port))
             return
         connection = self._pool.find(flow) if flow.transport == "tcp" else None
         if connection is not None:
@@ -257,7 +258,7 @@ class SipEndpoint:
         return transport == "tcp" or (transport == "udp" and self._udp is not None)
 
     def _send_later(self, flow: Flow, data: bytes) -> None:
-        """The name must be resolved or the connection made first; meanwhile messages wait, a bounded number."""
+        """Resolve the name or connect first; meanwhile a bounded number of messages waits."""
         waiting = self._outbox.get(flow)
         if waiting is None:
             self._outbox[flow] = [data]
@@ -289,11 +290,16 @@ class SipEndpoint:
             send(data)
 
     def _datagram_sender(self, address: tuple[str, int]) -> Callable[[bytes], None]:
-        def send(data: bytes) -> None:
-            if self._udp is not None:
-                self._udp.sendto(data, address)
+        return lambda data: self._send_datagram(data, address)
 
-        return send
+    def _send_datagram(self, data: bytes, address: tuple[str, int]) -> None:
+        if self._udp is None:
+            return
+        if self.udp_blocked:
+            # A datagram may be lost, memory may not.
+            self._counters["sends_dropped"] += 1
+            return
+        self._udp.sendto(data, address)
 
     def _failed(self, flow: Flow) -> None:
         self._counters["unreachable"] += 1
@@ -330,6 +336,12 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         self._endpoint.datagram_received(data, (str(addr[0]), addr[1]))
 
+    def pause_writing(self) -> None:
+        self._endpoint.udp_blocked = True
+
+    def resume_writing(self) -> None:
+        self._endpoint.udp_blocked = False
+
 
 def _is_address(host: str) -> bool:
     try:
@@ -340,7 +352,7 @@ def _is_address(host: str) -> bool:
 
 
 def _reachable(host: str) -> str:
-    """The address to advertise: the bound one, or of a wildcard the one on the default route (nothing is sent)."""
+    """Return the address to advertise: of a wildcard the one on the default route. Nothing is sent."""
     if not _is_address(host) or not ipaddress.ip_address(host).is_unspecified:
         return host
     wide = ":" in host

@@ -26,7 +26,7 @@ class UsageError(SipError, ValueError):
     """The application asked for something that SIP does not allow."""
 
 
-class NotAcceptable(SipError):
+class NotAcceptable(SipError):  # noqa: N818 - the name of the status that it becomes
     """An offer that cannot be answered: ``status`` refuses it, ``warning`` says why (RFC 3261 20.43)."""
 
     def __init__(self, text: str, *, warning: int, status: int = 488) -> None:

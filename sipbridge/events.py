@@ -1,4 +1,7 @@
-"""What SIP tells the application. `CallEnded` is the last event of every dialog, exactly once, whoever ended it."""
+"""What SIP tells the application.
+
+`CallEnded` is the last event of every dialog, exactly once, whoever ended it.
+"""
 
 from __future__ import annotations
 

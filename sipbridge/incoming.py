@@ -8,7 +8,7 @@ from mediaserver._native import SipKey, SipMessage
 from sipbridge.call_table import CallTable, CallTimer
 from sipbridge.description import SessionDescription
 from sipbridge.dialog import Call, CallState, Pending, Trigger, Unacknowledged, contact_of, recorded_routes
-from sipbridge.errors import UsageError
+from sipbridge.errors import UriError, UsageError
 from sipbridge.events import DialogId, EndCause, InviteReceived
 from sipbridge.offer_answer import refusal_warning, succeed
 from sipbridge.screening import offer_in
@@ -17,7 +17,7 @@ from sipbridge.wire import SDP_TYPE, Flow, Header, Reply, cseq_of, write_respons
 
 _TAG = re.compile(r"\s*;\s*tag\s*=\s*[^;\s]*", re.IGNORECASE)
 RING_AGAIN_MS = 60_000
-"""A proxy gives up after three minutes without a provisional response; one a minute is asked for (13.3.1.1)."""
+"""Proxies give up three minutes after the last provisional response; 13.3.1.1 asks for one a minute."""
 
 
 class IncomingCalls:
@@ -29,11 +29,11 @@ class IncomingCalls:
     # -- from the network ------------------------------------------------------------------------------
 
     def invited(self, key: SipKey, request: SipMessage, flow: Flow) -> None:
-        """An INVITE outside any dialog that has passed the checks."""
+        """Take an INVITE outside any dialog that has passed the checks."""
         table = self._table
         contact = contact_of(request)
         if contact is None:
-            table.respond(key, request, Reply(400, "Missing Contact"))
+            table.respond(key, request, Reply(400, "No usable Contact"))
             return
         if table.full:
             table.count("refused_dialogs")
@@ -70,7 +70,7 @@ class IncomingCalls:
             InviteReceived(
                 dialog=call.dialog,
                 called=SipUri.parse(request.uri or ""),
-                caller=SipAddress(display, SipUri.parse(uri), remote_tag),
+                caller=SipAddress(display, _caller_uri(uri), remote_tag),
                 offer=offer,
                 source=(flow.host, flow.port),
                 transport=flow.transport,
@@ -79,7 +79,7 @@ class IncomingCalls:
         )
 
     def cancelled(self, key: SipKey, request: SipMessage, invite: SipKey | None) -> None:
-        """A CANCEL (RFC 3261 9.2): 200 to it, 487 to the INVITE if that still waits."""
+        """Take a CANCEL (RFC 3261 9.2): 200 to it, 487 to the INVITE if that still waits."""
         table = self._table
         if invite is None or not table.transactions.alive(invite):
             table.respond(key, request, Reply(481))
@@ -129,7 +129,7 @@ class IncomingCalls:
         return True
 
     def reject(self, call: Call, reply: Reply, cause: EndCause = EndCause.REJECTED) -> bool:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits; a re-INVITE refused leaves the session as it was."""
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; a refused offer leaves the session as it was."""
         if call.pending is None:
             return False
         if reply.status == 488:
@@ -146,13 +146,15 @@ class IncomingCalls:
 
     # -- from both -------------------------------------------------------------------------------------
 
-    def offered(self, call: Call, key: SipKey, request: SipMessage) -> None:
+    def offered(self, call: Call, key: SipKey, request: SipMessage) -> SessionDescription | None:
         """Remember a re-INVITE or UPDATE until the application answers it."""
-        call.pending = Pending(key, request, offer_in(request), initial=False)
+        offer = offer_in(request)
+        call.pending = Pending(key, request, offer, initial=False)
         self._table.set(call, CallTimer.DECISION, self._table.config.offer_decision_ms)
+        return offer
 
     def accept_refresh(self, call: Call, key: SipKey, request: SipMessage) -> None:
-        """A request without an offer that only refreshes the session or the target (RFC 3311 5.2)."""
+        """Accept a request without an offer that only refreshes the session or the target (RFC 3311 5.2)."""
         self._accept(call, Pending(key, request, None, initial=False), Reply(200))
 
     def refuse(self, call: Call, reply: Reply, cause: EndCause, detail: str) -> bool:
@@ -163,11 +165,11 @@ class IncomingCalls:
         return self._table.move(call, Trigger.REFUSE, cause, detail)
 
     def withdraw(self, call: Call) -> None:
-        """The dialog ends while an offer waits: 487 to it (RFC 3261 15.1.2)."""
+        """Clear up when the dialog ends while an offer waits: 487 to it (RFC 3261 15.1.2)."""
         self._refuse_pending(call, Reply(487))
 
     def overdue(self, call: Call) -> None:
-        """The application has not decided in time, or has let it ring for too long."""
+        """Decide when the application has not decided in time, or has let it ring for too long."""
         self._table.count("undecided")
         if call.state is CallState.RINGING:
             self.refuse(call, Reply(408), EndCause.UNANSWERED, "rang for too long")
@@ -177,7 +179,7 @@ class IncomingCalls:
             self._refuse_pending(call, Reply(500, headers=(("Retry-After", "1"),)))
 
     def expired(self, call: Call) -> None:
-        """The caller's own limit has passed (RFC 3261 13.3.1)."""
+        """Stop when the caller's own limit has passed (RFC 3261 13.3.1)."""
         self.refuse(call, Reply(487), EndCause.CANCELLED, "the invitation expired")
 
     def _refuse_pending(self, call: Call, reply: Reply) -> None:
@@ -226,9 +228,17 @@ class IncomingCalls:
 
 
 def _untagged(value: str) -> str:
-    """A From or To without its tag, and otherwise as it came."""
+    """Return a From or To without its tag, and otherwise as it came."""
     head, angle, tail = value.rpartition(">")
     return head + angle + _TAG.sub("", tail).strip()
+
+
+def _caller_uri(text: str) -> SipUri:
+    """Read the caller's URI; one of another scheme names nobody that we can name (RFC 3323 4.1.1.3)."""
+    try:
+        return SipUri.parse(text)
+    except UriError:
+        return SipUri("sip", "anonymous", "anonymous.invalid")
 
 
 def _expires_ms(request: SipMessage) -> int | None:

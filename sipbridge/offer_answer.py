@@ -104,7 +104,7 @@ def negotiate(
 
 
 def accept_answer(offer: SessionDescription, answer: SessionDescription) -> Negotiated:
-    """What an answer to our offer agrees on; raises `NotAcceptable` when that is nothing (RFC 3264 7)."""
+    """Read what an answer to our offer agrees on (RFC 3264 7); raises `NotAcceptable` if nothing."""
     if len(answer.media) != len(offer.media):
         raise NotAcceptable(
             "the answer has another number of streams than the offer", warning=WARN_MEDIA_TYPE
@@ -143,7 +143,7 @@ def succeed(previous: SessionDescription, description: SessionDescription) -> Se
 
 
 def refusal_warning(offer: SessionDescription | None) -> int:
-    """The Warning code that explains a 488: no audio at all, or audio that we cannot speak (RFC 3261 20.43)."""
+    """Return the Warning code that explains a 488: no audio, or none that we speak (RFC 3261 20.43)."""
     if offer is not None and not any(media.kind == "audio" and media.port for media in offer.media):
         return WARN_MEDIA_TYPE
     return WARN_FORMAT
@@ -165,7 +165,7 @@ def _usable_stream(offer: SessionDescription, codecs: Sequence[str]) -> int:
 
 
 def _codec_of(media: MediaDescription, number: str) -> str | None:
-    """The codec behind a payload type: a=rtpmap first, then the static table."""
+    """Find the codec behind a payload type: a=rtpmap first, then the static table."""
     encoding = media.encodings().get(number) or STATIC_ENCODINGS.get(number)
     if encoding is None:
         return None
@@ -174,7 +174,7 @@ def _codec_of(media: MediaDescription, number: str) -> str | None:
 
 
 def _first_codec(media: MediaDescription, codecs: Sequence[str]) -> tuple[int, str]:
-    """The first common codec in the other side's order of preference (RFC 3264 6.1)."""
+    """Find the first common codec in the other side's order of preference (RFC 3264 6.1)."""
     for number in media.formats:
         codec = _codec_of(media, number)
         if codec in codecs and codec is not None and _payload_type(number) is not None:
@@ -214,7 +214,7 @@ def _ptime_ms(media: MediaDescription) -> int:
 
 
 def _refused(media: MediaDescription) -> MediaDescription:
-    """A stream that is not wanted keeps its place with port 0 (RFC 3264 6)."""
+    """Refuse: a stream that is not wanted keeps its place with port 0 (RFC 3264 6)."""
     return MediaDescription(media.kind, 0, media.protocol, media.formats)
 
 
@@ -233,6 +233,6 @@ def _connection(address: str) -> Connection:
 
 
 def _session_id(address: str, port: int) -> int:
-    """A session id without a clock: the place where we receive names the session (unique while it is open)."""
+    """Make a session id without a clock: where we receive names the session while it is open."""
     number = int(ip_address(address)) & 0xFFFF_FFFF
     return (number << 16) | port

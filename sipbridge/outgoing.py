@@ -6,7 +6,7 @@ from mediaserver._native import SipMessage, SipParseError
 from sipbridge.call_table import CallTable, CallTimer, Owner, Purpose
 from sipbridge.description import SessionDescription
 from sipbridge.dialog import Call, CallState, Invitation, Trigger, contact_of, recorded_routes
-from sipbridge.errors import SdpError, UsageError
+from sipbridge.errors import SdpError, UriError, UsageError
 from sipbridge.events import CallAnswered, CallFailed, CallRinging, DialogId, EndCause
 from sipbridge.screening import offer_in
 from sipbridge.uri import SipAddress, SipUri
@@ -76,7 +76,7 @@ class OutgoingCalls:
         return call.dialog
 
     def hang_up(self, call: Call) -> bool:
-        """Give up an unanswered call: CANCEL, once the other side has shown that it is there (RFC 3261 9.1)."""
+        """Give up an unanswered call: CANCEL, once the other side has shown itself (RFC 3261 9.1)."""
         heard = call.state is CallState.PROCEEDING
         if not call.state.awaits_them or not self._table.move(call, Trigger.HANG_UP, EndCause.CANCELLED):
             return False
@@ -88,17 +88,17 @@ class OutgoingCalls:
     # -- from the network ------------------------------------------------------------------------------
 
     def responded(self, call: Call, response: SipMessage, flow: Flow) -> None:
-        """A response to our INVITE."""
+        """Take a response to our INVITE."""
         status = response.status or 0
         if status < 200:
-            self._provisional(call, response, status)
+            self._provisional(call, status)
         elif status < 300:
             self._success(call, response, flow)
         elif call.state.awaits_them:
             self._failed(call, status, response.reason or "", EndCause.FAILED)
 
     def unanswered(self, call: Call, *, transport_failed: bool) -> None:
-        """The INVITE transaction ended without a response."""
+        """Note that the INVITE transaction ended without a response."""
         if not call.state.awaits_them:
             return
         if transport_failed:
@@ -107,7 +107,7 @@ class OutgoingCalls:
             self._failed(call, 408, "no response", EndCause.FAILED)
 
     def repeated(self, response: SipMessage, flow: Flow) -> None:
-        """A 2xx after its transaction: its ACK was lost (RFC 6026 7.2 leaves it to the dialog)."""
+        """Take a 2xx after its transaction: its ACK was lost (RFC 6026 7.2 leaves it to the dialog)."""
         tag = tag_of(response, "From")
         if response.status is None or response.status // 100 != 2 or tag is None:
             return
@@ -132,7 +132,7 @@ class OutgoingCalls:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _provisional(self, call: Call, response: SipMessage, status: int) -> None:
+    def _provisional(self, call: Call, status: int) -> None:
         if call.state is CallState.CALLING:
             self._table.set(call, CallTimer.RINGING, self._table.config.ringing_ms)
         if not self._table.move(call, Trigger.PROVISIONAL):
@@ -179,7 +179,7 @@ class OutgoingCalls:
         try:
             call.routes = tuple(reversed(recorded_routes(response)))
             call.target = contact_of(response) or call.target
-        except SipParseError:
+        except (SipParseError, UriError):
             self._table.count("malformed_responses")
 
     def _ack(self, call: Call, invitation: Invitation) -> tuple[Flow, bytes]:

@@ -1,16 +1,17 @@
-"""What a user agent server checks before it looks at a request's meaning (RFC 3261 8.2), in the RFC's order."""
+"""What a server checks before it looks at a request's meaning, in the order of RFC 3261 8.2."""
 
 from __future__ import annotations
 
 from mediaserver._native import SipMessage, SipParseError
 from sipbridge.description import SessionDescription
+from sipbridge.dialog import contact_of, recorded_routes
 from sipbridge.errors import SdpError, UriError
 from sipbridge.uri import SipUri
 from sipbridge.wire import ALLOW, ALLOWED, SDP_TYPE, Reply, tokens_of
 
 
 def screen(message: SipMessage) -> Reply | None:
-    """The refusal that a request deserves, or None."""
+    """Return the refusal that a request deserves, or None."""
     for check in (_syntax, _method, _uri, _hops, _extensions, _content):
         refusal = check(message)
         if refusal is not None:
@@ -19,7 +20,7 @@ def screen(message: SipMessage) -> Reply | None:
 
 
 def offer_in(message: SipMessage) -> SessionDescription | None:
-    """The description in the body, where there is one; raises `SdpError`."""
+    """Return the description in the body, where there is one; raises `SdpError`."""
     if not message.body or _ignorable(message):
         return None
     return SessionDescription.parse(message.body)
@@ -29,13 +30,14 @@ def _syntax(message: SipMessage) -> Reply | None:
     for status, words, tolerable in message.problems():
         if not tolerable:
             return Reply(status, words)
-    for header in ("Contact", "Record-Route"):
-        if (message.header(header) or "").strip() == "*":
-            continue
-        try:
-            message.addresses(header)
-        except SipParseError:
-            return Reply(400, f"Malformed {header}")
+    try:
+        contact_of(message)
+    except SipParseError:
+        return Reply(400, "Malformed Contact")
+    try:
+        recorded_routes(message)
+    except (SipParseError, UriError):
+        return Reply(400, "Malformed Record-Route")
     return None
 
 
@@ -54,7 +56,7 @@ def _uri(message: SipMessage) -> Reply | None:
 
 
 def _hops(message: SipMessage) -> Reply | None:
-    """A request that has spent its hops before it reached a dialog has gone in circles (RFC 3261 16.3).
+    """Refuse a request that has spent its hops before it reached a dialog: it went in circles (16.3).
 
     OPTIONS is the traceroute of 11: it is answered. A request inside a dialog has arrived, whatever it says.
     """

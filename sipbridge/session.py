@@ -25,7 +25,7 @@ class Sessions:
     # -- from the network ------------------------------------------------------------------------------
 
     def requested(self, key: SipKey, request: SipMessage, flow: Flow) -> None:
-        """A request with a To tag that has passed the checks."""
+        """Take a request with a To tag that has passed the checks."""
         table = self._table
         call = self._call_of(request)
         if call is None:
@@ -33,7 +33,7 @@ class Sessions:
             table.respond(key, request, Reply(481))
             return
         if cseq_of(request) <= call.remote_cseq:
-            # Out of order (RFC 3261 12.2.2); the same number on another branch is a copy that went in a circle.
+            # Out of order (RFC 3261 12.2.2); the same number on another branch went in a circle.
             table.respond(key, request, Reply(500, "CSeq out of order"))
             return
         call.heard(request, flow)
@@ -48,7 +48,7 @@ class Sessions:
                 table.respond(key, request, Reply(481))
 
     def acknowledged(self, ack: SipMessage) -> None:
-        """An ACK for a 2xx (RFC 3261 13.2.2.4). One that matches nothing is dropped: ACK is never answered."""
+        """Take an ACK for a 2xx (RFC 3261 13.2.2.4); one that matches nothing is dropped, never answered."""
         call = self._call_of(ack)
         if call is None or call.unacknowledged is None or cseq_of(ack) != call.unacknowledged.cseq:
             self._table.count("stray_acks")
@@ -115,7 +115,7 @@ class Sessions:
         return self._table.find(request.header("Call-ID") or "", tag, tag_of(request, "From"))
 
     def _bye(self, call: Call, key: SipKey, request: SipMessage) -> None:
-        """The peer hangs up (RFC 3261 15.1.2), in an early dialog too: then the INVITE gets 487."""
+        """Note that the peer hangs up (RFC 3261 15.1.2), in an early dialog too: then the INVITE gets 487."""
         if call.state.awaits_us:
             self._table.respond(key, request, Reply(200))
             self._incoming.refuse(call, Reply(487), EndCause.REMOTE_BYE, "")
@@ -128,7 +128,7 @@ class Sessions:
         self._table.respond(key, request, Reply(481))
 
     def _offer(self, call: Call, key: SipKey, request: SipMessage) -> None:
-        """A re-INVITE or UPDATE (RFC 3261 14.2, RFC 3311 5.2)."""
+        """Take a re-INVITE or UPDATE (RFC 3261 14.2, RFC 3311 5.2)."""
         table = self._table
         if call.state in (CallState.CLOSING, CallState.LEAVING):
             table.respond(key, request, Reply(481))
@@ -147,9 +147,8 @@ class Sessions:
         if request.method == "UPDATE" and offer_in(request) is None:
             self._incoming.accept_refresh(call, key, request)
             return
-        self._incoming.offered(call, key, request)
-        if call.pending is not None:
-            table.transactions.deliver(OfferReceived(call.dialog, call.pending.offer))
+        offer = self._incoming.offered(call, key, request)
+        table.transactions.deliver(OfferReceived(call.dialog, offer))
 
     def _options(self, key: SipKey, request: SipMessage) -> None:
         self._table.respond(key, request, self._table.capabilities())

@@ -12,7 +12,7 @@ _SLACK = 256
 class Deadlines:
     """Sets, clears and yields deadlines; a name has at most one.
 
-    Clearing is lazy; the heap is rebuilt when dead entries outnumber live ones, so that it stays bounded by them.
+    Clearing is lazy; the heap is rebuilt when dead entries outnumber live ones, which bounds it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Deadlines:
         self._due.pop(name, None)
 
     def next_ms(self) -> int | None:
-        """The earliest deadline."""
+        """Return the earliest deadline."""
         self._drop_dead()
         return self._heap[0][0] if self._heap else None
 

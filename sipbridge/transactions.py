@@ -1,13 +1,13 @@
-"""Drives the transaction layer: keeps its timers, sends what it says, and hands up what is for the user agent.
+"""Drives the transaction layer: keeps its timers, sends what it says, hands up what is for the user agent.
 
-Every transaction ends: RFC 3261 17 bounds all but an INVITE in Proceeding, and those are bounded by the calls that
-own them, with `drop`.
+Every transaction ends: RFC 3261 17 bounds all but an INVITE in Proceeding, and that one is bounded by the
+call that owns it, with `drop`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from mediaserver._native import SipKey, SipMessage, SipOutput, SipTransactions
@@ -122,7 +122,7 @@ class Transactions:
         self._run(key, self._layer.send_response(key, data))
 
     def fire(self, timer: TransactionTimer) -> list[Upcall]:
-        """A deadline of a transaction has come."""
+        """Note that a deadline of a transaction has come."""
         return self._run(timer.key, self._layer.on_timer(timer.key, timer.timer))
 
     def transport_failed(self, flow: Flow) -> list[Upcall]:
@@ -132,10 +132,11 @@ class Transactions:
             upcalls += self._run(key, self._layer.on_transport_error(key))
         return upcalls
 
-    def connection_closed(self, connection: int) -> list[Upcall]:
+    def connection_closed(self, flow: Flow) -> list[Upcall]:
         """Answers still owed go to the peer's listening port; requests unanswered on it have failed."""
         upcalls = []
-        for key in [key for key, live in self._live.items() if live.flow.connection == connection]:
+        ours = replace(flow, connection=None)
+        for key in [key for key, live in self._live.items() if live.flow in (flow, ours)]:
             live = self._live[key]
             if live.owner is None:
                 live.flow = live.flow.without_connection(live.fallback_port or DEFAULT_PORT)

@@ -15,7 +15,10 @@ _USER_SAFE = "-_.!~*'()&=+$,;?/"
 
 @dataclass(frozen=True, slots=True)
 class SipUri:
-    """A SIP, SIPS or tel URI. ``host`` has no brackets; of a tel URI ``user`` is the number and ``host`` empty."""
+    """A SIP, SIPS or tel URI.
+
+    ``host`` has no brackets; of a tel URI ``user`` is the number and ``host`` is empty.
+    """
 
     scheme: str
     user: str | None
@@ -37,7 +40,7 @@ class SipUri:
         )
 
     def param(self, name: str) -> str | None:
-        """The value of a parameter; an empty text where it has none."""
+        """Return the value of a parameter; an empty text where it has none."""
         return next((value or "" for key, value in self.params if key == name), None)
 
     def __str__(self) -> str:
@@ -68,5 +71,5 @@ class SipAddress:
 
 
 def bracketed(host: str) -> str:
-    """A host as URIs and Via write it: an IPv6 address in brackets (RFC 5118)."""
+    """Return a host as URIs and Via write it: an IPv6 address in brackets (RFC 5118)."""
     return f"[{host}]" if ":" in host else host

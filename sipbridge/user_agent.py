@@ -23,7 +23,7 @@ from sipbridge.wire import Action, Flow, Reply, cseq_of, reply_flow, tag_of
 
 
 class UserAgent:
-    """All dialogs of one endpoint. ``tokens`` yields a fresh unguessable token a call: tags, branches, ids."""
+    """All dialogs of one endpoint. ``tokens`` yields a fresh unguessable token at each call."""
 
     def __init__(self, config: UserAgentConfig, tokens: Callable[[], str]) -> None:
         self._config = config
@@ -70,7 +70,12 @@ class UserAgent:
         if message.status is not None and any(not tolerable for _, _, tolerable in message.problems()):
             self._table.count("malformed_responses")
             return []
-        self._upcalls(self._transactions.receive(message, flow))
+        try:
+            upcalls = self._transactions.receive(message, flow)
+        except SipParseError:
+            self._table.count("unroutable_requests")
+            return []
+        self._upcalls(upcalls)
         return self._transactions.take_actions()
 
     def transport_failed(self, flow: Flow, now_ms: int) -> list[Action]:
@@ -80,13 +85,13 @@ class UserAgent:
         self._upcalls(self._transactions.transport_failed(flow))
         return self._transactions.take_actions()
 
-    def connection_closed(self, connection: int, now_ms: int) -> list[Action]:
-        """A stream connection is gone. Dialogs go on: their next request opens a new one."""
+    def connection_closed(self, flow: Flow, now_ms: int) -> list[Action]:
+        """Note that a stream connection is gone. Dialogs go on: their next request opens a new one."""
         self._transactions.now_ms = now_ms
         for call in self._table.calls.values():
-            if call.flow.connection == connection:
-                call.flow = call.flow.without_connection(call.flow.port)
-        self._upcalls(self._transactions.connection_closed(connection))
+            if call.flow == flow:
+                call.flow = flow.without_connection(flow.port)
+        self._upcalls(self._transactions.connection_closed(flow))
         return self._transactions.take_actions()
 
     # -- the application -------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ class UserAgent:
     # -- inside ----------------------------------------------------------------------------------------
 
     def _command(self, dialog: DialogId, now_ms: int, act: Callable[[Call], bool]) -> list[Action]:
-        """Do what the application asks; a dialog that is over or decided ignores it, for the wire is faster."""
+        """Do what the application asks; a dialog that is over or decided ignores it: the wire was faster."""
         self._transactions.now_ms = now_ms
         call = self._table.calls.get(dialog)
         if call is None or not act(call):
@@ -212,7 +217,7 @@ class UserAgent:
             self._outside(upcall, request)
 
     def _outside(self, upcall: Upcall, request: SipMessage) -> None:
-        """A request outside any dialog."""
+        """Take a request outside any dialog."""
         key = upcall.key
         if key is None:
             return
@@ -228,7 +233,7 @@ class UserAgent:
             self._table.respond(key, request, Reply(481))
 
     def _overloaded(self, request: SipMessage) -> bool:
-        """Over the limit nothing new is taken on, but what frees resources still is, within twice the limit."""
+        """Over the limit nothing new is taken on; what frees resources still is, up to twice the limit."""
         limit = self._config.max_transactions
         if request.method in ("BYE", "CANCEL"):
             limit *= 2
@@ -241,7 +246,7 @@ class UserAgent:
         self._sessions.acknowledged(ack)
 
     def _client(self, upcall: Upcall, owner: Owner) -> None:
-        """The fate of a request of ours."""
+        """Take the fate of a request of ours."""
         call = self._table.calls.get(owner.dialog)
         if call is None:
             return

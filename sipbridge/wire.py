@@ -24,9 +24,10 @@ REASONS = {
     413: "Request Entity Too Large", 415: "Unsupported Media Type", 416: "Unsupported URI Scheme",
     420: "Bad Extension", 480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist",
     482: "Loop Detected", 483: "Too Many Hops", 484: "Address Incomplete", 486: "Busy Here",
-    487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending", 500: "Server Internal Error",
-    501: "Not Implemented", 503: "Service Unavailable", 504: "Server Time-out", 505: "Version Not Supported",
-    600: "Busy Everywhere", 603: "Decline", 604: "Does Not Exist Anywhere", 606: "Not Acceptable",
+    487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending",
+    500: "Server Internal Error", 501: "Not Implemented", 503: "Service Unavailable",
+    504: "Server Time-out", 505: "Version Not Supported", 600: "Busy Everywhere", 603: "Decline",
+    604: "Does Not Exist Anywhere", 606: "Not Acceptable",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ class Flow:
         return self.transport != "udp"
 
     def without_connection(self, port: int) -> Flow:
-        """The same peer at its listening port, over a connection yet to be made (RFC 3261 18.2.2)."""
+        """Return the same peer at its listening port, over a connection yet to be made (RFC 3261 18.2.2)."""
         return replace(self, port=port, connection=None)
 
 
@@ -117,31 +118,31 @@ def _write(start: str, headers: Iterable[Header], body: bytes) -> bytes:
 
 
 def tokens_of(message: SipMessage, header: str) -> list[str]:
-    """The comma-separated tokens of every row of a header."""
+    """Return the comma-separated tokens of every row of a header."""
     rows = ",".join(message.header_values(header))
     return [token for token in (part.strip() for part in rows.split(",")) if token]
 
 
 def cseq_of(message: SipMessage) -> int:
-    """The sequence number; -1 where there is none that can be read."""
+    """Return the sequence number; -1 where there is none that can be read."""
     number = (message.header("CSeq") or "").split()[:1]
     return int(number[0]) if number and number[0].isascii() and number[0].isdigit() else -1
 
 
 def tag_of(message: SipMessage, header: str) -> str | None:
-    """The tag in From or To. Only of messages whose From and To have been found readable."""
+    """Return the tag in From or To. Only of messages whose From and To have been found readable."""
     addresses = message.addresses(header)
     return addresses[0][2] if addresses else None
 
 
 def flow_towards(uri: SipUri, transport: str) -> Flow:
-    """Where a request for a URI goes. ``transport`` unless the URI says another (RFC 3263 4.1, without SRV)."""
+    """Where a request for a URI goes: over ``transport`` unless it names another (RFC 3263 4.1, no SRV)."""
     named = (uri.param("transport") or transport).lower()
     return Flow(named, uri.param("maddr") or uri.host, uri.port or DEFAULT_PORT)
 
 
 def reply_flow(message: SipMessage, flow: Flow) -> Flow:
-    """Where responses to a request go: its source, at the port that the Via asks for (RFC 3261 18.2.2, RFC 3581).
+    """Where responses to a request go: its source, at the port that the Via says (RFC 3261 18.2.2, RFC 3581).
 
     The address is always the one that the request came from, so that a forged Via reflects nothing.
     """

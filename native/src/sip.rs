@@ -41,6 +41,9 @@ const TIMERS: [(&str, Timer); 13] = [
     ("Trying100", Timer::Trying100),
 ];
 
+/// Far beyond what a peer may send us.
+const OWN_BYTES_MAX: usize = 4 << 20;
+
 fn refused(error: impl std::fmt::Display) -> PyErr {
     SipParseError::new_err(error.to_string())
 }
@@ -65,8 +68,14 @@ fn limits(max_message_bytes: usize, base: Limits) -> Limits {
     }
 }
 
-fn parse(data: &[u8]) -> PyResult<Message> {
-    parse_datagram(Bytes::copy_from_slice(data), &Limits::datagram()).map_err(refused)
+/// Read a message of our own. What we answer was within the limits, and the answer is a little longer.
+fn own(data: &[u8]) -> PyResult<Message> {
+    let generous = Limits {
+        max_headers: 1024,
+        max_header_bytes: OWN_BYTES_MAX,
+        ..limits(OWN_BYTES_MAX, Limits::datagram())
+    };
+    parse_datagram(Bytes::copy_from_slice(data), &generous).map_err(refused)
 }
 
 /// What is wrong, as a reason phrase may say it.
@@ -103,7 +112,10 @@ fn uri_parts(uri: &Uri) -> UriParts {
             Some(text(tel.subscriber())),
             String::new(),
             None,
-            Vec::new(),
+            tel.parsed_parameters()
+                .flatten()
+                .map(|param| (text(param.name()), param.value().map(text)))
+                .collect(),
         );
     }
     let params = uri.params().map_or_else(Vec::new, |params| {
@@ -426,7 +438,13 @@ impl SipTransactions {
     ) -> PyResult<Received> {
         let mut message = message.message.clone();
         if let Message::Request(request) = &mut message {
-            let source = source.parse().map_err(refused)?;
+            // An IPv6 zone is ours, not the peer's.
+            let source = source
+                .split('%')
+                .next()
+                .unwrap_or(source)
+                .parse()
+                .map_err(refused)?;
             note_source(&mut request.headers, source, port)?;
         }
         let dispatch = lock(&self.layer).receive(message, reliability(reliable));
@@ -450,7 +468,7 @@ impl SipTransactions {
         data: &[u8],
         reliable: bool,
     ) -> PyResult<(SipKey, Vec<SipOutput>)> {
-        let Message::Request(request) = parse(data)? else {
+        let Message::Request(request) = own(data)? else {
             return Err(refused("a response cannot start a transaction"));
         };
         let (key, list) = lock(&self.layer)
@@ -461,7 +479,7 @@ impl SipTransactions {
 
     /// Answer a server transaction with an encoded response.
     fn send_response(&self, py: Python<'_>, key: &SipKey, data: &[u8]) -> PyResult<Vec<SipOutput>> {
-        let Message::Response(response) = parse(data)? else {
+        let Message::Response(response) = own(data)? else {
             return Err(refused("a request cannot answer a transaction"));
         };
         let list = lock(&self.layer).send_response(&key.key, response);
