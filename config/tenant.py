@@ -6,19 +6,28 @@ field. A parsed :class:`TenantConfig` is immutable; a call pins the version that
 
 from __future__ import annotations
 
+import re
 from datetime import time
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-TENANT_SCHEMA_VERSION = 1
+TENANT_SCHEMA_VERSION: Final = 1
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
-"""Lower-case letters, digits and inner hyphens, 1 to 63 characters: safe in a file name and a metric label."""
+"""Lower-case letters, digits and inner hyphens, 1 to 63: safe in a file name and a metric label."""
 E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
 """A telephone number as ITU-T E.164 writes it: ``+``, country code, number; at most 15 digits."""
 
@@ -33,6 +42,21 @@ def _known_time_zone(name: str) -> str:
 
 
 TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#@]*)?$", max_length=2_000)]
+"""An API root. No user or password in it: URLs reach logs."""
+_CLOCK = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?")
+
+
+def _time_of_day(value: object) -> time:
+    """Take ``HH:MM`` only: pydantic would read the number 9 as nine seconds past midnight."""
+    if isinstance(value, time) and value.tzinfo is None:
+        return value
+    if isinstance(value, str) and _CLOCK.fullmatch(value.strip()):
+        return time.fromisoformat(value.strip())
+    raise ValueError(f"{value!r} is not a time of day as '08:30' (00:00 to 23:59, local)")
+
+
+TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 
 
 class StrictModel(BaseModel):
@@ -56,8 +80,8 @@ class Weekday(StrEnum):
 class OpeningInterval(StrictModel):
     """One stretch of opening time within a day, local to the tenant's time zone."""
 
-    opens: time
-    closes: time
+    opens: TimeOfDay
+    closes: TimeOfDay
 
     @model_validator(mode="after")
     def _in_order(self) -> OpeningInterval:
@@ -109,8 +133,9 @@ class OpenAICompatible(StrictModel):
     """A provider behind an OpenAI-compatible HTTP API."""
 
     kind: Literal["openai"] = "openai"
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")] | None = None
-    """The API's root, for example ``https://api.openai.com/v1``; unset: the SDK's default."""
+    base_url: HttpUrl | None = None
+    """The API's root, for example ``https://api.openai.com/v1``; unset: OpenAI's, or with the platform's key the
+    platform's."""
     model: ShortText
     api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     """The environment variable that holds the key. The key itself never stands in a configuration."""
@@ -126,11 +151,16 @@ Provider = Annotated[OpenAICompatible | Embedded, Field(discriminator="kind")]
 
 
 class Providers(StrictModel):
-    """Provider chains, best first. The next is used when one fails or exceeds its budget."""
+    """Provider chains, best first. The next is used when one fails or exceeds its budget.
+
+    After a tenant's own providers come the platform's, then the embedded ones, whether named here or not.
+    """
 
     stt: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
     llm: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
     tts: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    use_platform: bool = True
+    """False: the platform's providers are not asked, for a business whose callers' words may not leave."""
 
 
 class TurnTaking(StrictModel):
@@ -148,7 +178,8 @@ class TurnTaking(StrictModel):
     def _stop_before_end(self) -> TurnTaking:
         if self.speech_stop_ms > self.end_of_turn_ms:
             raise ValueError(
-                f"speech_stop_ms ({self.speech_stop_ms}) must not exceed end_of_turn_ms ({self.end_of_turn_ms})"
+                f"speech_stop_ms ({self.speech_stop_ms}) must not exceed "
+                f"end_of_turn_ms ({self.end_of_turn_ms})"
             )
         return self
 
@@ -166,7 +197,7 @@ class TenantConfig(StrictModel):
     greeting: Text
     address: Text
     directions: Text | None = None
-    hours: dict[Weekday, tuple[OpeningInterval, ...]]
+    hours: dict[Weekday, Annotated[tuple[OpeningInterval, ...], Field(max_length=12)]]
     """Opening intervals per weekday; a day that is absent or empty is closed."""
     services: tuple[Service, ...] = Field(default=(), max_length=100)
     faq: tuple[FaqEntry, ...] = Field(default=(), max_length=200)
@@ -178,3 +209,9 @@ class TenantConfig(StrictModel):
     """Added to the system prompt where an LLM speaks."""
     turn_taking: TurnTaking = TurnTaking()
     max_concurrent_calls: int = Field(default=10, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _numbers_once(self) -> TenantConfig:
+        if len(set(self.numbers)) != len(self.numbers):
+            raise ValueError("numbers: each number may stand there once")
+        return self

@@ -12,6 +12,7 @@ __all__ = [
     "Played",
     "PlayoutStarted",
     "RecordingFailed",
+    "SileroVad",
     "SipKey",
     "SipMessage",
     "SipOutput",
@@ -349,3 +350,16 @@ class SipTransactions:
         """The key of the INVITE that a CANCEL names (RFC 3261 9.1)."""
     def counts(self) -> tuple[int, int]:
         """Client and server transactions in flight."""
+
+# ---- voice activity (native/src/vad.rs) -------------------------------------------------------------
+
+@final
+class SileroVad:
+    """The engine's speech detector on one stream of audio. `model`: the bytes of ``silero_vad.onnx``."""
+
+    def __new__(cls, model: bytes, *, gated: bool = False) -> SileroVad:
+        """`gated`: windows too quiet for speech are not inferred and count as 0.0. ValueError: not the model."""
+    def infer(self, pcm16k: bytes) -> list[float]:
+        """The probability of speech of each 32 ms window completed by this audio; a remainder is kept."""
+    def reset(self) -> None:
+        """Begin another stream."""

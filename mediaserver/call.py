@@ -62,11 +62,13 @@ class Call:
     def __init__(
         self,
         tenant: TenantContext,
+        caller: str,
         link: LocalMediaLink,
         resources: PipelineResources,
         on_over: Callable[[str], None],
     ) -> None:
         self.tenant = tenant
+        self.caller = caller
         self.link = link
         self.started_at = datetime.now(UTC)
         self.conversation = Conversation()
@@ -78,9 +80,7 @@ class Call:
 
     def start(self) -> None:
         """Start the pipeline; it idles until the greeting."""
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(), name=f"call-{self.tenant.call_id}"
-        )
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"call-{self.tenant.call_id}")
 
     async def greet(self) -> None:
         """The dialog is confirmed: speak."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
     call.add_argument("uri", metavar="SIP-URI", help="for example sip:+15550100@127.0.0.1")
-    call.add_argument("--say", action="append", default=[], metavar="TEXT", help="a question to speak; repeatable")
+    call.add_argument(
+        "--say", action="append", default=[], metavar="TEXT", help="a question to speak; repeatable"
+    )
     call.add_argument("--wav", action="append", default=[], type=Path, metavar="FILE", help="speech to play")
     call.add_argument("--record", type=Path, metavar="FILE", help="keep the call as a stereo WAV")
     call.add_argument("--json", action="store_true", help="print one JSON document instead of text")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
 from loguru import logger
 
-from admission import Admit, AdmissionGate, Lease, Reject
+from admission import AdmissionGate, Admit, Lease, Reject
 from mediaserver._native import MediaError
 from mediaserver.call import Call
 from mediaserver.media_link import EngineHub, LocalMediaLink
@@ -33,6 +35,7 @@ from sipbridge.sdp import (
     accept_answer,
     make_offer,
     negotiate,
+    succeed,
 )
 from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
 
@@ -42,8 +45,9 @@ MAX_CALL_S = 3_600
 """No conversation with a receptionist takes an hour."""
 WORD_ABOUT_OVERLOAD = "all lines are busy"
 CODECS = ("PCMU", "PCMA")
+DISCARD_ADDRESS = "127.0.0.1"
 DISCARD_PORT = 9
-"""Stands in an answer that is only made to learn whether an offer is acceptable (RFC 863)."""
+"""Stand in an answer that is made only to learn whether an offer is acceptable (RFC 863: port 9)."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class _Leg:
     """The media side of a dialog."""
 
     link: LocalMediaLink
+    address: str
     port: int
     local: SessionDescription
     """What we sent last: our answer, or our offer where the INVITE had none."""
@@ -79,13 +84,13 @@ class Edge:
         gate: AdmissionGate,
         hub: EngineHub,
         resources: PipelineResources,
-        media_address: str,
+        advertised_host: str | None,
     ) -> None:
         self._registry = registry
         self._gate = gate
         self._hub = hub
         self._resources = resources
-        self._media_address = media_address
+        self._advertised_host = advertised_host
         self._sip: SipEndpoint | None = None
         self._active: dict[DialogId, _Active] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
@@ -113,7 +118,9 @@ class Edge:
             case OfferReceived():
                 self._reoffered(event)
             case CallEnded():
-                self._ended(event.dialog, f"{event.cause}: {event.detail}" if event.detail else str(event.cause))
+                self._ended(
+                    event.dialog, f"{event.cause}: {event.detail}" if event.detail else str(event.cause)
+                )
             case CallRinging() | CallAnswered() | CallFailed():
                 logger.warning("unexpected {} on a server that places no calls", type(event).__name__)
             case _:
@@ -125,8 +132,8 @@ class Edge:
             raise RuntimeError("Edge.use was not called")
         return self._sip
 
-    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -164,7 +171,7 @@ class Edge:
     def _admitted(self, event: InviteReceived, tenant: TenantContext, lease: Lease) -> None:
         sip = self._endpoint
         try:
-            leg = self._open_leg(event.offer, tenant)
+            leg = self._open_leg(event.offer, tenant, event.source[0])
         except NotAcceptable as refusal:
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, refusal.status, str(refusal))
@@ -174,7 +181,13 @@ class Edge:
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, 503, retry_after_s=5)
             return
-        call = Call(tenant, leg.link, self._resources, lambda why: self._over(event.dialog, why))
+        call = Call(
+            tenant,
+            str(event.caller.uri),
+            leg.link,
+            self._resources,
+            lambda why: self._over(event.dialog, why),
+        )
         self._active[event.dialog] = _Active(call, lease, leg)
         call.start()
         sip.answer(event.dialog, str(leg.local))
@@ -182,10 +195,11 @@ class Edge:
             "answering {} for {}", event.caller.uri, tenant.config.business_name
         )
 
-    def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext) -> _Leg:
+    def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext, caller_host: str) -> _Leg:
         """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
         turns = tenant.config.turn_taking
-        remote = negotiate(offer, address=self._media_address, port=DISCARD_PORT).remote if offer else None
+        remote = negotiate(offer, address=DISCARD_ADDRESS, port=DISCARD_PORT).remote if offer else None
+        address = self._advertised_host or local_address_towards(remote[0] if remote else caller_host)
         stream, port = self._hub.engine.open_stream(
             remote=remote,
             vad_threshold=turns.vad_threshold,
@@ -196,10 +210,10 @@ class Edge:
         link = self._hub.attach(stream)
         try:
             if offer is None:
-                return _Leg(link, port, make_offer(address=self._media_address, port=port, codecs=CODECS))
-            negotiated = negotiate(offer, address=self._media_address, port=port)
+                return _Leg(link, address, port, make_offer(address=address, port=port, codecs=CODECS))
+            negotiated = negotiate(offer, address=address, port=port, codecs=CODECS)
             self._connect(stream, negotiated)
-            return _Leg(link, port, negotiated.answer, answered=True)
+            return _Leg(link, address, port, negotiated.answer, answered=True)
         except (NotAcceptable, MediaError):
             self._hub.detach(link)
             raise
@@ -252,15 +266,17 @@ class Edge:
             sip.answer(event.dialog, str(active.leg.local))
             return
         try:
-            negotiated = negotiate(event.offer, address=self._media_address, port=active.leg.port)
+            negotiated = negotiate(
+                event.offer, address=active.leg.address, port=active.leg.port, codecs=CODECS
+            )
             self._connect(active.leg.link.stream, negotiated)
         except (NotAcceptable, MediaError) as refusal:
             # The session goes on as it was (RFC 3261 14.2).
             sip.reject(event.dialog, 488, str(refusal))
             return
-        active.leg.local = negotiated.answer
+        active.leg.local = succeed(active.leg.local, negotiated.answer)
         active.leg.answered = True
-        sip.answer(event.dialog, str(negotiated.answer))
+        sip.answer(event.dialog, str(active.leg.local))
 
     def _over(self, dialog: DialogId, why: str) -> None:
         """The conversation ended on our side: hang up. The dialog's end brings `_ended`."""
@@ -304,18 +320,34 @@ class Edge:
             await asyncio.wait(set(self._tasks))
 
 
+def local_address_towards(host: str) -> str:
+    """Our address on the route to a host; a connected UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, DISCARD_PORT))
+        except OSError:
+            return DISCARD_ADDRESS
+        return str(probe.getsockname()[0])
+
+
 def record_of(call: Call, cause: str) -> CallRecord:
     """The durable record of a finished call."""
     conversation = call.conversation
     return CallRecord(
         call_id=call.tenant.call_id,
+        caller=call.caller,
         called=call.tenant.called_number,
         config_version=call.tenant.config_version,
         started_at=call.started_at,
         ended_at=datetime.now(UTC),
         cause=cause,
         transcript=[
-            {"speaker": str(line.speaker), "text": line.text, "at": line.at.isoformat(), "interrupted": line.interrupted}
+            {
+                "speaker": str(line.speaker),
+                "text": line.text,
+                "at": line.at.isoformat(),
+                "interrupted": line.interrupted,
+            }
             for line in conversation.lines
         ],
         messages=[
@@ -323,4 +355,3 @@ def record_of(call: Call, cause: str) -> CallRecord:
             for message in conversation.messages
         ],
     )
-

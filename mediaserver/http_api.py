@@ -55,7 +55,9 @@ class HttpServer:
         self._port = port
         self._socket: socket.socket | None = None
         self._server = _Server(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+            )
         )
 
     @property

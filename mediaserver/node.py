@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from admission import AdmissionGate
+from admission import AdmissionGate, CallKind, slots_for
 from config.node import NodeConfig
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.edge import Edge
@@ -28,6 +28,16 @@ from mediaserver.vad_weights import silero_weights
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
 
+SPARE_STREAMS = 8
+"""Streams beyond the slots: those of calls that are being wound up."""
+
+
+def slots_of(config: NodeConfig) -> int:
+    """The node's calls at a time: as configured, else what its cores can carry with the embedded models."""
+    if config.capacity.slots is not None:
+        return config.capacity.slots
+    return slots_for(os.cpu_count() or 1, CallKind.EMBEDDED_MODELS)
+
 
 class Node:
     """One edge with its in-process pipelines and its model process."""
@@ -42,7 +52,7 @@ class Node:
         self._hub: EngineHub | None = None
         self._edge: Edge | None = None
         self._sip: SipEndpoint | None = None
-        self._gate = AdmissionGate(slots=config.capacity.slots)
+        self._gate = AdmissionGate(slots=slots_of(config))
         self._http = HttpServer(
             make_app(self._status, lambda: self._ready), config.http.host, config.http.port
         )
@@ -81,10 +91,10 @@ class Node:
         self._registry = await open_registry(config, os.environ)
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
-            raise StartupError("no tenant is configured: name tenant files under 'tenants' in the node's configuration")
-        self._models = ModelProcess()
-        await self._models.start()
-        embedded = Embedded(self._models.base_url)
+            raise StartupError(
+                "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
+            )
+        embedded = Embedded(config.models.url or await self._start_models())
         phrases = PhraseCache(Path(config.data_dir) / "phrases")
         resources = PipelineResources(
             embedded=embedded,
@@ -106,10 +116,15 @@ class Node:
             gate=self._gate,
             hub=self._hub,
             resources=resources,
-            media_address=config.media.advertised_host or _reachable(config.media.host),
+            advertised_host=config.media.advertised_host,
         )
         await self._start_sip(self._edge)
         self._ready = True
+
+    async def _start_models(self) -> str:
+        self._models = ModelProcess(start_timeout_s=self._config.models.start_timeout_s)
+        await self._models.start()
+        return self._models.base_url
 
     def _open_engine(self) -> MediaEngine:
         media = self._config.media
@@ -119,7 +134,7 @@ class Node:
                 first_port=media.first_port,
                 port_count=media.port_count,
                 vad_model=silero_weights(),
-                max_streams=self._config.capacity.slots + 8,
+                max_streams=slots_of(self._config) + SPARE_STREAMS,
             )
         except MediaError as error:
             raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
@@ -128,7 +143,11 @@ class Node:
         sip = self._config.sip
         self._sip = SipEndpoint(
             SipEndpointConfig(
-                host=sip.host, port=sip.port, advertised_host=sip.advertised_host, user_agent="ai-receptionist"
+                host=sip.host,
+                port=sip.port,
+                tcp=sip.tcp,
+                advertised_host=sip.advertised_host,
+                user_agent="ai-receptionist",
             ),
             edge.sip_event,
         )
@@ -193,8 +212,3 @@ class Node:
             "media": self._hub.engine.stats() if self._hub else {},
             "sip": self._sip.stats() if self._sip else {},
         }
-
-
-def _reachable(host: str) -> str:
-    """The address to put into SDP for a bind address: a wildcard stands for the loopback until one is configured."""
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound

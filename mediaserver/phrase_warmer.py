@@ -34,9 +34,7 @@ class PhraseWarmer:
         done = await asyncio.gather(*(self._warm_one(config, providers, text) for text in texts))
         return done.count(False)
 
-    async def _warm_one(
-        self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str
-    ) -> bool:
+    async def _warm_one(self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str) -> bool:
         key = PhraseKey(config.voice.name, config.voice.speed, text.strip())
         if await self._cache.load(key):
             return True

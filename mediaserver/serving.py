@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TRY_SAYING = (
 async def serve(path: Path | None) -> int:
     """Run a node until it is told to stop."""
     began = time.monotonic()
-    config = load_node_config(path)
+    config = load_node_config(path, os.environ)
     node = Node(config)
     await node.start()
     print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)

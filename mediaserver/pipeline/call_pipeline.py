@@ -127,9 +127,7 @@ class CallPipeline:
                     aggregators.assistant(),
                 ]
             ),
-            params=PipelineParams(
-                audio_in_sample_rate=CALLER_RATE_HZ, audio_out_sample_rate=PHRASE_RATE_HZ
-            ),
+            params=PipelineParams(audio_in_sample_rate=CALLER_RATE_HZ, audio_out_sample_rate=PHRASE_RATE_HZ),
             enable_rtvi=False,
             enable_turn_tracking=False,
             idle_timeout_secs=None,
@@ -185,4 +183,3 @@ class CallPipeline:
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
-

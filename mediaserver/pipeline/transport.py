@@ -169,4 +169,3 @@ class CallTransport(BaseTransport):
                 logger.warning("recording failed: {}", event.reason)
             case Activity():
                 pass
-

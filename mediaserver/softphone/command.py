@@ -17,7 +17,7 @@ from mediaserver.softphone.phone import Phone, PhoneOptions
 from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance, from_wav, synthesise
 from mediaserver.vad_weights import silero_weights
-from sipbridge import SipUri
+from sipbridge import SipUri, UriError
 
 DEFAULT_SIP_PORT = 5060
 SERVER_START_TIMEOUT_S = 120.0
@@ -39,7 +39,10 @@ class CallRequest:
 
 async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallReport:
     """Do what ``mediaserver call`` does; ``say`` prints a line as the conversation goes."""
-    target = SipUri.parse(request.uri)
+    try:
+        target = SipUri.parse(request.uri)
+    except UriError as error:
+        raise MediaServerError(str(error)) from error
     if len(request.say) + len(request.wav) > MAX_UTTERANCES:
         raise MediaServerError(f"more than {MAX_UTTERANCES} things to say")
     if not request.say and not request.wav:
@@ -118,7 +121,9 @@ async def _server() -> AsyncIterator[None]:
                 else:
                     raise MediaServerError(f"the server did not start (exit status {await process.wait()})")
         except TimeoutError:
-            raise MediaServerError(f"the server was not ready within {SERVER_START_TIMEOUT_S:.0f} s") from None
+            raise MediaServerError(
+                f"the server was not ready within {SERVER_START_TIMEOUT_S:.0f} s"
+            ) from None
         yield
     finally:
         if process.returncode is None:

@@ -8,8 +8,8 @@ import wave
 import openai
 from openai import AsyncOpenAI
 
-from mediaserver.media_link import MediaEvent
 from mediaserver._native import SpeechAudio, SpeechStarted, SpeechStopped
+from mediaserver.media_link import MediaEvent
 
 HEARD_RATE_HZ = 16_000
 MAX_STRETCH_BYTES = 60 * HEARD_RATE_HZ * 2

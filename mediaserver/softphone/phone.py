@@ -65,7 +65,9 @@ class Phone:
 
     async def call(self) -> CallReport:
         """Place the call; returns when it is over."""
-        engine = MediaEngine(self._options.local_host, port_count=1, vad_model=self._options.vad_model, max_streams=1)
+        engine = MediaEngine(
+            self._options.local_host, port_count=1, vad_model=self._options.vad_model, max_streams=1
+        )
         hub = EngineHub(engine)
         hub.start()
         sip = SipEndpoint(
@@ -201,7 +203,9 @@ class Phone:
                 if offer is None:
                     sip.reject(dialog, 488)
                 else:
-                    sip.answer(dialog, str(negotiate(offer, address=self._options.local_host, port=port).answer))
+                    sip.answer(
+                        dialog, str(negotiate(offer, address=self._options.local_host, port=port).answer)
+                    )
                 return False
             case InviteReceived(dialog=dialog):
                 sip.reject(dialog, 486)

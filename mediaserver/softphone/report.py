@@ -61,7 +61,9 @@ class CallReport:
         """The last lines of the printout."""
         if not self.answered:
             return f"not answered: {self.status or 'no response'} {self.reason}".rstrip()
-        lines = [f"greeting {self.greeting_ms} ms after ACK" if self.greeting_ms is not None else "no greeting"]
+        lines = [
+            f"greeting {self.greeting_ms} ms after ACK" if self.greeting_ms is not None else "no greeting"
+        ]
         if self.latencies_ms:
             values = ", ".join(f"{value} ms" for value in self.latencies_ms)
             lines.append(f"turn latency on the wire (last speech packet -> first answer packet): {values}")

@@ -21,7 +21,9 @@ WORDS = st.lists(st.sampled_from(["we", "are", "open", "until", "five", "tomorro
 SENTENCES = st.lists(st.tuples(WORDS, st.lists(st.integers(20, 2_000), min_size=1, max_size=4)), max_size=5)
 
 
-def _filled(sentences: list[tuple[list[str], list[int]]]) -> tuple[HeardLedger[Note], list[tuple[int, Note]], int]:
+def _filled(
+    sentences: list[tuple[list[str], list[int]]],
+) -> tuple[HeardLedger[Note], list[tuple[int, Note]], int]:
     """A ledger with a frame after every sentence; the frames with the mark that they wait for."""
     ledger: HeardLedger[Note] = HeardLedger()
     mark = 0

@@ -40,7 +40,12 @@ async def test_a_torn_file_is_not_played(tmp_path: Path) -> None:
 
 
 def test_voice_speed_and_text_each_make_another_phrase() -> None:
-    keys = {PhraseKey("joe", 1.0, "a"), PhraseKey("joe", 1.1, "a"), PhraseKey("amy", 1.0, "a"), PhraseKey("joe", 1.0, "b")}
+    keys = {
+        PhraseKey("joe", 1.0, "a"),
+        PhraseKey("joe", 1.1, "a"),
+        PhraseKey("amy", 1.0, "a"),
+        PhraseKey("joe", 1.0, "b"),
+    }
     assert len({key.digest for key in keys}) == 4
 
 

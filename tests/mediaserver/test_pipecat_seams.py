@@ -72,13 +72,18 @@ def test_a_sentence_is_announced_before_its_audio_and_repeated_after_it() -> Non
 def test_the_stages_ask_services_through_these_methods() -> None:
     assert list(inspect.signature(SegmentedSTTService.run_stt).parameters) == ["self", "audio"]
     assert list(inspect.signature(TTSService.run_tts).parameters) == ["self", "text", "context_id"]
-    assert list(inspect.signature(BaseOpenAILLMService.get_chat_completions).parameters) == ["self", "context"]
+    assert list(inspect.signature(BaseOpenAILLMService.get_chat_completions).parameters) == [
+        "self",
+        "context",
+    ]
     assert list(inspect.signature(LLMService._push_llm_text).parameters) == ["self", "text"]
 
 
 def test_the_user_aggregator_takes_our_turn_strategies() -> None:
     fields = LLMUserAggregatorParams.__dataclass_fields__
-    assert {"user_turn_strategies", "user_turn_stop_timeout", "audio_idle_timeout", "empty_user_turn"} <= set(fields)
+    assert {"user_turn_strategies", "user_turn_stop_timeout", "audio_idle_timeout", "empty_user_turn"} <= set(
+        fields
+    )
 
 
 def test_no_name_of_ours_collides_with_a_name_of_pipecat() -> None:

@@ -1,0 +1,243 @@
+"""The topics that every receptionist knows, recognised in normalised words.
+
+Rules: the table is read from top to bottom and the first topic whose pattern occurs anywhere wins, so that
+"hi, what are your hours?" is about hours and "thanks, goodbye" ends the call. What only this tenant can "
+"answer (its
+services, its questions) is `knowledge`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from mediaserver.receptionist.words import word_list
+
+
+class Topic(StrEnum):
+    """What a caller's words are about."""
+
+    REPEAT = "repeat"
+    IDENTITY = "identity"
+    CAPABILITIES = "capabilities"
+    CANCEL = "cancel"
+    MESSAGE = "message"
+    HUMAN_NUMBER = "human number"
+    HUMAN = "human"
+    APPOINTMENT = "appointment"
+    DIRECTIONS = "directions"
+    ADDRESS = "address"
+    PRICE = "price"
+    HOURS = "hours"
+    SERVICES = "services"
+    GOODBYE = "goodbye"
+    THANKS = "thanks"
+    SMALL_TALK = "small talk"
+    GREETING = "greeting"
+    YES = "yes"
+    NO = "no"
+    # Recognised by other means than the table.
+    EMERGENCY = "emergency"
+    SERVICE = "service"
+    FAQ = "faq"
+    UNCLEAR = "unclear"
+    UNKNOWN = "unknown"
+
+
+_DAY = r"(?:today|tonight|tomorrow|week ?ends?|week ?days?|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)"
+_WANT = r"(?:want|need|would like|like|have|love|hoping|trying|wish|going|looking)"
+_PERSON = (
+    r"(?:human|person|people|somebody|someone|anyone|anybody|agent|operator|representative|manager|owner|"
+    r"boss|staff|"
+    r"receptionist|doctor|dentist|lawyer|plumber|technician|supervisor|employee)"
+)
+
+_TABLE: tuple[tuple[Topic, str], ...] = (
+    (
+        Topic.REPEAT,
+        r"\b(repeat (that|it|what|please)|say (that|it) (again|once more)|(can|could) you repeat|come again|"
+        r"what did you say|say again|one more time|i did not (hear|catch|get|understand) (that|you|it)|"
+        r"pardon)\b"
+        r"|^(sorry )?(what|repeat|excuse me|again( please)?|pardon me)( please)?$",
+    ),
+    (
+        Topic.IDENTITY,
+        r"\b(who are you|what are you$|who is this|who am i (talking|speaking)|are you (a |an )?(real|"
+        r"robot|human|machine|"
+        r"bot|computer|ai|person|recording|automated|actual)|is this (a |an )?(real|robot|human|machine|"
+        r"bot|computer|ai|person|"
+        r"recording|automated)|(talking|speaking) (to|with) (a |an )?(robot|machine|computer|bot|ai)\b|"
+        r"what is your name|are you alive|artificial intelligence)",
+    ),
+    (
+        Topic.CAPABILITIES,
+        r"\b(what (can|could|do) you (do|help)|how (can|could) you help|what (can|could) i ask|"
+        r"what (else )?can you tell|what are you able|what are my options|what is this number for)\b|"
+        r"^help( me)?$",
+    ),
+    (
+        Topic.CANCEL,
+        r"^(?:(?:no|oh|actually|please|ok|okay|sorry|well|you know what|wait|hm+|um|uh) )*(never ?mind|"
+        r"nevermind|"
+        r"forget (it|about it|that|the message)|cancel( that| it| this| the message| please)*$|do not bother|"
+        r"i changed my mind|i have changed my mind|scratch that$|no message$|stop$|leave it$)",
+    ),
+    (
+        Topic.MESSAGE,
+        r"\b((leave|take|send|pass|give|drop|write)( \w+){0,3} (message|note|voicemail|voice mail)|"
+        r"(a|my) message for|(call|phone|ring|get) (me|us|back to me)( \w+)? back|call me (later|tomorrow|"
+        r"today)|"
+        r"get back to me|call ?back|return my call)\b|^(a )?message( please)?$",
+    ),
+    (
+        Topic.HUMAN_NUMBER,
+        rf"\b(number (of|for) (the |a |your )?{_PERSON}|direct (number|line)|(his|her|"
+        rf"their) (phone )?number)\b",
+    ),
+    (
+        Topic.HUMAN,
+        rf"\b((talk|speak|chat|transfer|connect|put|get)( \w+){{0,4}} {_PERSON}|real (person|human)|"
+        rf"actual (person|human)|live (person|agent)|{_WANT} (a |an |to see a )?(human|person|agent|"
+        rf"operator|representative)|"
+        rf"(transfer|connect) (me|my call)|put me through|is (anyone|anybody|somebody|someone|the {_PERSON}) "
+        rf"(there|available|around|in)|not (a |with a )?(robot|machine))\b"
+        rf"|^(a |the |your )?(human|operator|agent|representative|real person|person|manager)( please)?$",
+    ),
+    (
+        Topic.APPOINTMENT,
+        r"\b(appointments?|reservations?|(book|schedule|reschedule) (me|a|an|my|something|in|for|the|some|"
+        r"it|with)|"
+        r"make a booking|bookings?|(come|get|fit|squeeze) (me )?in (for|to|on|this|next|today|tomorrow|"
+        r"and)|see me|"
+        r"(any|an|a|your|next|what) (\w+ )?(openings?|availability|available|slots?|free times?)|"
+        r"(do you have|have you got|got) (anything|something|a time|time|room|space)|send (someone|"
+        r"somebody|a \w+) (out|over|round)|"
+        r"(come|coming) (out|over|round) (to|and|today|tomorrow)|running late|reschedule|set up a (visit|"
+        r"time|consultation))\b",
+    ),
+    (
+        Topic.DIRECTIONS,
+        r"\b(directions?|how (do|can|would|to) (i |we |you )?(get|find|reach|drive)( to)?( you| there|"
+        r" to you| your)?|"
+        r"get to (you|your)|way to (you|your)|landmarks?|near(by)? what|which (exit|bus|train|stop|"
+        r"station)|drive to you)\b",
+    ),
+    (
+        Topic.ADDRESS,
+        r"\b(address|where (are|is|exactly are) (you|your|the|it|this|that)|where (you|your \w+) (are|is)|"
+        r"located|location|"
+        r"which (street|town|city|area)|what (street|town|city|part of town)|where (can|do|could|"
+        r"should) (i|we) (find|come|go)|"
+        r"where about|whereabouts)\b",
+    ),
+    (
+        Topic.PRICE,
+        r"\b(how much|prices?|pricing|costs?|charges?|fees?|rates?|expensive|how (expensive|many dollars)|"
+        r"cheap|quote|"
+        r"estimates?)\b",
+    ),
+    (
+        Topic.HOURS,
+        rf"\b(hours?|open(ed|ing|s)? ?(now|{_DAY}|on|at|until|till|late|early|right|yet|still|times?|"
+        rf"today)?|clos(e|ed|es|ing)|"
+        rf"shut|(what|which) (days|times?)\b.*\b(open|there|work|in|available|come)|working (time|day)s?|"
+        rf"how late|how early|"
+        rf"(about|on|what about|and|how about|also|{_DAY} and) {_DAY}$|"
+        rf"(can|could) i (come|stop|drop) (by|in|over)( {_DAY})?$|when (can|could|should) i (come|stop|"
+        rf"drop|visit))\b"
+        rf"|^(and |so |what |about |how |on )*{_DAY}$",
+    ),
+    (
+        Topic.SERVICES,
+        r"\b(services?|what (do|can|kind|kinds|sort|sorts|type|types|all do|all) (of )?(\w+ )?(you|work|"
+        r"jobs?|things|treatments?|repairs?)"
+        r"( \w+)? ?(offer|do|provide|handle|fix|repair|treat|specialize|specialise)?( for people)?$|"
+        r"what .*\b(offer|provide|specialize in|specialise in)|treatments|what do you (offer|do|fix|sell|"
+        r"treat))\b",
+    ),
+    (
+        Topic.GOODBYE,
+        r"\b(good ?bye|bye|see you|have a (good|nice|great|lovely|wonderful)( \w+)?|take care|good night|"
+        r"farewell|"
+        r"that is (all|it|everything)( for)?|that will be (all|it)|nothing else|that would be all|"
+        r"i am (all )?(done|set|good)|"
+        r"hang up|talk to you later|(no|not) (thanks|thank you)( \w+)*$|have to go|got to go|gotta go)\b",
+    ),
+    (
+        Topic.THANKS,
+        r"\b(thanks?|thank you|thank|thx|cheers|appreciate|that is (great|perfect|helpful|wonderful)|"
+        r"great|perfect)\b",
+    ),
+    (
+        Topic.SMALL_TALK,
+        r"\b(how are you|how is it going|how are things|how do you do|what is up|weather|joke|(do you|"
+        r"are you) (like|love|happy|"
+        r"married|single|sleep|eat|hungry|tired|bored)|your (day|favorite|favourite)|sports?|football|"
+        r"movies?|nice voice|"
+        r"where are you from|how old are you|i love you|you are (funny|nice|cute|smart|great|stupid|dumb))\b",
+    ),
+    (Topic.GREETING, r"\b(hello|hi|hey|hiya|howdy|good (morning|afternoon|evening|day)|greetings|yo)\b"),
+    (
+        Topic.YES,
+        r"^(?:(?:oh|um|uh|well|ok|okay) )*(yes|yeah|yep|yup|yah|ya|sure|correct|right|that is (right|"
+        r"correct|fine)|exactly|"
+        r"please( do)?|absolutely|of course|definitely|uh huh|mhm|mm hmm|ok|okay|affirmative|sounds good|"
+        r"all right|alright|"
+        r"go ahead|why not|i would|that would be (great|good|nice))\b",
+    ),
+    (
+        Topic.NO,
+        r"^(?:(?:oh|um|uh|well|ok|okay|actually) )*(no|nope|nah|not (right|correct|really|now|quite)|"
+        r"wrong|incorrect|"
+        r"that is (not|wrong|incorrect)|negative|i do not think so|it is not|is not)\b",
+    ),
+)
+_COMPILED = tuple((topic, re.compile(pattern)) for topic, pattern in _TABLE)
+
+VOCABULARY = tuple(
+    word_list(
+        "address appointment appointments available booking cancel closed close closing directions "
+        "emergency goodbye hello "
+        "hours human location located manager message monday tuesday wednesday thursday friday saturday "
+        "sunday opening operator "
+        "person please price prices receptionist repeat representative reservation robot schedule reschedule "
+        "service services "
+        "thank thanks today tomorrow transfer weekend weekends weekday open opened where when what number"
+    )
+)
+"""Words that the table needs spelt right; what resembles one is taken for it."""
+
+_QUESTION = re.compile(
+    r"^(?:(?:and|so|but|ok|okay|oh|um|uh|wait|hold on|sorry|actually|first|before that|hi|hello|hey|well|"
+    r"quick question|"
+    r"one question|by the way) )*(what|when|where|who|why|how|which|are you|are there|is it|is there|"
+    r"is your|is the|do you|"
+    r"do i|does|can you (tell|say|repeat)|could you (tell|say|repeat)|can i (park|come|pay)|did you|"
+    r"are your|will you|have you)\b"
+)
+_BOOKING = re.compile(
+    r"(?<!do )(?<!should )\b(?:i|we) (?:\w+ ){0,2}(need|want|like|have|love|hoping|trying|wanted|"
+    r"wondering|am calling|calling)\b"
+    r"|\b(book|schedule|reschedule|make|set up|get|move|change|cancel) (me |us )?(a|an|my|the|in)\b|"
+    r"\bcan (you|someone|somebody)\b"
+)
+
+
+def topic_of(text: str) -> Topic | None:
+    """The first topic of the table that occurs in a normalised utterance."""
+    return next((topic for topic, pattern in _COMPILED if pattern.search(text)), None)
+
+
+def is_topic(topic: Topic, text: str) -> bool:
+    """Whether this topic's own pattern occurs, whatever else does."""
+    return any(pattern.search(text) is not None for each, pattern in _COMPILED if each is topic)
+
+
+def is_question(text: str) -> bool:
+    """Whether the utterance is put as a question to the receptionist."""
+    return _QUESTION.search(text) is not None
+
+
+def wants_booking(text: str) -> bool:
+    """Whether the caller asks for an appointment, rather than about appointments."""
+    return _BOOKING.search(text) is not None

@@ -1,0 +1,49 @@
+"""What a call knows of its tenant: built once, frozen, passed explicitly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from config.tenant import TenantConfig
+from tenancy.providers import ResolvedProvider
+
+
+@dataclass(frozen=True, slots=True)
+class TenantContext:
+    """One call's tenant: its configuration at the version that the call began with, and who serves it."""
+
+    tenant_id: str
+    call_id: str
+    called_number: str
+    config: TenantConfig
+    config_version: int
+    content_hash: str
+    stt: tuple[ResolvedProvider, ...]
+    llm: tuple[ResolvedProvider, ...]
+    tts: tuple[ResolvedProvider, ...]
+    skipped_providers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveTenant:
+    """A tenant that takes calls on this node, for start-up work."""
+
+    config: TenantConfig
+    config_version: int
+    tts: tuple[ResolvedProvider, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What stays of a call."""
+
+    call_id: str
+    called: str
+    caller: str
+    config_version: int
+    started_at: datetime
+    ended_at: datetime
+    cause: str
+    transcript: list[dict[str, object]] = field(default_factory=list)
+    messages: list[dict[str, str]] = field(default_factory=list)
