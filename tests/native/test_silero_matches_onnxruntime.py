@@ -1,4 +1,4 @@
-"""The Rust kernel against onnxruntime on the same file and the same two minutes of audio."""
+"""The Rust kernel against onnxruntime on the same file and the same hundred seconds of audio."""
 
 from collections.abc import Iterator
 from importlib.resources import as_file, files
