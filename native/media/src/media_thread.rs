@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token};
 use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add, now_us};
 use crate::events::{EventQueue, LegEvent, lock};
 use crate::ports::{PortTable, Route, StreamId};
+use crate::recorder::Recorder;
 use crate::rtp::{RtpPacket, is_rtcp};
 use crate::speech::{Listening, SpeechCutter};
 use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
@@ -57,6 +58,8 @@ pub(crate) struct MediaThread {
     /// Legs that may have audio to judge.
     heard: Vec<StreamId>,
     lent: Vec<(StreamId, Box<SpeechCutter>)>,
+    /// Recordings whose files may still be open.
+    ended: Vec<Recorder>,
     /// When the next sub-tick is due, and whose turn it is.
     due_us: u64,
     phase: usize,
@@ -74,6 +77,7 @@ impl MediaThread {
             outbox: Vec::new(),
             heard: Vec::new(),
             lent: Vec::new(),
+            ended: Vec::new(),
             due_us: now_us(),
             phase: 0,
             unfinished: Vec::new(),
@@ -113,9 +117,22 @@ impl MediaThread {
             add(&self.parts.counters.audio_events_dropped, dropped.audio);
             add(&self.parts.counters.other_events_dropped, dropped.other);
         }
-        for leg in self.legs.into_values() {
-            leg.stream.close();
+        self.close();
+    }
+
+    /// The end: every recording is on the disk before the engine is closed.
+    fn close(self) {
+        let open = self.legs.into_values().filter_map(|leg| leg.stream.close());
+        for recording in open.collect::<Vec<_>>().into_iter().chain(self.ended) {
+            // A failure was an event of its stream, if anybody still listens.
+            let _ = recording.finish();
         }
+    }
+
+    /// Keep a recording until its writer has closed the file.
+    fn ended(&mut self, recording: Option<Recorder>) {
+        self.ended.retain(|earlier| !earlier.is_closed());
+        self.ended.extend(recording);
     }
 
     /// Returns false when the thread shall end.
@@ -148,7 +165,8 @@ impl MediaThread {
             Command::Close(id) => {
                 if let Some(leg) = self.legs.remove(&id) {
                     self.phases[leg.phase].retain(|&other| other != id);
-                    leg.stream.close();
+                    let recording = leg.stream.close();
+                    self.ended(recording);
                 }
             }
             Command::StreamStats(id, answer) => {
@@ -169,7 +187,13 @@ impl MediaThread {
             Command::Flush(id) => self.with_leg(id, |leg| leg.stream.playout().flush()),
             Command::Pause(id) => self.with_leg(id, |leg| leg.stream.playout().pause()),
             Command::Resume(id) => self.with_leg(id, |leg| leg.stream.playout().resume()),
-            Command::Record(id, recorder) => self.with_leg(id, |leg| leg.stream.record(*recorder)),
+            Command::Record(id, recorder) => {
+                let replaced = self
+                    .legs
+                    .get_mut(&id)
+                    .and_then(|leg| leg.stream.record(*recorder));
+                self.ended(replaced);
+            }
         }
     }
 

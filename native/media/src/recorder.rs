@@ -160,6 +160,16 @@ impl Recorder {
         self.dropped_frames
     }
 
+    /// Nothing more will come: the writer closes the file by itself. [`Recorder::finish`] may wait for it later.
+    pub fn end(&mut self) {
+        self.frames = None;
+    }
+
+    /// Whether the writer has closed the file after [`Recorder::end`].
+    pub fn is_closed(&self) -> bool {
+        self.writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Close the file and wait for the disk: not for the media thread, which just drops the recorder.
     ///
     /// # Errors

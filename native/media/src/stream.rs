@@ -168,18 +168,14 @@ impl Stream {
         self.timed_out = false;
     }
 
-    /// Record both sides from the next tick on; an earlier recording ends.
-    pub fn record(&mut self, recorder: Recorder) {
-        if let Some(before) = self.tape.replace(Tape::new(recorder)) {
-            before.finish();
-        }
+    /// Record both sides from the next tick on. Returns the recording that this one replaces, ended.
+    pub fn record(&mut self, recorder: Recorder) -> Option<Recorder> {
+        self.tape.replace(Tape::new(recorder)).map(Tape::finish)
     }
 
-    /// The leg is over: complete its recording.
-    pub fn close(mut self) {
-        if let Some(tape) = self.tape.take() {
-            tape.finish();
-        }
+    /// The leg is over. Returns its recording, ended.
+    pub fn close(self) -> Option<Recorder> {
+        self.tape.map(Tape::finish)
     }
 
     /// Append a chunk to the playout.

@@ -72,14 +72,16 @@ impl Tape {
         self.recorder.push(&frames[0], &frames[1]);
     }
 
-    /// Tape what the delay still holds; the recorder closes its file in the background.
-    pub fn finish(mut self) {
+    /// Tape what the delay still holds. The recorder closes its file in the background.
+    pub fn finish(mut self) -> Recorder {
         let mut frames = [[0; FRAME]; 2];
         for _ in 0..DELAY / FRAME {
             take(&mut self.received, &mut frames[0]);
             take(&mut self.sent, &mut frames[1]);
             self.recorder.push(&frames[0], &frames[1]);
         }
+        self.recorder.end();
+        self.recorder
     }
 
     /// The reason why recording stopped, once.
