@@ -104,6 +104,12 @@ class CallTable:
             return None
         return call
 
+    def by_invite(self, key: SipKey) -> Call | None:
+        """Find the call whose INVITE or re-INVITE this is, answered or not."""
+        return self.by_pending(key) or next(
+            (call for call in self.calls.values() if call.unacknowledged and call.unacknowledged.key == key), None
+        )
+
     def by_pending(self, key: SipKey) -> Call | None:
         """Find the call whose INVITE, re-INVITE or UPDATE waits for the application under this key."""
         return next((call for call in self.calls.values() if call.pending and call.pending.key == key), None)

@@ -84,9 +84,9 @@ class IncomingCalls:
         if invite is None or not table.transactions.alive(invite):
             table.respond(key, request, Reply(481))
             return
-        call = table.by_pending(invite)
+        call = table.by_invite(invite)
         table.respond(key, request, Reply(200), tag=call.local_tag if call else None)
-        if call is None:
+        if call is None or call.pending is None:
             return
         if call.state.awaits_us:
             self.refuse(call, Reply(487), EndCause.CANCELLED, "cancelled by the caller")
