@@ -1,0 +1,393 @@
+//! The playout against its rules, by example and by reference model.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use media::playout::{FRAME, Flushed, Playout, PlayoutBudget, PlayoutError, PlayoutEvent};
+use proptest::prelude::*;
+
+/// 10 ms, and the length of the conversion filter.
+const FADE: usize = 80;
+const RING: usize = 32;
+
+struct Leg {
+    playout: Playout,
+    budget: Arc<PlayoutBudget>,
+}
+
+impl Leg {
+    fn new() -> Self {
+        Self {
+            playout: Playout::new(),
+            budget: PlayoutBudget::new(600_000),
+        }
+    }
+
+    fn play(&mut self, mark: u64, rate_hz: u32, samples: Vec<i16>) {
+        let chunk = self.budget.chunk(samples, rate_hz, mark).unwrap();
+        self.playout.enqueue(chunk);
+    }
+
+    fn frame(&mut self) -> ([i16; FRAME], usize, Vec<PlayoutEvent>) {
+        let mut frame = [0; FRAME];
+        let info = self.playout.next_frame(&mut frame);
+        (frame, info.samples, self.events())
+    }
+
+    fn events(&mut self) -> Vec<PlayoutEvent> {
+        std::iter::from_fn(|| self.playout.poll_event()).collect()
+    }
+}
+
+const STARTED: fn(u64) -> PlayoutEvent = |mark| PlayoutEvent::Started { mark };
+
+#[test]
+fn a_chunk_plays_whole_and_reports_its_mark_with_its_last_frame() {
+    let mut leg = Leg::new();
+    leg.play(7, 8000, vec![1000; 400]);
+    assert_eq!(leg.frame(), ([1000; FRAME], FRAME, vec![STARTED(7)]));
+    assert_eq!(leg.frame().2, []);
+    let (last, samples, events) = leg.frame();
+    assert_eq!(samples, 80);
+    assert_eq!(
+        events,
+        [PlayoutEvent::Played {
+            mark: 7,
+            played_ms: 50
+        }]
+    );
+    assert_eq!((&last[..80], &last[80..]), (&[1000; 80][..], &[0; 80][..]));
+    assert_eq!(leg.frame(), ([0; FRAME], 0, vec![]));
+    assert!(leg.playout.is_idle());
+    assert_eq!(leg.budget.queued_ms(), 0);
+}
+
+#[test]
+fn chunks_that_come_in_time_are_one_talkspurt() {
+    let mut leg = Leg::new();
+    leg.play(1, 8000, (0..160).collect());
+    assert_eq!(leg.frame().2[0], STARTED(1));
+    // Queued after the last sample of the first went out, but before the next frame.
+    leg.play(2, 8000, (160..320).collect());
+    let (frame, _, events) = leg.frame();
+    assert_eq!(frame.to_vec(), (160..320).collect::<Vec<i16>>());
+    assert_eq!(
+        events,
+        [PlayoutEvent::Played {
+            mark: 2,
+            played_ms: 40
+        }]
+    );
+    leg.frame();
+    leg.play(3, 8000, vec![5; 160]);
+    assert_eq!(leg.frame().2[0], STARTED(3));
+}
+
+#[test]
+fn a_flush_fades_within_the_next_frame_and_reports_what_was_heard() {
+    let mut leg = Leg::new();
+    leg.play(1, 8000, vec![8000; 8000]);
+    leg.play(2, 8000, vec![8000; 8000]);
+    for _ in 0..10 {
+        leg.frame();
+    }
+    leg.playout.flush();
+    // Enqueued before the fade, but after the flush: it survives.
+    leg.play(3, 8000, vec![9000; 160]);
+    let (frame, samples, events) = leg.frame();
+    assert_eq!(samples, 80);
+    assert!(frame.windows(2).all(|pair| pair[0] >= pair[1]));
+    assert_eq!(frame[80..], [0; 80]);
+    let flushed = Flushed {
+        mark: Some(1),
+        heard_ms: 210,
+        chunk_ms: 1000,
+        played_ms: 210,
+        dropped_ms: 1790,
+    };
+    assert_eq!(events, [PlayoutEvent::Flushed(flushed)]);
+    let (frame, _, events) = leg.frame();
+    assert_eq!(frame, [9000; FRAME]);
+    assert_eq!(
+        events,
+        [
+            STARTED(3),
+            PlayoutEvent::Played {
+                mark: 3,
+                played_ms: 230
+            }
+        ]
+    );
+    assert_eq!(leg.budget.queued_ms(), 0);
+}
+
+#[test]
+fn a_flush_of_silence_is_answered_at_once() {
+    let mut leg = Leg::new();
+    leg.playout.flush();
+    let nothing = Flushed {
+        mark: None,
+        heard_ms: 0,
+        chunk_ms: 0,
+        played_ms: 0,
+        dropped_ms: 0,
+    };
+    assert_eq!(leg.events(), [PlayoutEvent::Flushed(nothing)]);
+    leg.play(4, 16_000, vec![1; 3200]);
+    leg.playout.flush();
+    let unheard = Flushed {
+        mark: Some(4),
+        chunk_ms: 200,
+        dropped_ms: 200,
+        ..nothing
+    };
+    assert_eq!(leg.events(), [PlayoutEvent::Flushed(unheard)]);
+}
+
+#[test]
+fn a_flush_ends_a_pause_and_says_what_was_heard_before_it() {
+    let mut leg = Leg::new();
+    leg.play(1, 24_000, vec![3000; 24_000]);
+    leg.frame();
+    leg.playout.pause();
+    leg.frame();
+    leg.frame();
+    leg.playout.flush();
+    let flushed = Flushed {
+        mark: Some(1),
+        heard_ms: 30,
+        chunk_ms: 1000,
+        played_ms: 30,
+        dropped_ms: 970,
+    };
+    assert_eq!(leg.events(), [PlayoutEvent::Flushed(flushed)]);
+    leg.play(2, 8000, vec![1; 160]);
+    assert_eq!(leg.frame().2[0], STARTED(2));
+}
+
+#[test]
+fn nothing_is_sent_and_still_a_flush_is_answered() {
+    let mut leg = Leg::new();
+    leg.play(1, 8000, vec![1; 1600]);
+    leg.frame();
+    leg.playout.flush();
+    assert_eq!(leg.events(), []);
+    leg.playout.settle();
+    assert!(matches!(
+        leg.events()[..],
+        [PlayoutEvent::Flushed(Flushed { heard_ms: 20, .. })]
+    ));
+}
+
+#[test]
+fn a_pause_holds_and_a_resume_goes_on_where_it_stopped() {
+    let mut leg = Leg::new();
+    leg.play(1, 8000, (0..1600).collect());
+    leg.frame();
+    leg.playout.pause();
+    assert_eq!(leg.frame().1, 80);
+    for _ in 0..5 {
+        assert_eq!(leg.frame(), ([0; FRAME], 0, vec![]));
+    }
+    assert_eq!(leg.playout.played_ms(), 30);
+    leg.playout.resume();
+    let (frame, _, events) = leg.frame();
+    assert_eq!(events, []);
+    assert_eq!(frame[0], 0);
+    assert_eq!(frame[FADE..], (320..400).collect::<Vec<i16>>());
+}
+
+#[test]
+fn what_the_filter_holds_is_heard_after_the_chunk_and_not_before_the_next() {
+    let mut leg = Leg::new();
+    let tone = |count: usize| (0..count).map(|n| (9000.0 * (n as f64 * 0.2).sin()) as i16);
+    leg.play(1, 24_000, tone(480).collect());
+    let (first, samples, _) = leg.frame();
+    let (second, none, _) = leg.frame();
+    assert_eq!((samples, none), (FRAME, 0));
+    assert!(first.iter().any(|&x| x != 0));
+    assert!(second[..16].iter().any(|&x| x.abs() > 500), "the tail");
+    assert_eq!(second[RING..], [0; FRAME - RING]);
+    for _ in 0..3 {
+        assert_eq!(leg.frame().0, [0; FRAME]);
+    }
+    leg.play(2, 24_000, vec![0; 480]);
+    assert_eq!(leg.frame().0, [0; FRAME]);
+}
+
+/// Two halves in time, or with the second half late by less than the filter's ringing: the same samples.
+#[test]
+fn the_seam_of_two_chunks_is_that_of_one() {
+    let tone: Vec<i16> = (0..1440)
+        .map(|n| (9000.0 * (n as f64 * 0.1).sin()) as i16)
+        .collect();
+    let mut whole = Leg::new();
+    whole.play(1, 24_000, tone.clone());
+    let mut halves = Leg::new();
+    halves.play(1, 24_000, tone[..600].to_vec());
+    halves.play(2, 24_000, tone[600..].to_vec());
+    for _ in 0..5 {
+        assert_eq!(whole.frame().0, halves.frame().0);
+    }
+}
+
+#[test]
+fn the_budget_refuses_and_a_strange_rate_too() {
+    let budget = PlayoutBudget::new(100);
+    let half = budget.chunk(vec![0; 800], 16_000, 1).unwrap();
+    let other = budget.chunk(vec![0; 800], 16_000, 2).unwrap();
+    let full = PlayoutError::Full {
+        queued_ms: 100,
+        chunk_ms: 50,
+        max_ms: 100,
+    };
+    assert_eq!(budget.chunk(vec![0; 800], 16_000, 3).unwrap_err(), full);
+    assert!(
+        budget.chunk(vec![], 8000, 3).is_err(),
+        "even an empty chunk costs a frame"
+    );
+    drop(other);
+    assert!(budget.chunk(vec![], 8000, 3).is_ok());
+    drop(half);
+    assert_eq!((budget.queued_ms(), budget.refused()), (0, 2));
+    assert_eq!(
+        budget.chunk(vec![], 11_025, 3).unwrap_err(),
+        PlayoutError::Rate(11_025)
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Play(u32, usize),
+    Pause,
+    Resume,
+    Flush,
+    Settle,
+    Frame,
+}
+
+fn steps(rates: Vec<u32>) -> impl Strategy<Value = Vec<Step>> {
+    let rate = prop::sample::select(rates);
+    let step = prop_oneof![
+        4 => (rate, 0_usize..2500).prop_map(|(rate, length)| Step::Play(rate, length)),
+        1 => Just(Step::Pause),
+        2 => Just(Step::Resume),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Settle),
+        10 => Just(Step::Frame),
+    ];
+    prop::collection::vec(step, 0..150)
+}
+
+/// What the events say must follow from the calls alone.
+#[derive(Default)]
+struct Reference {
+    /// Marks that have not ended; a flush owes an answer for those before `owed`.
+    waiting: VecDeque<u64>,
+    owed: Option<usize>,
+    played_ms: u64,
+}
+
+impl Reference {
+    fn check(&mut self, events: Vec<PlayoutEvent>, now_ms: u64) -> Result<(), TestCaseError> {
+        for event in events {
+            match event {
+                PlayoutEvent::Started { mark } => prop_assert!(self.waiting.contains(&mark)),
+                PlayoutEvent::Played { mark, played_ms } => {
+                    prop_assert_eq!(self.owed, None);
+                    prop_assert_eq!(self.waiting.pop_front(), Some(mark));
+                    prop_assert!(self.played_ms <= played_ms && played_ms <= now_ms);
+                    self.played_ms = played_ms;
+                }
+                PlayoutEvent::Flushed(flushed) => {
+                    let count = self.owed.take();
+                    prop_assert!(count.is_some());
+                    prop_assert_eq!(flushed.mark, self.waiting.front().copied());
+                    self.waiting.drain(..count.unwrap_or(0));
+                    prop_assert!(flushed.heard_ms <= flushed.chunk_ms);
+                    prop_assert_eq!(flushed.played_ms, now_ms);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn marks_end_in_order_exactly_once(steps in steps(vec![8000, 16_000, 24_000, 48_000])) {
+        let mut leg = Leg::new();
+        let mut reference = Reference::default();
+        let (mut mark, mut handed_out, mut flushing) = (0, 0, false);
+        for step in steps {
+            match step {
+                Step::Play(rate, length) => {
+                    mark += 1;
+                    reference.waiting.push_back(mark);
+                    leg.play(mark, rate, vec![500; length]);
+                }
+                Step::Pause => leg.playout.pause(),
+                Step::Resume => leg.playout.resume(),
+                Step::Flush => {
+                    leg.playout.flush();
+                    flushing = true;
+                    reference.owed = Some(reference.waiting.len());
+                }
+                Step::Settle => leg.playout.settle(),
+                Step::Frame => {
+                    let mut frame = [0; FRAME];
+                    let samples = leg.playout.next_frame(&mut frame).samples;
+                    handed_out += samples as u64;
+                    if std::mem::take(&mut flushing) {
+                        prop_assert!(frame[RING + FADE..].iter().all(|&x| x == 0) || samples > FADE);
+                    }
+                }
+            }
+            reference.check(leg.events(), handed_out / 8)?;
+            prop_assert_eq!(leg.playout.played_ms(), handed_out / 8);
+        }
+        leg.playout.resume();
+        while !leg.playout.is_idle() {
+            let (_, samples, events) = leg.frame();
+            handed_out += samples as u64;
+            reference.check(events, handed_out / 8)?;
+        }
+        prop_assert!(reference.waiting.is_empty() && reference.owed.is_none());
+        prop_assert_eq!(leg.budget.queued_ms(), 0);
+    }
+
+    /// Every sample has its own value, so that what goes out twice or not at all shows.
+    #[test]
+    fn samples_go_out_once_and_in_order(
+        lengths in prop::collection::vec(0_usize..500, 1..20), gap in 0_usize..4,
+    ) {
+        let mut leg = Leg::new();
+        let (mut next, mut out) = (1_i16, Vec::new());
+        for (index, length) in lengths.into_iter().enumerate() {
+            leg.play(index as u64, 8000, (next..next + length as i16).collect());
+            next += length as i16;
+            for _ in 0..gap {
+                out.extend(leg.frame().0);
+            }
+        }
+        while !leg.playout.is_idle() {
+            out.extend(leg.frame().0);
+        }
+        out.retain(|&x| x != 0);
+        prop_assert_eq!(out, (1..next).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn any_rate_plays_for_as_long_as_the_chunk_lasts(
+        rate in prop::sample::select(vec![8000_u32, 16_000, 24_000, 48_000]), ms in 1_usize..800,
+    ) {
+        let mut leg = Leg::new();
+        leg.play(1, rate, vec![500; ms * rate as usize / 1000]);
+        let mut frames = 0;
+        while leg.frame().1 > 0 {
+            frames += 1;
+        }
+        prop_assert_eq!(leg.playout.played_ms(), ms as u64);
+        prop_assert_eq!(frames, ms.div_ceil(20));
+    }
+}
