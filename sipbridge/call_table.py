@@ -107,7 +107,8 @@ class CallTable:
     def by_invite(self, key: SipKey) -> Call | None:
         """Find the call whose INVITE or re-INVITE this is, answered or not."""
         return self.by_pending(key) or next(
-            (call for call in self.calls.values() if call.unacknowledged and call.unacknowledged.key == key), None
+            (call for call in self.calls.values() if call.unacknowledged and call.unacknowledged.key == key),
+            None,
         )
 
     def by_pending(self, key: SipKey) -> Call | None:

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+from typing import Protocol, cast
 
 from mediaserver._native import SipMessage, SipParseError, SipStreamParser
 from sipbridge.wire import Flow
@@ -41,13 +41,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection or, over the limit, close it."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a TCP connection has a stream transport")
-        self._transport = transport
+        # Not checked: the event loops' own classes do not all descend from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer is None or not self._pool.admit():
             self._pool.counters["refused_connections"] += 1
-            transport.abort()
+            self._transport.abort()
             return
         self.flow = Flow("tcp", str(peer[0]), int(peer[1]), self._pool.add(self))
         self._wait(self._pool.idle_timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from sipbridge.errors import SdpError
 
@@ -246,7 +247,7 @@ def _read_media(lines: list[tuple[str, str]]) -> Iterable[MediaDescription]:
     starts = [index for index, (letter, _) in enumerate(lines) if letter == "m"]
     if len(starts) > MAX_MEDIA:
         raise SdpError(f"more than {MAX_MEDIA} m= lines")
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in pairwise([*starts, len(lines)]):
         media = MediaDescription.parse(lines[start][1])
         section = lines[start + 1 : end]
         connections = [value for letter, value in section if letter == "c"]
