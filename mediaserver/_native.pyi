@@ -35,7 +35,9 @@ class MediaEngine:
     """One media thread with its UDP sockets. It never attaches to the interpreter.
 
     Times called ``*_at_us`` are microseconds of CLOCK_MONOTONIC (``time.monotonic_ns() // 1000``).
-    PCM is signed 16-bit little-endian mono.
+    PCM is signed 16-bit little-endian mono. ``host``: an IPv4 or IPv6 address to bind; ``first_port``: the first
+    of ``port_count`` consecutive ports, 0 for any free ones. Without ``vad_model`` there are no speech events.
+    Every method but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
     """
 
     def __new__(
@@ -63,7 +65,10 @@ class MediaEngine:
         max_playout_ms: int = 120_000,
         report_activity: bool = False,
     ) -> tuple[int, int]:
-        """Reserve (stream id, local port). No packet is sent until `connect_stream`."""
+        """Reserve (stream id, local port). No packet is sent, taken or learnt from until `connect_stream`.
+
+        Streams with one remote address need a port each, and so do those whose remote address is not known yet.
+        """
     def connect_stream(
         self,
         stream: int,
@@ -75,12 +80,22 @@ class MediaEngine:
         send: bool = True,
         receive: bool = True,
     ) -> None:
-        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU" or "PCMA"."""
+        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU" or "PCMA".
+
+        The first valid packet locks the stream to its source (symmetric RTP), until another ``remote`` is given.
+        Without ``send`` what is queued waits; without ``receive`` there is no media timeout.
+        """
     def close_stream(self, stream: int) -> None: ...
     def play(self, stream: int, pcm: bytes, rate_hz: int, mark: int) -> None:
-        """Append a whole chunk; rates 8000, 16000, 24000, 48000. `Played` with the mark when it has gone out."""
+        """Append a whole chunk; rates 8000, 16000, 24000, 48000. `Played` with the mark when it has gone out.
+
+        Marks are not negative; 0 also stands for "none" in `Flushed`. Raises when ``max_playout_ms`` would be exceeded.
+        """
     def flush(self, stream: int) -> None:
-        """Stop within 20 ms (10 ms fade) and drop what is queued. Answered by `Flushed`."""
+        """Stop within 20 ms (10 ms fade) and drop what is queued, not what is played later; ends a pause.
+
+        Answered by one `Flushed`, which also stands for other flushes before the fade.
+        """
     def pause(self, stream: int) -> None: ...
     def resume(self, stream: int) -> None: ...
     def record(self, stream: int, path: str) -> None:
@@ -89,12 +104,17 @@ class MediaEngine:
         """Take all pending events of all streams and re-arm the wake-up."""
     def stats(self) -> dict[str, int]:
         """Engine counters: packets, drops by reason, queue drops, tick lateness."""
-    def stream_stats(self, stream: int) -> dict[str, int]: ...
-    def close(self) -> None: ...
+    def stream_stats(self, stream: int) -> dict[str, int]:
+        """Counters of one stream: packets sent, received, lost, dropped by reason, played, queued, windows judged."""
+    def close(self) -> None:
+        """Stop the thread; returns when every recording is on the disk. What was not drained still can be."""
 
 @final
 class SpeechStarted:
-    """Speech began. `pcm` (16 kHz) is the pre-roll with the onset; `at_us` the arrival that made it certain."""
+    """Speech began at `media_ms`; `at_us` is the arrival that made it certain.
+
+    `pcm` (16 kHz) is the pre-roll with the onset, without what an earlier stretch of speech handed over.
+    """
 
     def __new__(cls, *, stream: int, media_ms: int, at_us: int, pcm: bytes) -> SpeechStarted: ...
     @property
@@ -108,7 +128,7 @@ class SpeechStarted:
 
 @final
 class SpeechAudio:
-    """The next stretch of caller audio while somebody speaks, 16 kHz."""
+    """The next stretch of caller audio while somebody speaks, 16 kHz; it begins at `media_ms`."""
 
     def __new__(cls, *, stream: int, media_ms: int, pcm: bytes) -> SpeechAudio: ...
     @property
@@ -167,7 +187,10 @@ class Played:
 
 @final
 class Flushed:
-    """Answer to `flush`: the mark that was playing (0: none) and how much of that chunk was heard."""
+    """Answer to `flush`: the mark that was playing, or else the first that waited (0: none).
+
+    `heard_ms` of that chunk were heard; the chunks after it were dropped unheard.
+    """
 
     def __new__(
         cls,

@@ -224,7 +224,7 @@ fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyA
 /// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).
 fn unpredictable() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(::media::engine::now_us())
+    RandomState::new().hash_one(::media::clock::now_us())
 }
 
 /// The handle of the media thread.

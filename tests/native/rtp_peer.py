@@ -139,7 +139,7 @@ class Peer(asyncio.DatagramProtocol):
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self.transport.get_extra_info("sockname")
+        host, port = self.transport.get_extra_info("sockname")[:2]
         return str(host), int(port)
 
     async def packets(self, more: int) -> Sequence[Packet]:
@@ -186,9 +186,9 @@ class Peer(asyncio.DatagramProtocol):
         self.timestamp += duration
 
 
-async def open_peer() -> Peer:
+async def open_peer(host: str = "127.0.0.1") -> Peer:
     loop = asyncio.get_running_loop()
-    _, peer = await loop.create_datagram_endpoint(Peer, local_addr=("127.0.0.1", 0))
+    _, peer = await loop.create_datagram_endpoint(Peer, local_addr=(host, 0))
     return peer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import wave
 from pathlib import Path
@@ -22,6 +23,15 @@ from mediaserver._native import (
 )
 from tests.native.rtp_peer import FRAME, PCMU, Events, Peer, Samples, now_us, open_peer
 from tests.native.test_media_engine import call, tone
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def silence(ms: int) -> Samples:
@@ -88,6 +98,22 @@ async def test_a_peer_behind_nat_is_learnt(engine: MediaEngine, peer: Peer) -> N
     peer.send(b"\xff" * FRAME)
     await peer.packets(3)
     assert engine.stats()["learnt_source"] == 1
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_ipv6_and_what_cannot_be_reached() -> None:
+    engine = MediaEngine("::1", port_count=1)
+    peer = await open_peer("::1")
+    stream, port = engine.open_stream(remote=peer.address)
+    peer.to = ("::1", port)
+    engine.connect_stream(stream, remote=peer.address, codec="PCMU", payload_type=PCMU)
+    await peer.say(silence(40))
+    await peer.packets(2)
+    assert engine.stream_stats(stream)["received"] == 2
+    with pytest.raises(MediaError, match=r"on ::1 cannot reach 127\.0\.0\.1:4000"):
+        engine.open_stream(remote=("127.0.0.1", 4000))
+    engine.close()
+    await peer.close()
 
 
 async def test_a_reinvite_moves_the_media(engine: MediaEngine, peer: Peer) -> None:

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Poll, Token, Waker};
-use rustix::time::{ClockId, clock_gettime};
 
 use silero::Model;
 
+use crate::clock::{Clock, now_us};
 use crate::events::{EventQueue, LegEvent, lock};
 use crate::media_thread::{MediaThread, Parts, WAKE};
 use crate::playout::{Chunk, PlayoutBudget, PlayoutError};
@@ -58,6 +58,14 @@ pub enum EngineError {
     /// No such stream.
     #[error("there is no stream {0}")]
     UnknownStream(StreamId),
+    /// The sockets are of the other family.
+    #[error("the media ports on {host} cannot reach {remote}")]
+    Unreachable {
+        /// The address of the sockets.
+        host: IpAddr,
+        /// The peer's.
+        remote: SocketAddr,
+    },
     /// No port for the stream.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -133,16 +141,11 @@ pub struct Engine {
     counters: Arc<Counters>,
     table: Arc<Mutex<PortTable>>,
     budgets: Mutex<Budgets>,
+    host: IpAddr,
     /// Whether there is a model.
     hears: bool,
     ports: Vec<u16>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The clock of all `*_us` values: microseconds of `CLOCK_MONOTONIC`.
-pub fn now_us() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
 }
 
 impl Engine {
@@ -174,12 +177,14 @@ impl Engine {
             sockets.push(socket);
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let clock = Clock::start(poll.registry(), now_us())?;
         let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
         let events = Arc::new(EventQueue::new(config.event_capacity)?);
         let counters = Arc::new(Counters::default());
         let table = Arc::new(Mutex::new(PortTable::new(config.port_count, config.max_streams)));
         let inside = Parts {
             poll,
+            clock,
             sockets,
             inbox,
             events: Arc::clone(&events),
@@ -197,6 +202,7 @@ impl Engine {
             counters,
             table,
             budgets: Mutex::default(),
+            host: config.host,
             hears: config.model.is_some(),
             ports,
             thread: Mutex::new(Some(handle)),
@@ -227,6 +233,7 @@ impl Engine {
             params.speech = None;
         }
         self.open_for_commands()?;
+        let remote = remote.map(|remote| self.reachable(remote)).transpose()?;
         let (id, port) = lock(&self.table).open(remote)?;
         lock(&self.budgets).insert(id, PlayoutBudget::new(max_playout_ms));
         if let Err(error) = self.send(Command::Open(id, port, Box::new(params))) {
@@ -242,6 +249,7 @@ impl Engine {
     /// When the stream is unknown or its peer's address belongs to another stream on the same port.
     pub fn connect(&self, id: StreamId, remote: SocketAddr, format: Format) -> Result<(), EngineError> {
         self.budget(id)?;
+        let remote = self.reachable(remote)?;
         lock(&self.table).connect(now_us(), id, remote)?;
         self.send(Command::Connect(id, format))
     }
@@ -375,6 +383,18 @@ impl Engine {
         let _ = self.commands.send(Command::Stop);
         let _ = self.waker.wake();
         let _ = thread.join();
+    }
+
+    /// The address as the sockets see it: IPv6 sockets know IPv4 peers by mapped addresses (RFC 4291 2.5.5.2).
+    fn reachable(&self, remote: SocketAddr) -> Result<SocketAddr, EngineError> {
+        match (self.host, remote) {
+            (IpAddr::V4(_), SocketAddr::V4(_)) | (IpAddr::V6(_), SocketAddr::V6(_)) => Ok(remote),
+            (IpAddr::V6(host), SocketAddr::V4(peer)) if host.is_unspecified() => {
+                let mapped = peer.ip().to_ipv6_mapped();
+                Ok(SocketAddr::new(mapped.into(), peer.port()))
+            }
+            (host, remote) => Err(EngineError::Unreachable { host, remote }),
+        }
     }
 
     fn budget(&self, id: StreamId) -> Result<Arc<PlayoutBudget>, EngineError> {

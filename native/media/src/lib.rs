@@ -1,6 +1,7 @@
 //! The media engine: RTP, G.711, jitter buffer, resampling, playout, recorder, the media thread.
 
 pub mod activity;
+pub mod clock;
 pub mod engine;
 pub mod events;
 pub mod g711;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
 
-use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add, now_us};
+use crate::clock::{BEAT, Clock, SUB_TICK_US, now_us};
+use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add};
 use crate::events::{EventQueue, LegEvent, lock};
 use crate::ports::{PortTable, Route, StreamId};
 use crate::recorder::Recorder;
@@ -21,7 +22,6 @@ use crate::speech::{Listening, SpeechCutter};
 use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
-const SUB_TICK_US: u64 = 5_000;
 /// Legs tick in this many groups, one after the other.
 const PHASES: usize = (FRAME_US / SUB_TICK_US) as usize;
 /// Ticks later than this are not caught up but left out.
@@ -34,6 +34,7 @@ const READ_BURST: usize = 64;
 /// What the thread is made of.
 pub(crate) struct Parts {
     pub(crate) poll: Poll,
+    pub(crate) clock: Clock,
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) inbox: Receiver<Command>,
     pub(crate) events: Arc<EventQueue>,
@@ -70,6 +71,7 @@ pub(crate) struct MediaThread {
 impl MediaThread {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            due_us: parts.clock.first_us,
             parts,
             legs: HashMap::new(),
             phases: Default::default(),
@@ -78,7 +80,6 @@ impl MediaThread {
             heard: Vec::new(),
             lent: Vec::new(),
             ended: Vec::new(),
-            due_us: now_us(),
             phase: 0,
             unfinished: Vec::new(),
         }
@@ -87,26 +88,21 @@ impl MediaThread {
     pub(crate) fn run(mut self) {
         let mut ready = Events::with_capacity(256);
         loop {
-            let wait_us = if self.unfinished.is_empty() {
-                self.due_us.saturating_sub(now_us())
-            } else {
-                0
-            };
+            // Sockets announce news only; what was left in them is read at once.
+            let wait = (!self.unfinished.is_empty()).then_some(Duration::ZERO);
             // Interrupted system calls are no reason to stop.
-            let _ = self
-                .parts
-                .poll
-                .poll(&mut ready, Some(Duration::from_micros(wait_us)));
+            let _ = self.parts.poll.poll(&mut ready, wait);
             if !self.take_commands() {
                 break;
             }
             let mut readable = std::mem::take(&mut self.unfinished);
-            readable.extend(
-                ready
-                    .iter()
-                    .filter(|event| event.token() != WAKE)
-                    .map(|event| event.token().0),
-            );
+            for event in &ready {
+                match event.token() {
+                    WAKE => {}
+                    BEAT => self.parts.clock.acknowledge(),
+                    Token(port) => readable.push(port),
+                }
+            }
             for port in readable {
                 self.read(port);
             }
