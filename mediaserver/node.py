@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loguru import logger
+from openai import DefaultAsyncHttpxClient
 
 from admission import AdmissionGate, CallKind, slots_for
 from config.node import NodeConfig
@@ -23,7 +23,7 @@ from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
-from mediaserver.pipeline.services import Embedded
+from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.vad_weights import silero_weights
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
@@ -50,6 +50,7 @@ class Node:
         self._registry: Registry | None = None
         self._models: ModelProcess | None = None
         self._hub: EngineHub | None = None
+        self._provider_http: DefaultAsyncHttpxClient | None = None
         self._edge: Edge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
@@ -62,6 +63,23 @@ class Node:
     def tenants(self) -> tuple[ActiveTenant, ...]:
         """The tenants that answer here, for the banner."""
         return self._tenants
+
+    @property
+    def registry(self) -> Registry:
+        """The tenants' store, while the node runs."""
+        if self._registry is None:
+            raise StartupError("the node is not running")
+        return self._registry
+
+    @property
+    def gate(self) -> AdmissionGate:
+        """The gate before every call."""
+        return self._gate
+
+    @property
+    def stream_count(self) -> int:
+        """Media streams that are open."""
+        return self._hub.engine.stats()["streams"] if self._hub is not None else 0
 
     @property
     def http_port(self) -> int:
@@ -94,10 +112,11 @@ class Node:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
-        embedded = Embedded(config.models.url or await self._start_models())
+        self._provider_http = shared_http_client()
+        access = ProviderAccess(Embedded(config.models.url or await self._start_models()), self._provider_http)
         phrases = PhraseCache(Path(config.data_dir) / "phrases")
         resources = PipelineResources(
-            embedded=embedded,
+            providers=access,
             budgets=Budgets(
                 stt_final_ms=config.budgets.stt_final_ms,
                 llm_first_token_ms=config.budgets.llm_first_token_ms,
@@ -106,7 +125,7 @@ class Node:
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
         )
-        warmer = PhraseWarmer(phrases, embedded)
+        warmer = PhraseWarmer(phrases, access)
         for tenant in self._tenants:
             missing = await warmer.warm(tenant.config, tenant.tts)
             if missing:
@@ -161,10 +180,7 @@ class Node:
             ) from error
 
     async def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or `request_stop`, then hang up politely and release everything."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.request_stop)
+        """Serve until `request_stop`, then hang up politely and release everything."""
         http = asyncio.create_task(self._http.serve(), name="http")
         try:
             await self._stop.wait()
@@ -189,6 +205,9 @@ class Node:
         if self._hub is not None:
             self._hub.close()
             self._hub = None
+        if self._provider_http is not None:
+            await self._provider_http.aclose()
+            self._provider_http = None
         if self._models is not None:
             await self._models.close()
             self._models = None

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from config.tenant import TenantConfig
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
-from mediaserver.pipeline.services import EMBEDDED_API_KEY, Embedded
+from mediaserver.pipeline.services import EMBEDDED_API_KEY, ProviderAccess
 from mediaserver.receptionist import Phrases
 from tenancy import ResolvedProvider
 
@@ -22,9 +22,9 @@ SYNTHESIS_TIMEOUT_S = 20.0
 class PhraseWarmer:
     """Synthesises what the cache lacks, first provider of the tenant first."""
 
-    def __init__(self, cache: PhraseCache, embedded: Embedded) -> None:
+    def __init__(self, cache: PhraseCache, access: ProviderAccess) -> None:
         self._cache = cache
-        self._embedded = embedded
+        self._access = access
         self._slots = asyncio.Semaphore(CONCURRENT_SYNTHESES)
 
     async def warm(self, config: TenantConfig, chain: Iterable[ResolvedProvider]) -> int:
@@ -50,20 +50,20 @@ class PhraseWarmer:
         own = provider.kind == "openai"
         client = AsyncOpenAI(
             api_key=provider.secret() or EMBEDDED_API_KEY,
-            base_url=provider.base_url if own else self._embedded.base_url,
+            base_url=provider.base_url if own else self._access.embedded.base_url,
+            http_client=self._access.http,
             timeout=SYNTHESIS_TIMEOUT_S,
             max_retries=1,
         )
         try:
-            async with client:
-                response = await client.audio.speech.create(
-                    model=(provider.model or "") if own else config.voice.name,
-                    voice=config.voice.name if own else "alloy",
-                    input=text,
-                    response_format="pcm",
-                    speed=config.voice.speed,
-                )
-                return response.content
+            response = await client.audio.speech.create(
+                model=(provider.model or "") if own else config.voice.name,
+                voice=config.voice.name if own else "alloy",
+                input=text,
+                response_format="pcm",
+                speed=config.voice.speed,
+            )
+            return response.content
         except openai.OpenAIError as error:
             logger.warning("phrase not synthesised by {}: {}", provider.name, error)
             return b""

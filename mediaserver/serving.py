@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,6 +25,9 @@ async def serve(path: Path | None) -> int:
     node = Node(config)
     await node.start()
     print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, node.request_stop)
     await node.run()
     return 0
 

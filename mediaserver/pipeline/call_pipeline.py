@@ -27,7 +27,7 @@ from mediaserver.pipeline.hearing import Hearing
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.receptionist_replier import ReceptionistReplier
 from mediaserver.pipeline.replying import Replying
-from mediaserver.pipeline.services import Embedded, model_repliers, synthesizers, transcribers
+from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.receptionist import Action, Phrases, system_prompt
@@ -65,7 +65,7 @@ class CallObserver(Protocol):
 class PipelineResources:
     """What the pipelines of a node share; nothing in it belongs to a tenant."""
 
-    embedded: Embedded
+    providers: ProviderAccess
     budgets: Budgets
     phrases: PhraseCache
     clock: Callable[[], datetime]
@@ -95,7 +95,7 @@ class CallPipeline:
         )
         receptionist = ReceptionistReplier(config, resources.clock, observer.action)
         replying = Replying(
-            (*model_repliers(tenant.llm, system_prompt(config, resources.clock())), receptionist),
+            (*model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())), receptionist),
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,
@@ -108,14 +108,14 @@ class CallPipeline:
                 [
                     self._transport.input(),
                     Hearing(
-                        transcribers(tenant.stt, resources.embedded),
+                        transcribers(tenant.stt, resources.providers),
                         resources.budgets,
                         apology=phrases.one_moment,
                     ),
                     aggregators.user(),
                     replying,
                     Speaking(
-                        synthesizers(tenant.tts, resources.embedded, config.voice.name, config.voice.speed),
+                        synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
                         resources.budgets,
                         resources.phrases,
                         voice=config.voice.name,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.transcriptions.language import Language
+from pipecat.utils.http import connection_limits
 
 from mediaserver.phrase_cache import PHRASE_RATE_HZ
 from mediaserver.pipeline.hearing import Transcriber
@@ -23,6 +26,41 @@ from tenancy import ResolvedProvider
 EMBEDDED_STT_MODEL = "tiny.en"
 EMBEDDED_API_KEY = "embedded"
 """The SDK insists on a key; the model process listens on loopback and does not."""
+
+
+MAX_PROVIDER_CONNECTIONS = 1_000
+MAX_IDLE_CONNECTIONS = 100
+
+
+def shared_http_client() -> DefaultAsyncHttpxClient:
+    """One pool of connections to all providers for the whole node; close it with the node.
+
+    A client of its own for each call would open its connections anew in the middle of the caller's turn, and leave them
+    to the garbage collector. Keys are not in it: each request carries its own.
+    """
+    return DefaultAsyncHttpxClient(
+        limits=connection_limits(
+            max_connections=MAX_PROVIDER_CONNECTIONS,
+            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+            keepalive_expiry=60.0,
+        )
+    )
+
+
+class SharedClientLLM(OpenAILLMService):
+    """Pipecat's OpenAI language model service over the node's connections."""
+
+    def __init__(self, *, http_client: DefaultAsyncHttpxClient, **options: Any) -> None:
+        self._shared_http_client = http_client
+        super().__init__(**options)
+
+    def create_client(
+        self, api_key: str | None = None, base_url: str | None = None, **_: Any
+    ) -> AsyncOpenAI:
+        """Build the SDK's client; Pipecat's own would make its own connections."""
+        return AsyncOpenAI(
+            api_key=api_key, base_url=base_url, http_client=self._shared_http_client, max_retries=0
+        )
 
 
 class CoarseOpenAITTS(OpenAITTSService):
@@ -42,7 +80,15 @@ class Embedded:
     """Root of the model process's API, ending in ``/v1``."""
 
 
-def transcribers(providers: Sequence[ResolvedProvider], embedded: Embedded) -> tuple[Transcriber, ...]:
+@dataclass(frozen=True, slots=True)
+class ProviderAccess:
+    """How the calls of a node reach providers."""
+
+    embedded: Embedded
+    http: DefaultAsyncHttpxClient
+
+
+def transcribers(providers: Sequence[ResolvedProvider], access: ProviderAccess) -> tuple[Transcriber, ...]:
     """The transcription chain.
 
     No prompt with the business's vocabulary: on tiny.en it doubled the decoder's loops and gained no accuracy.
@@ -52,7 +98,8 @@ def transcribers(providers: Sequence[ResolvedProvider], embedded: Embedded) -> t
             provider.name,
             OpenAISTTService(
                 api_key=provider.secret() or EMBEDDED_API_KEY,
-                base_url=provider.base_url if provider.kind == "openai" else embedded.base_url,
+                base_url=provider.base_url if provider.kind == "openai" else access.embedded.base_url,
+                http_client=access.http,
                 push_empty_transcripts=True,
                 settings=OpenAISTTService.Settings(
                     model=provider.model or EMBEDDED_STT_MODEL, language=Language.EN
@@ -64,7 +111,7 @@ def transcribers(providers: Sequence[ResolvedProvider], embedded: Embedded) -> t
 
 
 def synthesizers(
-    providers: Sequence[ResolvedProvider], embedded: Embedded, voice: str, speed: float
+    providers: Sequence[ResolvedProvider], access: ProviderAccess, voice: str, speed: float
 ) -> tuple[Synthesizer, ...]:
     """The synthesis chain."""
     chain = []
@@ -75,7 +122,8 @@ def synthesizers(
                 provider.name,
                 CoarseOpenAITTS(
                     api_key=provider.secret() or EMBEDDED_API_KEY,
-                    base_url=provider.base_url if own else embedded.base_url,
+                    base_url=provider.base_url if own else access.embedded.base_url,
+                    http_client=access.http,
                     sample_rate=PHRASE_RATE_HZ,
                     settings=OpenAITTSService.Settings(
                         # The embedded API takes the voice as its model: Pipecat admits only OpenAI's voice names.
@@ -89,12 +137,15 @@ def synthesizers(
     return tuple(chain)
 
 
-def model_repliers(providers: Sequence[ResolvedProvider], system_prompt: str) -> tuple[ModelReplier, ...]:
+def model_repliers(
+    providers: Sequence[ResolvedProvider], access: ProviderAccess, system_prompt: str
+) -> tuple[ModelReplier, ...]:
     """The language models of the chain; the built-in receptionist is added by the caller."""
     return tuple(
         ModelReplier(
             provider.name,
-            OpenAILLMService(
+            SharedClientLLM(
+                http_client=access.http,
                 api_key=provider.secret() or EMBEDDED_API_KEY,
                 base_url=provider.base_url,
                 settings=OpenAILLMService.Settings(

@@ -59,6 +59,8 @@ class Dialogue:
     quiet_ms: int = 1_300
     greeting_wait_ms: int = 8_000
     answer_wait_ms: int = 20_000
+    interrupt_greeting_ms: int | None = None
+    """Speak this long after the greeting has begun instead of letting it end."""
     state: State = State.GREETING
     deadline_us: int | None = None
     greeting_latency_ms: int | None = None
@@ -80,13 +82,18 @@ class Dialogue:
         if self.state is State.WAITING:
             self.state = State.LISTENING
             self.latencies_ms.append((at_us - self._said_at_us) // 1000)
-        if self.state in (State.GREETING, State.LISTENING):
+        if self.state is State.GREETING and self.interrupt_greeting_ms is not None:
+            if not self._remote_spoke:
+                self.deadline_us = at_us + self.interrupt_greeting_ms * 1000
+            self._remote_spoke = True
+        elif self.state in (State.GREETING, State.LISTENING):
             self._remote_spoke = True
             self.deadline_us = None
 
     def remote_quiet(self, at_us: int) -> None:
         """The other side fell silent; ``at_us`` is its last audible packet."""
-        if self.state in (State.GREETING, State.LISTENING) and self._remote_spoke:
+        interrupting = self.state is State.GREETING and self.interrupt_greeting_ms is not None
+        if self.state in (State.GREETING, State.LISTENING) and self._remote_spoke and not interrupting:
             self.deadline_us = at_us + self.quiet_ms * 1000
 
     def said(self, at_us: int) -> None:

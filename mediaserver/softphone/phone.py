@@ -49,6 +49,12 @@ class PhoneOptions:
     vad_model: bytes
     transport: str = "udp"
     record: Path | None = None
+    quiet_ms: int = 1_300
+    """Silence that ends a stretch of the other side's speech."""
+    interrupt_greeting_ms: int | None = None
+    """Speak over the greeting this long after it began."""
+    transcribe: bool = True
+    """Whether what was heard is turned into text."""
 
 
 class Phone:
@@ -59,7 +65,11 @@ class Phone:
         self._ear = ear
         self._print = say
         self._report = CallReport(target=str(options.target))
-        self._dialogue = Dialogue(len(options.utterances))
+        self._dialogue = Dialogue(
+            len(options.utterances),
+            quiet_ms=options.quiet_ms,
+            interrupt_greeting_ms=options.interrupt_greeting_ms,
+        )
         self._sip_events: asyncio.Queue[SipEvent] = asyncio.Queue(maxsize=64)
         self._utterance_mark: int | None = None
 
@@ -182,7 +192,8 @@ class Phone:
             return
 
     def _media_event(self, event: MediaEvent) -> None:
-        self._ear.event(event)
+        if self._options.transcribe:
+            self._ear.event(event)
         if isinstance(event, Activity):
             if event.active:
                 self._dialogue.remote_active(event.at_us)
@@ -215,6 +226,9 @@ class Phone:
             case _:
                 assert_never(event)
 
+    async def _heard(self) -> str:
+        return await self._ear.transcribe() if self._options.transcribe else "(not transcribed)"
+
     async def _act(self, action: DialogueAction, link: LocalMediaLink | None) -> bool:
         """Carry an action out; True when the call is over."""
         match action:
@@ -227,13 +241,13 @@ class Phone:
                     link.play(utterance.pcm, SPEECH_RATE_HZ, self._utterance_mark)
                 return False
             case Heard(index=None, latency_ms=latency_ms):
-                self._report.greeting = await self._ear.transcribe()
+                self._report.greeting = await self._heard()
                 self._report.greeting_ms = latency_ms
                 self._print(f"receptionist: {self._report.greeting}")
                 return False
             case Heard(latency_ms=latency_ms):
                 exchange = self._report.exchanges[-1]
-                exchange.heard = await self._ear.transcribe()
+                exchange.heard = await self._heard()
                 exchange.latency_ms = latency_ms
                 self._print(f"receptionist ({latency_ms} ms): {exchange.heard}")
                 return False

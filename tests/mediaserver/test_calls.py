@@ -1,0 +1,156 @@
+"""Whole calls on the loopback: a real softphone, a real node, simulated providers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from mediaserver.softphone.speech import Utterance
+from perf.simulators import Behaviour, Script
+from tenancy import CallRecord
+from tests.sim.node import GREETING, RunningNode, running_node
+
+FAST_BUDGETS = {"stt_final_ms": 400, "llm_first_token_ms": 400, "tts_first_audio_ms": 400}
+APOLOGY = "Sorry, I'm having a little trouble. One moment please."
+
+
+async def _record(running: RunningNode) -> CallRecord:
+    """The record of the only call, once it is written."""
+    async with asyncio.timeout(5):
+        while not (records := await running.node.registry.calls("bakery")):
+            await asyncio.sleep(0)
+    return records[0]
+
+
+async def _wound_up(running: RunningNode) -> None:
+    """Every call has given back what it held."""
+    async with asyncio.timeout(5):
+        while running.node.gate.snapshot().in_use or running.node.stream_count:
+            await asyncio.sleep(0)
+    assert running.node.gate.snapshot().double_releases == 0
+
+
+def _said(record: CallRecord, speaker: str) -> list[str]:
+    return [str(line["text"]) for line in record.transcript if line["speaker"] == speaker]
+
+
+async def test_a_call_is_greeted_heard_answered_and_recorded(tmp_path: Path, question: Utterance) -> None:
+    script = Script(transcripts=["When are you open?"], replies=["We open at eight. We close at six."])
+    async with running_node(tmp_path, script=script) as running:
+        report = await running.call(question, record=tmp_path / "call.wav")
+        assert report.answered
+        assert report.success, report
+        assert report.packets_lost == 0
+        record = await _record(running)
+        assert _said(record, "receptionist") == [GREETING, "We open at eight. We close at six."]
+        assert _said(record, "caller") == ["When are you open?"]
+        assert record.config_version == 1
+        assert record.cause.startswith("remote_bye")
+        await _wound_up(running)
+    system, *conversation = script.chats_seen[-1]
+    assert "Test Bakery" in str(system["content"])
+    assert [(message["role"], message["content"]) for message in conversation] == [
+        ("assistant", GREETING),
+        ("user", "When are you open?"),
+    ]
+    assert (tmp_path / "call.wav").stat().st_size > 16_000
+
+
+async def test_a_language_model_that_hangs_costs_an_apology_and_not_the_answer(
+    tmp_path: Path, question: Utterance
+) -> None:
+    script = Script(transcripts=["What is your address?"], chat=Behaviour(hang=True))
+    async with running_node(tmp_path, script=script, budgets=FAST_BUDGETS) as running:
+        report = await running.call(question)
+        assert report.success, report
+        answer = _said(await _record(running), "receptionist")[-1]
+    assert answer.startswith(APOLOGY)
+    assert "Mill Lane" in answer
+
+
+async def test_a_language_model_that_refuses_is_followed_by_the_receptionist(
+    tmp_path: Path, question: Utterance
+) -> None:
+    script = Script(transcripts=["What is your address?"], chat=Behaviour(status=400))
+    async with running_node(tmp_path, script=script) as running:
+        report = await running.call(question)
+        assert report.success, report
+        answer = _said(await _record(running), "receptionist")[-1]
+    assert answer.startswith(APOLOGY)
+    assert "Mill Lane" in answer
+
+
+async def test_transcription_that_hangs_is_apologised_for(tmp_path: Path, question: Utterance) -> None:
+    script = Script(transcription=Behaviour(hang=True))
+    async with running_node(tmp_path, script=script, budgets=FAST_BUDGETS) as running:
+        report = await running.call(question)
+        assert report.success, report  # an apology is an answer; dead air is not
+
+
+async def test_synthesis_that_fails_during_the_call_is_covered_by_cached_phrases(
+    tmp_path: Path, question: Utterance
+) -> None:
+    async with running_node(tmp_path, budgets=FAST_BUDGETS) as running:
+        running.script.speech.hang = True
+        report = await running.call(question)
+        assert report.greeting_ms is not None
+        assert report.success, report
+
+
+async def test_an_unknown_number_is_refused_before_anything_is_built(
+    tmp_path: Path, question: Utterance
+) -> None:
+    async with running_node(tmp_path) as running:
+        report = await running.call(question, number="+15559999")
+        assert (report.answered, report.status) == (False, 404)
+        assert running.node.gate.snapshot().admitted == 0
+        assert running.node.stream_count == 0
+
+
+async def test_above_capacity_the_caller_is_told_when_to_try_again(
+    tmp_path: Path, question: Utterance
+) -> None:
+    async with running_node(tmp_path, slots=1) as running:
+        first = asyncio.create_task(running.call(question))
+        async with asyncio.timeout(10):
+            while running.node.gate.snapshot().in_use == 0:
+                await asyncio.sleep(0)
+        second = await running.call(question)
+        assert (second.answered, second.status) == (False, 503)
+        assert (await first).success
+        await _wound_up(running)
+
+
+async def test_ten_calls_at_once_all_get_their_answers(tmp_path: Path, question: Utterance) -> None:
+    async with running_node(tmp_path) as running:
+        reports = await asyncio.gather(*(running.call(question) for _ in range(10)))
+        assert [report.success for report in reports] == [True] * 10
+        assert [report.packets_lost for report in reports] == [0] * 10
+        await _wound_up(running)
+
+
+async def test_barge_in_leaves_only_what_was_heard_in_the_context(
+    tmp_path: Path, question: Utterance
+) -> None:
+    long_greeting = "Welcome to the test bakery. " + "We have fresh bread and rolls every morning. " * 6
+    script = Script(transcripts=["Stop, when are you open?"])
+    async with running_node(tmp_path, script=script, greeting=long_greeting.strip()) as running:
+        report = await running.call(question, interrupt_greeting_ms=800)
+        assert report.success, report
+        record = await _record(running)
+    heard = str(script.chats_seen[-1][1]["content"])
+    assert script.chats_seen[-1][1]["role"] == "assistant"
+    assert long_greeting.startswith(heard)
+    assert 0 < len(heard) < len(long_greeting) - 20
+    assert record.transcript[0]["interrupted"] is True
+    assert record.transcript[0]["text"] == heard
+
+
+async def test_the_receptionist_hangs_up_after_goodbye(tmp_path: Path, question: Utterance) -> None:
+    script = Script(transcripts=["Thank you, goodbye."], chat=Behaviour(status=500))
+    async with running_node(tmp_path, script=script, budgets=FAST_BUDGETS) as running:
+        report = await running.call(question, question)
+        assert report.answered
+        record = await _record(running)
+        assert record.cause.startswith("local_bye")
+        await _wound_up(running)

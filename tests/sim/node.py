@@ -1,0 +1,116 @@
+"""A whole node in the test's event loop, with simulated providers in place of every model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from config.node import BudgetsConfig, CapacityConfig, HttpConfig, MediaConfig, ModelsConfig, NodeConfig, SipConfig
+from config.tenant import TenantConfig
+from mediaserver.node import Node
+from mediaserver.softphone.listening import Ear
+from mediaserver.softphone.phone import Phone, PhoneOptions
+from mediaserver.softphone.report import CallReport
+from mediaserver.softphone.speech import Utterance
+from mediaserver.vad_weights import silero_weights
+from perf.simulators import Script, running
+from sipbridge import SipUri
+
+NUMBER = "+15550199"
+GREETING = "Hello, this is the test bakery. How can I help you?"
+
+
+def tenant(url: str, **changes: object) -> TenantConfig:
+    """A tenant whose providers are the simulators at ``url``."""
+    provider = {"kind": "openai", "base_url": url, "model": "simulated"}
+    document: dict[str, object] = {
+        "tenant_id": "bakery",
+        "business_name": "Test Bakery",
+        "business_kind": "bakery",
+        "numbers": [NUMBER],
+        "time_zone": "Europe/Berlin",
+        "greeting": GREETING,
+        "address": "1 Mill Lane",
+        "hours": {"monday": [{"opens": "08:00", "closes": "18:00"}]},
+        "human": {"name": "Rosa"},
+        "voice": {"name": "alloy"},
+        "providers": {"stt": [provider], "llm": [provider], "tts": [provider]},
+        **changes,
+    }
+    return TenantConfig.model_validate(document)
+
+
+@dataclass
+class RunningNode:
+    """A started node and the simulator's script."""
+
+    node: Node
+    script: Script
+
+    @property
+    def sip_port(self) -> int:
+        """The port to call."""
+        return self.node.sip_port
+
+    async def call(
+        self,
+        *utterances: Utterance,
+        number: str = NUMBER,
+        record: Path | None = None,
+        interrupt_greeting_ms: int | None = None,
+    ) -> CallReport:
+        """Call a number with the softphone."""
+        ear = Ear("http://127.0.0.1:9/v1")
+        options = PhoneOptions(
+            target=SipUri("sip", number, "127.0.0.1", self.sip_port),
+            utterances=utterances,
+            local_host="127.0.0.1",
+            vad_model=silero_weights(),
+            record=record,
+            quiet_ms=700,
+            interrupt_greeting_ms=interrupt_greeting_ms,
+            transcribe=False,
+        )
+        try:
+            return await Phone(options, ear, lambda _: None).call()
+        finally:
+            await ear.close()
+
+
+@asynccontextmanager
+async def running_node(
+    directory: Path,
+    *,
+    script: Script | None = None,
+    slots: int = 20,
+    budgets: Mapping[str, int] | None = None,
+    **changes: object,
+) -> AsyncIterator[RunningNode]:
+    """Start a node with one tenant; stop it with everything that it started."""
+    script = script or Script()
+    with running(script) as url:
+        tenant_file = directory / "tenant.yaml"
+        tenant_file.write_text(yaml.safe_dump(tenant(url, **changes).model_dump(mode="json")))
+        config = NodeConfig(
+            sip=SipConfig(host="127.0.0.1", port=0),
+            media=MediaConfig(host="127.0.0.1", first_port=0, port_count=12),
+            http=HttpConfig(port=0),
+            data_dir=directory / "data",
+            capacity=CapacityConfig(slots=slots),
+            tenants=(tenant_file,),
+            models=ModelsConfig(url=url),
+            budgets=BudgetsConfig(**dict(budgets or {})),
+        )
+        node = Node(config)
+        await node.start()
+        http = asyncio.create_task(node.run())
+        try:
+            yield RunningNode(node, script)
+        finally:
+            node.request_stop()
+            await http
