@@ -33,6 +33,7 @@ class IncomingCalls:
         table = self._table
         contact = contact_of(request)
         if contact is None:
+            table.count("refused_400")
             table.respond(key, request, Reply(400, "No usable Contact"))
             return
         if table.full:

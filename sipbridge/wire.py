@@ -30,6 +30,8 @@ REASONS = {
     604: "Does Not Exist Anywhere", 606: "Not Acceptable",
 }  # fmt: skip
 
+_CONTROLS = {code: " " for code in (*range(0x20), 0x7F) if chr(code) != "\t"}
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -113,8 +115,10 @@ def write_request(method: str, uri: str, headers: Iterable[Header], body: bytes 
 
 
 def _write(start: str, headers: Iterable[Header], body: bytes) -> bytes:
-    lines = [start, *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}", "", ""]
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
+    lines = [start, *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}"]
+    # Whatever an application or a peer put into a value, a line stays one line.
+    lines = [line.translate(_CONTROLS) for line in lines]
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
 
 
 def tokens_of(message: SipMessage, header: str) -> list[str]:
