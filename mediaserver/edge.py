@@ -95,7 +95,8 @@ class Edge:
         self._active: dict[DialogId, _Active] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._now_ms = lambda: int(asyncio.get_running_loop().time() * 1000)
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     def use(self, sip: SipEndpoint) -> None:
         """The endpoint that the events come from; set once, before it starts."""
@@ -126,6 +127,14 @@ class Edge:
             case _:
                 assert_never(event)
 
+    @staticmethod
+    def _now_ms() -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    async def idle(self) -> None:
+        """Wait until no call is in progress or being wound up."""
+        await self._quiet.wait()
+
     @property
     def _endpoint(self) -> SipEndpoint:
         if self._sip is None:
@@ -135,8 +144,16 @@ class Edge:
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._quiet.clear()
+        task.add_done_callback(self._finished)
         return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.opt(exception=error).error("{} failed", task.get_name())
+        if not self._tasks and not self._active:
+            self._quiet.set()
 
     # -- an invitation ---------------------------------------------------------------------------------
 
@@ -300,17 +317,17 @@ class Edge:
 
     async def _wind_up(self, active: _Active, why: str) -> None:
         call = active.call
-        log = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
+        bound = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
         try:
             await call.end(why)
         finally:
             self._hub.detach(call.link)
             self._gate.release(active.lease, self._now_ms())
-        log.info("call ended: {}", why)
+        bound.info("call ended: {}", why)
         try:
             await self._registry.record_call(call.tenant, record_of(call, why))
         except TenancyError as error:
-            log.error("the call's record could not be written: {}", error)
+            bound.error("the call's record could not be written: {}", error)
 
     async def close(self) -> None:
         """Hang up every call and wait until all are wound up."""

@@ -76,6 +76,11 @@ class Node:
         """The gate before every call."""
         return self._gate
 
+    async def idle(self) -> None:
+        """Wait until no call is in progress or being wound up."""
+        if self._edge is not None:
+            await self._edge.idle()
+
     @property
     def stream_count(self) -> int:
         """Media streams that are open."""
@@ -113,7 +118,9 @@ class Node:
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
         self._provider_http = shared_http_client()
-        access = ProviderAccess(Embedded(config.models.url or await self._start_models()), self._provider_http)
+        access = ProviderAccess(
+            Embedded(config.models.url or await self._start_models()), self._provider_http
+        )
         phrases = PhraseCache(Path(config.data_dir) / "phrases")
         resources = PipelineResources(
             providers=access,

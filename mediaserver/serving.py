@@ -41,9 +41,11 @@ def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
         "",
         "dial",
     ]
-    for tenant in node.tenants:
-        for number in tenant.config.numbers:
-            lines.append(f"  sip:{number}@127.0.0.1:{node.sip_port}   {tenant.config.business_name}")
+    lines += [
+        f"  sip:{number}@127.0.0.1:{node.sip_port}   {tenant.config.business_name}"
+        for tenant in node.tenants
+        for number in tenant.config.numbers
+    ]
     lines += ["", "and say, for example"]
     lines += [f'  "{words}"' for words in TRY_SAYING]
     lines += ["", "or, in another terminal: make call", ""]

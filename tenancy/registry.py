@@ -198,23 +198,23 @@ class Registry:
 
     async def record_call(self, tenant: TenantContext, record: CallRecord) -> None:
         """Keep a finished call in its tenant's shard."""
-        async with self._shards.use(tenant.tenant_id) as shard:
-            async with transaction(shard, self._shards.path(tenant.tenant_id)):
-                await shard.execute(
-                    "INSERT INTO calls (call_id, called, caller, config_version, started_at, ended_at, cause,"
-                    " transcript, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        record.call_id,
-                        record.called,
-                        record.caller,
-                        record.config_version,
-                        record.started_at.isoformat(),
-                        record.ended_at.isoformat(),
-                        record.cause,
-                        orjson.dumps(record.transcript).decode(),
-                        orjson.dumps(record.messages).decode(),
-                    ),
-                )
+        path = self._shards.path(tenant.tenant_id)
+        async with self._shards.use(tenant.tenant_id) as shard, transaction(shard, path):
+            await shard.execute(
+                "INSERT INTO calls (call_id, called, caller, config_version, started_at, ended_at, cause,"
+                " transcript, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    record.call_id,
+                    record.called,
+                    record.caller,
+                    record.config_version,
+                    record.started_at.isoformat(),
+                    record.ended_at.isoformat(),
+                    record.cause,
+                    orjson.dumps(record.transcript).decode(),
+                    orjson.dumps(record.messages).decode(),
+                ),
+            )
 
     async def calls(self, tenant_id: str, limit: int = 100) -> list[CallRecord]:
         """The newest calls of a tenant."""

@@ -95,7 +95,10 @@ class CallPipeline:
         )
         receptionist = ReceptionistReplier(config, resources.clock, observer.action)
         replying = Replying(
-            (*model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())), receptionist),
+            (
+                *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
+                receptionist,
+            ),
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,

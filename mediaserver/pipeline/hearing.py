@@ -42,7 +42,7 @@ class Hearing(SegmentedSTTService):
         self._hearing_budgets = budgets
         self._hearing_apology = apology
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
         """Give the chain's services the pipeline's clock and rates."""
         await super().setup(setup)
         for link in self._hearing_chain:
@@ -50,9 +50,9 @@ class Hearing(SegmentedSTTService):
 
     async def cleanup(self) -> None:
         """Release the chain's services."""
-        await super().cleanup()
+        await super().cleanup()  # type: ignore[no-untyped-call]
         for link in self._hearing_chain:
-            await link.service.cleanup()
+            await link.service.cleanup()  # type: ignore[no-untyped-call]
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Transcribe one utterance (a WAV file) with the first service that can."""
@@ -69,13 +69,14 @@ class Hearing(SegmentedSTTService):
 
     async def _transcribe_with(self, link: Transcriber, audio: bytes) -> str:
         budgets = self._hearing_budgets
-        texts: list[str] = []
         try:
-            async for frame in frames_within(
-                link.name, link.service.run_stt(audio), budgets.stt_final_ms, budgets.stream_stall_ms
-            ):
-                if isinstance(frame, TranscriptionFrame):
-                    texts.append(frame.text)
+            texts = [
+                frame.text
+                async for frame in frames_within(
+                    link.name, link.service.run_stt(audio), budgets.stt_final_ms, budgets.stream_stall_ms
+                )
+                if isinstance(frame, TranscriptionFrame)
+            ]
         except (openai.OpenAIError, OSError) as error:
             raise ProviderFailed(link.name, str(error)) from error
         return " ".join(texts).strip()

@@ -49,7 +49,7 @@ class ModelReplier:
             stream = await self._service.get_chat_completions(context)
             async with stream:
                 async for chunk in stream:
-                    if chunk.choices and chunk.choices[0].delta and chunk.choices[0].delta.content:
+                    if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
         except (openai.OpenAIError, OSError, ValueError) as error:
             raise ProviderFailed(self.name, str(error)) from error

@@ -55,7 +55,13 @@ class SharedClientLLM(OpenAILLMService):
         super().__init__(**options)
 
     def create_client(
-        self, api_key: str | None = None, base_url: str | None = None, **_: Any
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        organization: str | None = None,  # noqa: ARG002 - Pipecat's signature
+        project: str | None = None,  # noqa: ARG002
+        default_headers: Any = None,  # noqa: ARG002
+        **_: Any,
     ) -> AsyncOpenAI:
         """Build the SDK's client; Pipecat's own would make its own connections."""
         return AsyncOpenAI(

@@ -59,7 +59,7 @@ class Speaking(TTSService):
         self._speech_apology = apology
         self._speech_failure = failure
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
         """Give the chain's services the pipeline's clock and rates."""
         await super().setup(setup)
         for link in self._speech_chain:
@@ -67,9 +67,9 @@ class Speaking(TTSService):
 
     async def cleanup(self) -> None:
         """Release the chain's services."""
-        await super().cleanup()
+        await super().cleanup()  # type: ignore[no-untyped-call]
         for link in self._speech_chain:
-            await link.service.cleanup()
+            await link.service.cleanup()  # type: ignore[no-untyped-call]
 
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""

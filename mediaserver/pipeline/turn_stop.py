@@ -20,7 +20,7 @@ from pipecat.turns.types import ProcessFrameResult
 from pipecat.turns.user_stop.base_user_turn_stop_strategy import BaseUserTurnStopStrategy
 
 
-class TranscribedSilenceStop(BaseUserTurnStopStrategy):
+class TranscribedSilenceStop(BaseUserTurnStopStrategy):  # type: ignore[no-untyped-call] # Pipecat's __init_subclass__
     """Silence of a fixed length after the last speech, and no transcription outstanding."""
 
     def __init__(self, *, end_of_turn_ms: int) -> None:
@@ -53,7 +53,7 @@ class TranscribedSilenceStop(BaseUserTurnStopStrategy):
 
     async def cleanup(self) -> None:
         """End the timer with the call."""
-        await super().cleanup()
+        await super().cleanup()  # type: ignore[no-untyped-call]
         self._cancel_timer()
 
     def _start_timer(self, delay_s: float) -> None:

@@ -16,18 +16,17 @@ APOLOGY = "Sorry, I'm having a little trouble. One moment please."
 
 async def _record(running: RunningNode) -> CallRecord:
     """The record of the only call, once it is written."""
-    async with asyncio.timeout(5):
-        while not (records := await running.node.registry.calls("bakery")):
-            await asyncio.sleep(0)
-    return records[0]
+    await _wound_up(running)
+    (record,) = await running.node.registry.calls("bakery")
+    return record
 
 
 async def _wound_up(running: RunningNode) -> None:
     """Every call has given back what it held."""
     async with asyncio.timeout(5):
-        while running.node.gate.snapshot().in_use or running.node.stream_count:
-            await asyncio.sleep(0)
-    assert running.node.gate.snapshot().double_releases == 0
+        await running.node.idle()
+    snapshot = running.node.gate.snapshot()
+    assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
 
 
 def _said(record: CallRecord, speaker: str) -> list[str]:
@@ -111,10 +110,10 @@ async def test_above_capacity_the_caller_is_told_when_to_try_again(
     tmp_path: Path, question: Utterance
 ) -> None:
     async with running_node(tmp_path, slots=1) as running:
-        first = asyncio.create_task(running.call(question))
+        talking = asyncio.Event()
+        first = asyncio.create_task(running.call(question, on_line=lambda _: talking.set()))
         async with asyncio.timeout(10):
-            while running.node.gate.snapshot().in_use == 0:
-                await asyncio.sleep(0)
+            await talking.wait()
         second = await running.call(question)
         assert (second.answered, second.status) == (False, 503)
         assert (await first).success

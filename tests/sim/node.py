@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from config.node import BudgetsConfig, CapacityConfig, HttpConfig, MediaConfig, ModelsConfig, NodeConfig, SipConfig
+from config.node import (
+    BudgetsConfig,
+    CapacityConfig,
+    HttpConfig,
+    MediaConfig,
+    ModelsConfig,
+    NodeConfig,
+    SipConfig,
+)
 from config.tenant import TenantConfig
 from mediaserver.node import Node
 from mediaserver.softphone.listening import Ear
@@ -63,6 +71,7 @@ class RunningNode:
         number: str = NUMBER,
         record: Path | None = None,
         interrupt_greeting_ms: int | None = None,
+        on_line: Callable[[str], None] = lambda _: None,
     ) -> CallReport:
         """Call a number with the softphone."""
         ear = Ear("http://127.0.0.1:9/v1")
@@ -77,7 +86,7 @@ class RunningNode:
             transcribe=False,
         )
         try:
-            return await Phone(options, ear, lambda _: None).call()
+            return await Phone(options, ear, on_line).call()
         finally:
             await ear.close()
 
