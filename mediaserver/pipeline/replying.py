@@ -63,7 +63,22 @@ class Replying(LLMService):
     """
 
     def __init__(self, chain: Sequence[Replier], budgets: Budgets, apology: str, failure: str) -> None:
-        super().__init__(settings=LLMSettings(model=chain[0].name))
+        # The stage itself asks no model: every setting is given so that Pipecat does not warn of missing ones.
+        super().__init__(
+            settings=LLMSettings(
+                model=chain[0].name,
+                system_instruction=None,
+                temperature=None,
+                max_tokens=None,
+                top_p=None,
+                top_k=None,
+                frequency_penalty=None,
+                presence_penalty=None,
+                seed=None,
+                filter_incomplete_user_turns=False,
+                user_turn_completion_config=None,
+            )
+        )
         self._reply_chain = tuple(chain)
         self._reply_budgets = budgets
         self._reply_apology = apology
