@@ -1,13 +1,11 @@
-"""Endpoints on the loopback network: UDP and TCP, good peers and bad ones, and SIPp."""
+"""Endpoints on the loopback network: UDP and TCP, good peers and bad ones."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -309,53 +307,3 @@ async def test_a_datagram_that_is_too_long_is_dropped() -> None:
         transport.sendto(OPTIONS % (b"UDP", 1, 1) + b"x" * 600)
         await until(lambda: callee.endpoint.stats().get("malformed_datagrams") == 1)
         transport.close()
-
-
-# -- SIPp ------------------------------------------------------------------------------------------------
-
-SIPP = shutil.which("sipp")
-
-
-@pytest.mark.skipif(SIPP is None, reason="sipp is not installed")
-@pytest.mark.parametrize("transport", ["u1", "t1"])
-async def test_sipp_calls_us(transport: str, tmp_path: Path) -> None:
-    calls = 20
-    async with party(answers=True) as callee:
-        process = await asyncio.create_subprocess_exec(
-            str(SIPP), "-sn", "uac", f"{HOST}:{callee.endpoint.local_port}", "-i", HOST, "-t", transport,
-            "-m", str(calls), "-r", "40", "-d", "50", "-timeout", "20s", "-nostdin",
-            cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(30):
-            _, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode(errors="replace")[-2000:]
-        ended: list[CallEnded] = []
-        while not callee.events.empty():
-            event = callee.events.get_nowait()
-            if isinstance(event, CallEnded):
-                ended.append(event)
-        assert [event.cause for event in ended] == [EndCause.REMOTE_BYE] * calls
-        stats = callee.endpoint.stats()
-        assert stats["dialogs"] == 0
-        assert stats["invites_received"] == calls
-
-
-@pytest.mark.skipif(SIPP is None, reason="sipp is not installed")
-async def test_we_call_sipp(tmp_path: Path) -> None:
-    async with party() as caller, party() as free:
-        port = free.endpoint.local_port
-        await free.endpoint.close()
-        process = await asyncio.create_subprocess_exec(
-            str(SIPP), "-sn", "uas", "-i", HOST, "-p", str(port), "-m", "1", "-timeout", "20s", "-nostdin",
-            cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        dialog = caller.endpoint.invite(
-            SipUri("sip", "service", HOST, port), SipAddress(None, SipUri("sip", "a", HOST)), OFFER
-        )
-        await caller.expect(CallRinging)
-        assert (await caller.expect(CallAnswered)).answer is not None
-        caller.endpoint.hang_up(dialog)
-        await caller.expect(CallEnded)
-        async with asyncio.timeout(30):
-            _, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode(errors="replace")[-2000:]
