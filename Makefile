@@ -38,8 +38,7 @@ $(STAMPS)/packages: $(STAMPS)/venv requirements-bootstrap.lock requirements.lock
 	touch $@
 
 $(STAMPS)/extension: $(STAMPS)/packages $(RUST_SOURCES) pyproject.toml
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --uv --quiet --skip-install
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --uv --quiet
 	touch $@
 
 lint: setup

@@ -1,8 +1,7 @@
 """The topics that every receptionist knows, recognised in normalised words.
 
 Rules: the table is read from top to bottom and the first topic whose pattern occurs anywhere wins, so that
-"hi, what are your hours?" is about hours and "thanks, goodbye" ends the call. What only this tenant can "
-"answer (its
+"hi, what are your hours?" is about hours and "thanks, goodbye" ends the call. What only this tenant can answer (its
 services, its questions) is `knowledge`'s business.
 """
 
@@ -109,7 +108,7 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         r"it|with)|"
         r"make a booking|bookings?|(come|get|fit|squeeze) (me )?in (for|to|on|this|next|today|tomorrow|"
         r"and)|see me|"
-        r"(any|an|a|your|next|what) (\w+ )?(openings?|availability|available|slots?|free times?)|"
+        r"(any|an|a|your|next|what) (\w+ )?(openings?(?! (hours?|times?))|availability|available|slots?|free times?)|"
         r"(do you have|have you got|got) (anything|something|a time|time|room|space)|send (someone|"
         r"somebody|a \w+) (out|over|round)|"
         r"(come|coming) (out|over|round) (to|and|today|tomorrow)|running late|reschedule|set up a (visit|"
