@@ -222,7 +222,10 @@ class SipEndpoint:
                         assert_never(action)
         finally:
             self._performing = False
-        self._set_alarm()
+            self._set_alarm()
+            if self._actions:
+                # The application raised: its error goes to the loop, the rest of the work goes on.
+                asyncio.get_running_loop().call_soon(self._perform, [])
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:

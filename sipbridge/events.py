@@ -50,10 +50,12 @@ class InviteReceived:
 
 @dataclass(frozen=True, slots=True)
 class InviteConfirmed:
-    """The ACK of our answer. ``sdp``: the caller's answer where the INVITE had no offer."""
+    """The ACK of our answer. ``sdp``: the peer's answer where its INVITE had no offer."""
 
     dialog: DialogId
     sdp: SessionDescription | None
+    initial: bool = True
+    """False for the ACK of a re-INVITE without offer, which brings the answer to the offer in our 200."""
 
 
 @dataclass(frozen=True, slots=True)

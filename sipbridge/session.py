@@ -64,7 +64,7 @@ class Sessions:
             self._table.move(call, Trigger.ACK)
         if call.state is CallState.CONFIRMED and (done.initial or done.answer_due):
             sdp = self._answer_in(ack) if done.answer_due else None
-            self._table.transactions.deliver(InviteConfirmed(call.dialog, sdp))
+            self._table.transactions.deliver(InviteConfirmed(call.dialog, sdp, done.initial))
 
     # -- from the application --------------------------------------------------------------------------
 

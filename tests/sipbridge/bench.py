@@ -233,7 +233,7 @@ def describe_event(event: SipEvent) -> str:
         case InviteReceived():
             return f"InviteReceived called={event.called} {'with' if event.offer else 'without'} offer"
         case InviteConfirmed():
-            return f"InviteConfirmed{' with answer' if event.sdp else ''}"
+            return f"InviteConfirmed{'' if event.initial else ' again'}{' with answer' if event.sdp else ''}"
         case OfferReceived():
             return f"OfferReceived {'with' if event.offer else 'without'} offer"
         case CallAnswered():

@@ -205,6 +205,28 @@ async def test_an_endpoint_that_is_not_started_says_so() -> None:
         Party().endpoint.hang_up(DialogId("x"))
 
 
+async def test_an_application_that_raises_stops_nothing() -> None:
+    """Its error goes to the event loop; messages, timers and later events are not lost."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    async with party() as caller, party(answers=True) as callee:
+        ring = callee.heard
+
+        def heard(event: SipEvent) -> None:
+            ring(event)
+            raise LookupError(type(event).__name__)
+
+        callee.endpoint._on_event = heard
+        dialog = caller.call(callee, "udp")
+        await caller.expect(CallRinging)
+        await caller.expect(CallAnswered)
+        await callee.expect(InviteReceived)
+        await callee.expect(InviteConfirmed)
+        caller.endpoint.hang_up(dialog)
+        await callee.expect(CallEnded)
+    assert [str(error) for error in errors] == ["InviteReceived", "InviteConfirmed", "CallEnded"]
+
+
 async def test_a_taken_port_is_an_error() -> None:
     async with party() as one:
         config = SipEndpointConfig(host=HOST, port=one.endpoint.local_port)
