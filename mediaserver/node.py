@@ -81,10 +81,19 @@ class Node:
         if self._edge is not None:
             await self._edge.idle()
 
+    def media_stats(self) -> dict[str, int]:
+        """Counters of the media engine."""
+        return self._hub.engine.stats() if self._hub is not None else {}
+
+    @property
+    def media_ports(self) -> list[int]:
+        """The RTP ports that are bound."""
+        return self._hub.engine.ports() if self._hub is not None else []
+
     @property
     def stream_count(self) -> int:
         """Media streams that are open."""
-        return self._hub.engine.stats()["streams"] if self._hub is not None else 0
+        return self.media_stats().get("streams", 0)
 
     @property
     def http_port(self) -> int:
@@ -235,6 +244,6 @@ class Node:
                 for tenant in self._tenants
                 for number in tenant.config.numbers
             },
-            "media": self._hub.engine.stats() if self._hub else {},
+            "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
         }

@@ -98,6 +98,8 @@ async def running_node(
     script: Script | None = None,
     slots: int = 20,
     budgets: Mapping[str, int] | None = None,
+    sip_port: int = 0,
+    http_port: int = 0,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -106,9 +108,9 @@ async def running_node(
         tenant_file = directory / "tenant.yaml"
         tenant_file.write_text(yaml.safe_dump(tenant(url, **changes).model_dump(mode="json")))
         config = NodeConfig(
-            sip=SipConfig(host="127.0.0.1", port=0),
+            sip=SipConfig(host="127.0.0.1", port=sip_port),
             media=MediaConfig(host="127.0.0.1", first_port=0, port_count=12),
-            http=HttpConfig(port=0),
+            http=HttpConfig(port=http_port),
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
             tenants=(tenant_file,),
