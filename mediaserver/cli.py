@@ -70,7 +70,6 @@ def _log_to_stderr(level: str) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    # Imported here: Pipecat takes seconds to import, and `call` and `--help` do not need it.
     from mediaserver.serving import serve
 
     return await serve(options.config)

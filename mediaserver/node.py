@@ -42,13 +42,13 @@ def slots_of(config: NodeConfig) -> int:
 class Node:
     """One edge with its in-process pipelines and its model process."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, models: ModelProcess | None = None) -> None:
         self._config = config
         self._started_at = time.monotonic()
         self._ready = False
         self._stop = asyncio.Event()
         self._registry: Registry | None = None
-        self._models: ModelProcess | None = None
+        self._models = models
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
         self._edge: Edge | None = None
@@ -157,7 +157,8 @@ class Node:
         self._ready = True
 
     async def _start_models(self) -> str:
-        self._models = ModelProcess(start_timeout_s=self._config.models.start_timeout_s)
+        if self._models is None:
+            self._models = ModelProcess(start_timeout_s=self._config.models.start_timeout_s)
         await self._models.start()
         return self._models.base_url
 

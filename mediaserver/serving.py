@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config.loader import load_node_config
-from mediaserver.node import Node
+from mediaserver.models.process import ModelProcess
+
+if TYPE_CHECKING:
+    from mediaserver.node import Node
 
 TRY_SAYING = (
     "What are your opening hours?",
@@ -22,7 +27,13 @@ async def serve(path: Path | None) -> int:
     """Run a node until it is told to stop."""
     began = time.monotonic()
     config = load_node_config(path, os.environ)
-    node = Node(config)
+    models = None
+    if config.models.url is None:
+        # The models load in their process while this one imports Pipecat: each takes about two seconds.
+        models = ModelProcess(start_timeout_s=config.models.start_timeout_s)
+        models.begin()
+    module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")
+    node: Node = module.Node(config, models)
     await node.start()
     print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
     loop = asyncio.get_running_loop()

@@ -28,6 +28,7 @@ class ModelProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._port = 0
         self._watcher: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self.restarts = 0
 
     @property
@@ -35,13 +36,26 @@ class ModelProcess:
         """The root of its API."""
         return f"http://127.0.0.1:{self._port}/v1"
 
+    def begin(self) -> None:
+        """Start it without waiting: it loads while the caller does something else until `start`."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._launch(), name="model-start")
+
     async def start(self) -> None:
         """Start it and wait until it is warm; raises `StartupError` with what it said."""
-        await self._launch()
+        self.begin()
+        assert self._starting is not None
+        await self._starting
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="model-process")
 
     async def close(self) -> None:
         """End it: politely, then by force."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+            if not self._starting.cancelled():
+                self._starting.exception()  # told to `start`, or to nobody who waits
+            self._starting = None
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])

@@ -21,6 +21,7 @@ from pipecat.turns.user_start.vad_user_turn_start_strategy import VADUserTurnSta
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
+from config.tenant import TurnTaking
 from mediaserver.media_link import MediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.hearing import Hearing
@@ -30,6 +31,7 @@ from mediaserver.pipeline.replying import Replying
 from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
+from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
 from mediaserver.receptionist import Action, Phrases, system_prompt
 from tenancy import TenantContext
 
@@ -86,6 +88,8 @@ class CallPipeline:
         phrases = Phrases.of(config)
         self._observer = observer
         self._greeting = config.greeting
+        self._prompted = False
+        """Whether a silent caller has been asked already."""
         self._transport = CallTransport(
             link,
             speech_start_ms=turns.speech_start_ms,
@@ -105,7 +109,7 @@ class CallPipeline:
         )
         replying.end_call_when(lambda: receptionist.said_goodbye)
         context = LLMContext()
-        aggregators = self._aggregators(context, turns.end_of_turn_ms)
+        aggregators = self._aggregators(context, turns, phrases)
         self._worker = PipelineWorker(
             Pipeline(
                 [
@@ -139,22 +143,24 @@ class CallPipeline:
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 
-    def _aggregators(self, context: LLMContext, end_of_turn_ms: int) -> LLMContextAggregatorPair:
-        from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
-
+    def _aggregators(
+        self, context: LLMContext, turns: TurnTaking, phrases: Phrases
+    ) -> LLMContextAggregatorPair:
         pair = LLMContextAggregatorPair(
             context,
             user_params=LLMUserAggregatorParams(
                 audio_idle_timeout=0,
                 user_turn_stop_timeout=TURN_WATCHDOG_S,
+                user_idle_timeout=turns.silence_prompt_ms / 1000,
                 user_turn_strategies=UserTurnStrategies(
                     start=[VADUserTurnStartStrategy()],
-                    stop=[TranscribedSilenceStop(end_of_turn_ms=end_of_turn_ms)],
+                    stop=[TranscribedSilenceStop(end_of_turn_ms=turns.end_of_turn_ms)],
                 ),
             ),
         )
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
+            self._prompted = False
             if message.content:
                 self._observer.caller_said(message.content)
 
@@ -162,7 +168,15 @@ class CallPipeline:
             if message.content:
                 self._observer.receptionist_said(message.content, interrupted=message.interrupted)
 
+        async def caller_silent(_: object) -> None:
+            if self._prompted:
+                await self._worker.queue_frames([TTSSpeakFrame(phrases.goodbye), EndFrame()])
+            else:
+                self._prompted = True
+                await self._worker.queue_frame(TTSSpeakFrame(phrases.still_there))
+
         pair.user().add_event_handler("on_user_turn_stopped", user_turn)
+        pair.user().add_event_handler("on_user_turn_idle", caller_silent)
         pair.assistant().add_event_handler("on_assistant_turn_stopped", assistant_turn)
         return pair
 

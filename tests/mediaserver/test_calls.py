@@ -153,3 +153,16 @@ async def test_the_receptionist_hangs_up_after_goodbye(tmp_path: Path, question:
         record = await _record(running)
         assert record.cause.startswith("local_bye")
         await _wound_up(running)
+
+
+async def test_a_silent_caller_is_asked_and_then_let_go(tmp_path: Path, question: Utterance) -> None:
+    script = Script(replies=["We open at eight."])
+    async with running_node(tmp_path, script=script, turn_taking={"silence_prompt_ms": 1_000}) as running:
+        report = await running.call(question, quiet_ms=6_000)
+        assert report.answered
+        record = await _record(running)
+        assert record.cause.startswith("local_bye")
+    said = _said(record, "receptionist")
+    assert said[0] == GREETING
+    assert "Are you still there?" in said
+    assert said[-1].endswith("Goodbye!")

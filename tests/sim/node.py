@@ -71,6 +71,7 @@ class RunningNode:
         number: str = NUMBER,
         record: Path | None = None,
         interrupt_greeting_ms: int | None = None,
+        quiet_ms: int = 700,
         on_line: Callable[[str], None] = lambda _: None,
     ) -> CallReport:
         """Call a number with the softphone."""
@@ -81,7 +82,7 @@ class RunningNode:
             local_host="127.0.0.1",
             vad_model=silero_weights(),
             record=record,
-            quiet_ms=700,
+            quiet_ms=quiet_ms,
             interrupt_greeting_ms=interrupt_greeting_ms,
             transcribe=False,
         )
