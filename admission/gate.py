@@ -4,7 +4,9 @@ Rules:
 
 - never more leases than slots, nor more of one tenant than its limit;
 - a lease is released exactly once; a second release is counted and changes nothing;
-- a refusal says when it is worth trying again, from how long calls have been taking.
+- a refusal says when it is worth trying again, from how long calls have been taking;
+- only a full node answers 503: a peer may keep every call away from us for the time in its Retry-After (RFC 3261 21.5.4).
+  One tenant's limit is 486, which concerns the called party alone (21.4.21).
 
 Queueing joins here: where this returns `Reject` for want of a slot, it will return a place in the queue first, and the
 union below grows by `Queue` and `Fallback`.
@@ -60,8 +62,10 @@ class GateSnapshot:
     in_use: int
     admitted: int
     refused: int
+    """For want of a slot."""
     refused_tenant_limit: int
     double_releases: int
+    """Leases given back that were not out: a fault of the caller."""
 
 
 @dataclass(slots=True)
@@ -86,10 +90,14 @@ class AdmissionGate:
         """Decide on a call of a tenant that may have ``tenant_limit`` at a time."""
         if len(self._leases) >= self.slots:
             self._refused += 1
-            return Reject(503, self._retry_after_s(), f"all {self.slots} slots of the node are taken")
+            return Reject(
+                503, self._retry_after_s(self.slots), f"all {self.slots} slots of the node are taken"
+            )
         if self._per_tenant.get(tenant_id, 0) >= tenant_limit:
             self._refused_tenant_limit += 1
-            return Reject(503, self._retry_after_s(), f"all {tenant_limit} calls of the tenant are taken")
+            return Reject(
+                486, self._retry_after_s(tenant_limit), f"all {tenant_limit} calls of the tenant are taken"
+            )
         lease = Lease(next(self._numbers), tenant_id, now_ms)
         self._leases[lease.number] = lease
         self._per_tenant[tenant_id] = self._per_tenant.get(tenant_id, 0) + 1
@@ -98,9 +106,10 @@ class AdmissionGate:
 
     def release(self, lease: Lease, now_ms: int) -> bool:
         """Give a lease back; False when it had been given back before."""
-        if self._leases.pop(lease.number, None) is None:
+        if self._leases.get(lease.number) is not lease:
             self._double_releases += 1
             return False
+        del self._leases[lease.number]
         left = self._per_tenant[lease.tenant_id] - 1
         if left:
             self._per_tenant[lease.tenant_id] = left
@@ -120,9 +129,9 @@ class AdmissionGate:
             double_releases=self._double_releases,
         )
 
-    def _retry_after_s(self) -> int:
-        """About when the next slot is free: the usual length of a call, shared by the slots."""
+    def _retry_after_s(self, calls: int) -> int:
+        """About when the next of so many calls ends: the usual length of a call, shared by them."""
         if not self._durations_ms:
             return RETRY_AFTER_UNKNOWN_S
-        expected_s = round(median(self._durations_ms) / 1000 / self.slots)
+        expected_s = round(median(self._durations_ms) / 1000 / max(1, calls))
         return max(RETRY_AFTER_MIN_S, min(RETRY_AFTER_MAX_S, expected_s))

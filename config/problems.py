@@ -81,8 +81,8 @@ def _text(details: ErrorDetails, model: type[BaseModel], path: FieldPath) -> str
 
 
 def _may_hold_secret(path: FieldPath) -> bool:
-    """Tell whether somebody may have pasted a key here, which must not reach a log."""
-    return any("key" in str(part).lower() or "secret" in str(part).lower() for part in path)
+    """Whether somebody may have pasted a key or a URL with a password here, which must not reach a log."""
+    return any(word in str(part).lower() for part in path for word in ("key", "secret", "url"))
 
 
 def _shortened(value: object) -> str:

@@ -26,6 +26,28 @@ class TenantContext:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedTenant:
+    """Whose number was called."""
+
+    tenant_id: str
+    called_number: str
+    """As the registry has it, E.164."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of a tenant's configuration and where it came from."""
+
+    version: int
+    content_hash: str
+    schema_version: int
+    author: str
+    reason: str
+    created_at: datetime
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ActiveTenant:
     """A tenant that takes calls on this node, for start-up work."""
 
@@ -46,4 +68,5 @@ class CallRecord:
     ended_at: datetime
     cause: str
     transcript: list[dict[str, object]] = field(default_factory=list)
+    """Lines in order. Where they exceed the store's limit, the oldest are left out and a first line says so."""
     messages: list[dict[str, str]] = field(default_factory=list)

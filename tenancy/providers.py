@@ -6,14 +6,19 @@ models end every chain, so that no chain is ever empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from config.node import PlatformProviders
 from config.tenant import OpenAICompatible, Provider, Providers
 
-DEFAULT_LLM_MODEL = "gpt-4.1-mini"
+DEFAULT_LLM_MODEL: Final = "gpt-4.1-mini"
+OPENAI_API_ROOT: Final = "https://api.openai.com/v1"
+OPENAI_KEY: Final = "OPENAI_API_KEY"
+_API_ROOT: Final = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 
 
 class Origin(StrEnum):
@@ -45,7 +50,7 @@ class ResolvedProvider:
         """What logs and metrics call it."""
         if self.kind == "embedded":
             return "embedded"
-        host = (self.base_url or "openai").partition("://")[2].partition("/")[0] or "openai"
+        host = (self.base_url or OPENAI_API_ROOT).partition("://")[2].partition("/")[0].rpartition("@")[2]
         return f"{self.origin}:{host}/{self.model}"
 
 
@@ -60,49 +65,70 @@ class Chains:
 
 
 def resolve(providers: Providers, platform: PlatformProviders, environ: Mapping[str, str]) -> Chains:
-    """The chains of a tenant on this node."""
-    skipped: list[str] = []
-    implicit = _implicit_llm(platform, environ)
+    """The chains of a tenant on this node.
 
-    def chain(own: Sequence[Provider], shared: Sequence[OpenAICompatible]) -> tuple[ResolvedProvider, ...]:
-        steps = [step for step in own if isinstance(step, OpenAICompatible)]
-        resolved = [_step(step, Origin.TENANT, environ, skipped) for step in steps]
+    A chain is: the tenant's own providers in their order, the platform's, the embedded models. ``embedded`` in a
+    tenant's list therefore adds nothing; a tenant that wants nothing else sets ``use_platform: false``. For the LLM,
+    a platform that configures none has OpenAI's as soon as ``OPENAI_API_KEY`` is set.
+    """
+    skipped: list[str] = []
+
+    def chain(
+        service: str, own: Sequence[Provider], shared: Sequence[OpenAICompatible]
+    ) -> tuple[ResolvedProvider, ...]:
+        steps = [(Origin.TENANT, step) for step in own if isinstance(step, OpenAICompatible)]
         if providers.use_platform:
-            resolved += [_step(step, Origin.PLATFORM, environ, skipped) for step in shared]
-        found = [step for step in resolved if step is not None]
+            steps += [(Origin.PLATFORM, step) for step in shared]
+        outcomes = [_step(step, origin, providers.use_platform, environ) for origin, step in steps]
+        if providers.use_platform and service == "llm" and not shared and environ.get(OPENAI_KEY, "").strip():
+            outcomes.append(_implicit_llm(environ))
+        skipped.extend(f"{service}: {outcome}" for outcome in outcomes if isinstance(outcome, str))
         named = any(step.kind == "embedded" for step in own)
         why = "named by the tenant" if named else "the last step of every chain"
+        found = [outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)]
         return (*found, ResolvedProvider("embedded", Origin.FALLBACK, why))
 
     return Chains(
-        stt=chain(providers.stt, platform.stt),
-        llm=chain(providers.llm, (*platform.llm, *implicit)),
-        tts=chain(providers.tts, platform.tts),
+        stt=chain("stt", providers.stt, platform.stt),
+        llm=chain("llm", providers.llm, platform.llm),
+        tts=chain("tts", providers.tts, platform.tts),
         skipped=tuple(skipped),
     )
 
 
-def _implicit_llm(platform: PlatformProviders, environ: Mapping[str, str]) -> tuple[OpenAICompatible, ...]:
+def _implicit_llm(environ: Mapping[str, str]) -> ResolvedProvider | str:
     """``OPENAI_API_KEY`` alone is enough for a real language model."""
-    if platform.llm or not environ.get("OPENAI_API_KEY"):
-        return ()
-    return (
-        OpenAICompatible(
-            base_url=environ.get("OPENAI_BASE_URL") or None,
-            model=environ.get("OPENAI_MODEL") or DEFAULT_LLM_MODEL,
-            api_key_env="OPENAI_API_KEY",
-        ),
-    )
+    model = environ.get("OPENAI_MODEL", "").strip() or DEFAULT_LLM_MODEL
+    key = environ[OPENAI_KEY].strip()
+    return _ready(Origin.PLATFORM, f"{OPENAI_KEY} is set", _platform_root(environ), model, key)
 
 
 def _step(
-    step: OpenAICompatible, origin: Origin, environ: Mapping[str, str], skipped: list[str]
-) -> ResolvedProvider | None:
-    key = environ.get(step.api_key_env) if step.api_key_env else None
-    if step.api_key_env and not key:
-        skipped.append(f"{origin} {step.model}: {step.api_key_env} is not set")
-        return None
-    if key is None and step.base_url is None:
-        skipped.append(f"{origin} {step.model}: neither base_url nor api_key_env is given")
-        return None
-    return ResolvedProvider("openai", origin, f"named by the {origin}", step.base_url, step.model, key)
+    step: OpenAICompatible, origin: Origin, use_platform: bool, environ: Mapping[str, str]
+) -> ResolvedProvider | str:
+    """The step, ready to use, or why it is left out."""
+    variable = step.api_key_env
+    if variable is None and step.base_url is not None:
+        return _ready(origin, f"named by the {origin}, without a key", step.base_url, step.model, None)
+    if variable is None:
+        # Neither URL nor key: this model on the platform's account.
+        if not use_platform:
+            return f"{origin} {step.model}: the platform's account is not used (use_platform is false)"
+        variable = OPENAI_KEY
+    key = environ.get(variable, "").strip()
+    if not key:
+        return f"{origin} {step.model}: {variable} is not set"
+    # OPENAI_BASE_URL belongs to OPENAI_API_KEY: a tenant's own key must not go to the platform's gateway.
+    default_root = _platform_root(environ) if variable == OPENAI_KEY else OPENAI_API_ROOT
+    reason = f"named by the {origin}, key from {variable}"
+    return _ready(origin, reason, step.base_url or default_root, step.model, key)
+
+
+def _ready(origin: Origin, reason: str, root: str, model: str, key: str | None) -> ResolvedProvider | str:
+    if not _API_ROOT.fullmatch(root):
+        return f"{origin} {model}: OPENAI_BASE_URL is not an http(s) URL without a query"
+    return ResolvedProvider("openai", origin, reason, root, model, key)
+
+
+def _platform_root(environ: Mapping[str, str]) -> str:
+    return environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_API_ROOT
