@@ -62,7 +62,8 @@ bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/re
 	$(BIN)/python -m perf.bench
 
 docs: setup  ## the API of the packages as HTML in var/docs
-	$(BIN)/python -m perf.docs var/docs
+	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config
+	cargo doc --locked --workspace --no-deps --quiet && mkdir -p var/docs && cp -r target/doc var/docs/rust
 
 clean:
 	rm -rf $(VENV) $(STAMPS) target var dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -252,6 +252,10 @@ class Edge:
         active = self._active.get(event.dialog)
         if active is None:
             return
+        if not event.initial:
+            # The ACK of a re-INVITE to which our 200 made the offer; an answer that cannot be used changes nothing.
+            self._take_answer(active, event.sdp)
+            return
         if not active.leg.answered and not self._take_answer(active, event.sdp):
             self._over(event.dialog, "no usable SDP answer in the ACK")
             return

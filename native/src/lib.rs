@@ -1,6 +1,6 @@
 //! `mediaserver._native`: what Python sees of the Rust crates. Bindings only, no logic.
 //!
-//! [`media`] wraps the media engine, [`sip`] the SIP parser and transaction layer, [`vad`] the Silero kernel.
+//! `media` wraps the media engine, `sip` the SIP parser and transaction layer, `vad` the Silero kernel.
 
 mod media;
 mod sip;
