@@ -198,13 +198,20 @@ class Edge:
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, 503, retry_after_s=5)
             return
-        call = Call(
-            tenant,
-            str(event.caller.uri),
-            leg.link,
-            self._resources,
-            lambda why: self._over(event.dialog, why),
-        )
+        try:
+            call = Call(
+                tenant,
+                str(event.caller.uri),
+                leg.link,
+                self._resources,
+                lambda why: self._over(event.dialog, why),
+            )
+        except Exception:  # noqa: BLE001 - the call's outer boundary: what was taken is given back
+            logger.exception("the call's pipeline could not be built")
+            self._hub.detach(leg.link)
+            self._gate.release(lease, self._now_ms())
+            sip.reject(event.dialog, 500)
+            return
         self._active[event.dialog] = _Active(call, lease, leg)
         call.start()
         sip.answer(event.dialog, str(leg.local))

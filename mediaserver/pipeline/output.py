@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from loguru import logger
 from pipecat.frames.frames import (
     AggregatedTextFrame,
     BotStartedSpeakingFrame,
@@ -32,7 +33,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 
-from mediaserver._native import Flushed, Played, PlayoutStarted
+from mediaserver._native import Flushed, MediaError, Played, PlayoutStarted
 from mediaserver.media_link import MediaLink
 from mediaserver.pipeline.heard import HeardLedger
 
@@ -118,11 +119,16 @@ class PlayoutSender:
         if not frame.audio:
             return
         mark = self._link.next_mark()
+        try:
+            self._link.play(frame.audio, frame.sample_rate, mark)
+        except MediaError as error:
+            # Two minutes are queued, or the engine is gone: what cannot be heard must not be waited for.
+            logger.warning("speech dropped: {}", error)
+            return
         duration_ms = len(frame.audio) * 1000 // (2 * frame.sample_rate)
         self._ledger.chunk(mark, duration_ms)
         self._queued_ms += duration_ms
         self._drained.clear()
-        self._link.play(frame.audio, frame.sample_rate, mark)
 
     async def handle_sync_frame(self, frame: Frame) -> None:
         """Pass a frame on when everything before it has been heard."""

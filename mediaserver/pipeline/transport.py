@@ -34,6 +34,7 @@ from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent, MediaLink
 from mediaserver.pipeline.output import EngineOutput
 
+KEYPAD = frozenset(entry.value for entry in KeypadEntry)
 CALLER_RATE_HZ = 16_000
 """What the engine hands over, and what VAD and transcription want."""
 
@@ -78,8 +79,9 @@ class EngineInput(BaseInputTransport):
         await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=self._speech_stop_s)
 
     async def digit(self, event: DtmfDigit) -> None:
-        """A key that the caller pressed."""
-        await self.push_frame(InputDTMFFrame(button=KeypadEntry(event.digit)))
+        """A key that the caller pressed; A to D are on no telephone and in no frame of Pipecat's."""
+        if event.digit in KEYPAD:
+            await self.push_frame(InputDTMFFrame(button=KeypadEntry(event.digit)))
 
     async def _push_audio(self, pcm: bytes) -> None:
         if pcm:
