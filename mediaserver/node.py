@@ -14,6 +14,7 @@ from openai import DefaultAsyncHttpxClient
 from admission import AdmissionGate, CallKind, slots_for
 from config.node import NodeConfig
 from mediaserver._native import MediaEngine, MediaError
+from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app
@@ -49,6 +50,7 @@ class Node:
         self._stop = asyncio.Event()
         self._registry: Registry | None = None
         self._models = models
+        self._warming: asyncio.Task[None] | None = None
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
         self._edge: Edge | None = None
@@ -155,6 +157,12 @@ class Node:
         )
         await self._start_sip(self._edge)
         self._ready = True
+        answers = AnswerWarmer(warmer, resources.clock, self._edge.idle)
+        contexts = [
+            await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
+            for tenant in self._tenants[:MAX_TENANTS]
+        ]
+        self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
 
     async def _start_models(self) -> str:
         if self._models is None:
@@ -214,6 +222,10 @@ class Node:
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
         self._ready = False
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait([self._warming])
+            self._warming = None
         if self._edge is not None and self._sip is not None:
             await self._edge.close()
         if self._sip is not None:

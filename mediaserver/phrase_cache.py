@@ -25,8 +25,14 @@ class PhraseKey:
     """What makes two phrases sound the same."""
 
     voice: str
+    """Provider and voice: the same name may be two voices at two providers."""
     speed: float
     text: str
+
+    @classmethod
+    def of(cls, provider: str, voice: str, speed: float, text: str) -> PhraseKey:
+        """The key of a text as the first provider of a chain speaks it."""
+        return cls(f"{provider}/{voice}", speed, text.strip())
 
     @property
     def digest(self) -> str:

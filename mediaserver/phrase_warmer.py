@@ -35,7 +35,7 @@ class PhraseWarmer:
         return done.count(False)
 
     async def _warm_one(self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str) -> bool:
-        key = PhraseKey(config.voice.name, config.voice.speed, text.strip())
+        key = self._key(config, chain, text)
         if await self._cache.load(key):
             return True
         async with self._slots:
@@ -45,6 +45,19 @@ class PhraseWarmer:
                     await self._cache.store(key, pcm)
                     return True
         return False
+
+    async def warm_in_memory(
+        self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str
+    ) -> None:
+        """Bring one sentence into memory, with the first provider only: nobody waits for it."""
+        key = self._key(config, chain, text)
+        if self._cache.get(key) is None:
+            pcm = await self._synthesise(config, chain[0], text)
+            self._cache.put(key, pcm)
+
+    @staticmethod
+    def _key(config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str) -> PhraseKey:
+        return PhraseKey.of(chain[0].name, config.voice.name, config.voice.speed, text)
 
     async def _synthesise(self, config: TenantConfig, provider: ResolvedProvider, text: str) -> bytes:
         own = provider.kind == "openai"

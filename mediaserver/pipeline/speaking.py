@@ -73,7 +73,7 @@ class Speaking(TTSService):
 
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""
-        return PhraseKey(self._speech_voice, self._speech_speed, text.strip())
+        return PhraseKey.of(self._speech_chain[0].name, self._speech_voice, self._speech_speed, text)
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Speak one sentence."""
