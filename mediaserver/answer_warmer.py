@@ -35,10 +35,11 @@ GENERAL_QUESTIONS = (
 
 def likely_questions(config: TenantConfig) -> tuple[str, ...]:
     """What callers of this business ask most."""
+    emergency = (config.emergency.keywords[0],) if config.emergency else ()
     days = tuple(f"Are you open on {day.value}?" for day in config.hours)
     services = tuple(f"How much is {service.name}?" for service in config.services)
     questions = tuple(entry.question for entry in config.faq)
-    return (*GENERAL_QUESTIONS, *questions, *days, *services)[:MAX_QUESTIONS]
+    return (*emergency, *GENERAL_QUESTIONS, *questions, *days, *services)[:MAX_QUESTIONS]
 
 
 async def sentences(text: str) -> list[str]:
