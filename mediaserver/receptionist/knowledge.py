@@ -163,5 +163,6 @@ def _reported(keyword: tuple[str, ...], stems: list[str]) -> bool:
         if not all(_contains(stems[start : start + reach], word) for word in keyword):
             continue
         before = stems[max(0, start - NEGATION_REACH) : start]
-        return not any(word in _NEGATIONS and word not in keyword for word in before)
+        denied = any(word in _NEGATIONS and word not in keyword for word in before)
+        return not denied or "stop" in before  # "it won't stop bleeding"
     return False

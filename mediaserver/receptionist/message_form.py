@@ -114,7 +114,7 @@ def prompt(form: MessageForm) -> str:
 
 
 def _is_statement(reason: str) -> bool:
-    """Tell "my crown came off yesterday", which is repeated as it is, from "my crown", which follows "about"."""
+    """Tell "my crown came off", which is repeated as it is, from "my crown", which follows "about"."""
     owned = re.match(r"(my|our)\b", reason, re.IGNORECASE) is not None
     return _STATEMENT.match(reason) is not None and not (owned and len(reason.split()) <= 4)
 

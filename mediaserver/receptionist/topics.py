@@ -1,8 +1,8 @@
 """The topics that every receptionist knows, recognised in normalised words.
 
 Rules: the table is read from top to bottom and the first topic whose pattern occurs anywhere wins, so that
-"hi, what are your hours?" is about hours and "thanks, goodbye" ends the call. What only this tenant can answer (its
-services, its questions) is `knowledge`'s business.
+"hi, what are your hours?" is about hours and "thanks, goodbye" ends the call. What only this tenant
+can answer (its services, its questions) is `knowledge`'s business.
 """
 
 from __future__ import annotations
@@ -108,8 +108,10 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         r"it|with)|"
         r"make a booking|bookings?|(come|get|fit|squeeze) (me )?in (for|to|on|this|next|today|tomorrow|"
         r"and)|see me|"
-        r"(any|an|a|your|next|what) (\w+ )?(openings?(?! (hours?|times?))|availability|available|slots?|free times?)|"
-        r"(do you have|have you got|got) (anything|something|a time|time|room|space)|send (someone|"
+        r"(any|an|a|your|next|what) (\w+ )?(openings?(?! (hours?|times?))|availability|available|slots?|"
+        r"free times?)|"
+        r"(do you have|have you got|got) (anything|something|a time|time|room|"
+        r"space)|send (someone|"
         r"somebody|a \w+) (out|over|round)|"
         r"(come|coming) (out|over|round) (to|and|today|tomorrow)|running late|reschedule|set up a (visit|"
         r"time|consultation))\b",
@@ -148,7 +150,8 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     ),
     (
         Topic.SERVICES,
-        r"\b(services?|what (do|can|kind|kinds|sort|sorts|type|types|all do|all) (of )?(\w+ )?(you|work|"
+        r"\b(services?|(kind|kinds|sort|sorts|type|types) of work|what (do|can|kind|kinds|sort|sorts|type|"
+        r"types|all do|all) (of )?(\w+ )?(you|work|"
         r"jobs?|things|treatments?|repairs?)"
         r"( \w+)? ?(offer|do|provide|handle|fix|repair|treat|specialize|specialise)?( for people)?$|"
         r"what .*\b(offer|provide|specialize in|specialise in)|treatments|what do you (offer|do|fix|sell|"

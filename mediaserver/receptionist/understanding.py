@@ -32,7 +32,7 @@ _YIELDS_TO_FAQ = frozenset(
     }
 )
 _YIELDS_TO_SERVICE = frozenset(
-    {Topic.SERVICES, Topic.PRICE, Topic.SMALL_TALK, Topic.THANKS, Topic.GREETING, Topic.YES, Topic.NO}
+    {Topic.SERVICES, Topic.SMALL_TALK, Topic.THANKS, Topic.GREETING, Topic.YES, Topic.NO}
 )
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 MAX_HEARD_CHARS = 1_000
 """Longer utterances are cut: nobody says more in one turn, and matching must stay cheap."""
 FUZZY_MIN_LETTERS = 5
-FUZZY_RATIO = 0.84
+FUZZY_RATIO = 0.83
 """Keeps ``house`` (0.80) from ``hours`` and takes ``massage`` (0.86) for ``message``."""
 
 _NOISE = re.compile(r"\[[^\]]*\]|\([^()\d]*\)|<[^>]*>|\*[^*]*\*|[♪♫]+")
@@ -96,6 +96,7 @@ STOP_WORDS = frozenset(
 )
 FILLERS = frozenset(word_list("uh um er erm hmm mm mhm ah oh eh well so like okay ok huh you the a"))
 
+_IRREGULAR = {"children": "child", "teeth": "tooth", "feet": "foot"}
 _SUFFIXES = ("ations", "ation", "ings", "ments", "ment", "ing", "ies", "ers", "es", "ed", "er", "ly", "s")
 
 
@@ -126,8 +127,9 @@ def normalise(heard: str) -> str:
 @lru_cache(maxsize=8_192)
 def stem(word: str) -> str:
     """Strip suffixes lightly: enough to bring ``prices`` and ``pricing`` together."""
+    word = _IRREGULAR.get(word, word)
     for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+        if word.endswith(suffix) and len(word) - len(suffix) >= (4 if suffix == "er" else 3):
             word = word[: -len(suffix)] + ("y" if suffix == "ies" else "")
             break
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeioul":
