@@ -125,6 +125,7 @@ class CallTransport(BaseTransport):
     def start_reading(self) -> None:
         """Begin to turn link events into frames; call when the pipeline has started."""
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="call-media")
+        self._reader.add_done_callback(self._reading_ended)
 
     async def stop_reading(self) -> None:
         """End the reader and wait for it."""
@@ -132,8 +133,13 @@ class CallTransport(BaseTransport):
             return
         self._reader.cancel()
         await asyncio.wait([self._reader])
-        if not self._reader.cancelled() and (error := self._reader.exception()) is not None:
-            logger.error("media reader failed: {!r}", error)
+
+    def _reading_ended(self, reader: asyncio.Task[None]) -> None:
+        """A reader that failed leaves a call deaf and dumb: end it."""
+        if not reader.cancelled() and (error := reader.exception()) is not None:
+            logger.opt(exception=error).error("the media reader failed")
+            self._engine_output.link_lost()
+            self._on_media_end("the media reader failed")
 
     def speech_went_out(self, at_us: int) -> None:
         """Measure the turn that this speech answers."""
