@@ -24,7 +24,10 @@ _HOLIDAY = re.compile(
     r"\b(holidays?|christmas|easter|thanksgiving|new years?|memorial day|labor day|fourth of july)\b"
 )
 _FREE = re.compile(r"^(free|no charge|no cost|included|complimentary|gratis)\b", re.IGNORECASE)
-_OPEN_PRICE = re.compile(r"^(on request|by quote|quoted|varies|depends|call|ask|upon)\b", re.IGNORECASE)
+_PRICE_VERB = re.compile(r"^(varies|depends)\b", re.IGNORECASE)
+_PRICE_PHRASE = re.compile(
+    r"^([\d$€£]|(from|about|around|between|starting|up|only|on|by|upon|under|per)\b)", re.IGNORECASE
+)
 
 
 class Answers:
@@ -127,9 +130,12 @@ class Answers:
         price = speakable(service.price).rstrip(".")
         if _FREE.match(price):
             return "It's free of charge."
-        if _OPEN_PRICE.match(price):
-            return f"The price: {price}."
-        return f"The price is {price[0].lower() + price[1:]}."
+        price = price[0].lower() + price[1:]
+        if _PRICE_VERB.match(price):
+            return f"The price {price}."
+        if _PRICE_PHRASE.match(service.price):
+            return f"The price is {price}."
+        return f"The price is as follows: {price}."
 
 
 def _capital(text: str) -> str:

@@ -1,16 +1,15 @@
 """What one tenant's configuration can answer: its services, its questions, its emergencies.
 
 Words are weighted by how rare they are among this tenant's own entries (inverse document frequency), so that
-"dental" counts little at a dentist's. A match below `THRESHOLD` is no match: the receptionist then says "
-"that it does
-not know.
+"dental" counts little at a dentist's. A match below `THRESHOLD` is no match: the receptionist then says that it
+does not know.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,16 +54,24 @@ class _Entry:
     service: Service | None = None
     faq: FaqEntry | None = None
 
+    @property
+    def words(self) -> frozenset[str]:
+        """Every stem of the entry; a keyword of several words also as one, the way it may be transcribed."""
+        return self.stems.union(*self.keywords, map("".join, self.keywords))
+
 
 class Knowledge:
     """An index over one tenant's configuration; immutable once built."""
 
     def __init__(self, config: TenantConfig) -> None:
-        self._entries = tuple(_entries(config))
+        self._entries = tuple((entry, entry.words) for entry in _entries(config))
         counts: dict[str, int] = {}
-        for entry in self._entries:
-            for word in entry.stems.union(*entry.keywords):
+        for _, words in self._entries:
+            for word in words:
                 counts[word] = counts.get(word, 0) + 1
+        self._initials: dict[str, list[str]] = {}
+        for word in counts:
+            self._initials.setdefault(word[0], []).append(word)
         total = len(self._entries) + 1
         self._weights = {word: math.log(1 + total / count) for word, count in counts.items()}
         self._rarest = math.log(1 + total)
@@ -80,11 +87,11 @@ class Knowledge:
 
     def best(self, text: str) -> Match | None:
         """The service or question that a normalised utterance is most likely about."""
-        return self._best(text, self._entries)
+        return self._best(text, services_only=False)
 
     def best_service(self, text: str) -> Match | None:
         """The service that it is most likely about."""
-        return self._best(text, [entry for entry in self._entries if entry.service])
+        return self._best(text, services_only=True)
 
     def emergency(self, text: str) -> bool:
         """Whether an utterance reports one of the tenant's emergencies."""
@@ -93,33 +100,37 @@ class Knowledge:
         stems = [stem(word) for word in text.split()]
         return any(_reported(keyword, stems) for keyword in self._emergencies)
 
-    def _best(self, text: str, entries: Sequence[_Entry]) -> Match | None:
+    def _best(self, text: str, *, services_only: bool) -> Match | None:
         said = content_stems(text)
-        if not said:
-            return None
-        matches = [self._score(said, entry) for entry in entries]
+        near = {word: self._near(word) for word in said}
+        found = frozenset().union(*near.values(), *(self._near(a + b) for a, b in pairwise(said)))
+        matches = (
+            self._score(near, found, entry, words)
+            for entry, words in self._entries
+            if (entry.service or not services_only) and not words.isdisjoint(found)
+        )
         best = max(matches, key=lambda match: (match.score, match.resemblance), default=None)
         return best if best is not None and best.score >= THRESHOLD else None
 
-    def _score(self, said: tuple[str, ...], entry: _Entry) -> Match:
-        heard = (*said, *(left + right for left, right in pairwise(said)))
-        own = entry.stems.union(*entry.keywords)
-        wanted = [word for word in said if word not in _GENERIC]
-        wanted_weight = sum(self._weight(word) for word in wanted)
-        asked = (
-            sum(self._weight(word) for word in wanted if _contains(own, word)) / wanted_weight
-            if wanted
-            else 0.0
-        )
-        found = [word for word in entry.stems if _contains(heard, word)]
-        question_weight = sum(self._weight(word) for word in entry.stems)
-        covered = sum(self._weight(word) for word in found) / question_weight if question_weight else 0.0
-        resemblance = (asked + covered) / 2
-        score = resemblance
-        if any(_is_said(keyword, heard) for keyword in entry.keywords):
+    def _near(self, word: str) -> frozenset[str]:
+        """The words of the index that a heard word may be; one look-up per word, however many entries."""
+        return frozenset(known for known in self._initials.get(word[0], ()) if similar(word, known))
+
+    def _score(
+        self, near: Mapping[str, frozenset[str]], found: frozenset[str], entry: _Entry, words: frozenset[str]
+    ) -> Match:
+        wanted = [word for word in near if word not in _GENERIC]
+        asked = self._share((word for word in wanted if not near[word].isdisjoint(words)), wanted)
+        covered = self._share(entry.stems & found, entry.stems)
+        score = resemblance = (asked + covered) / 2
+        if any(found.issuperset(keyword) or "".join(keyword) in found for keyword in entry.keywords):
             base = SERVICE_SCORE if entry.service else KEYWORD_SCORE
             score = max(score, base + (1 - base) * asked)
         return Match(score, resemblance, entry.service, entry.faq)
+
+    def _share(self, part: Iterable[str], whole: Iterable[str]) -> float:
+        weight = sum(map(self._weight, sorted(whole)))
+        return sum(map(self._weight, sorted(part))) / weight if weight else 0.0
 
     def _weight(self, word: str) -> float:
         return self._weights.get(word, self._rarest)
@@ -146,12 +157,6 @@ def _keyword(text: str, *, negations: bool = False) -> tuple[str, ...]:
 
 def _contains(words: Iterable[str], wanted: str) -> bool:
     return any(similar(word, wanted) for word in words)
-
-
-def _is_said(keyword: tuple[str, ...], heard: Sequence[str]) -> bool:
-    return all(_contains(heard, word) for word in keyword) or (
-        len(keyword) > 1 and _contains(heard, "".join(keyword))
-    )
 
 
 def _reported(keyword: tuple[str, ...], stems: list[str]) -> bool:

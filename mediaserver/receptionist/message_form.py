@@ -46,7 +46,7 @@ _FIELD_NAMED = (
     (Step.REASON, re.compile(r"\b(reason|message|about|subject)\b")),
 )
 _STATEMENT = re.compile(
-    r"^(i|we|my|our|it|he|she|they|please|can|could|there|tell|is|are|do|does|how|what|when|where|why)\b",
+    r"^(i|we|it|he|she|they|please|can|could|there|tell|is|are|do|does|how|what|when|where|why)\b",
     re.I,
 )
 _PURE_YES_NO = re.compile(
@@ -114,9 +114,11 @@ def prompt(form: MessageForm) -> str:
 
 
 def _is_statement(reason: str) -> bool:
-    """Tell "my crown came off", which is repeated as it is, from "my crown", which follows "about"."""
-    owned = re.match(r"(my|our)\b", reason, re.IGNORECASE) is not None
-    return _STATEMENT.match(reason) is not None and not (owned and len(reason.split()) <= 4)
+    """Tell "my crown came off last night", which is repeated whole, from "my crown", which follows "about"."""
+    words = reason.lower().split()
+    if words[0] in ("a", "an") or words[0].endswith("ing"):
+        return False
+    return len(words) > 4 or _STATEMENT.match(reason) is not None
 
 
 def read_back(form: MessageForm) -> str:

@@ -130,10 +130,10 @@ def speak_digits(digits: str) -> str:
 
 
 def speak_number(number: str) -> str:
-    """A telephone number in groups. North American ones lose their ``+1``: callers there do not say it."""
+    """Speak a telephone number in groups. North American ones lose their ``+1``: callers there do not say it."""
     plus = number.startswith("+")
     digits = "".join(character for character in number if character in _DIGITS)
-    if plus and digits.startswith("1") and len(digits) == 11:
+    if plus and digits.startswith("1") and len(digits) in (8, 11):
         plus, digits = False, digits[1:]
     spoken = ", ".join(speak_digits(group) for group in _groups(digits))
     return f"plus {spoken}" if plus else spoken
@@ -146,7 +146,7 @@ def _groups(digits: str) -> list[str]:
         case 10:
             cuts = [3, 6]
         case 11:
-            cuts = [1, 4, 7]
+            cuts = [1, 4, 7] if digits.startswith("1") else [4, 7]
         case length:
             cuts = list(range(3, max(length - 1, 3), 3))
     edges = [0, *(cut for cut in cuts if cut < len(digits)), len(digits)]

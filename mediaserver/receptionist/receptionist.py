@@ -17,7 +17,7 @@ from mediaserver.receptionist import message_form as form_machine
 from mediaserver.receptionist.answers import Answers
 from mediaserver.receptionist.message_form import FormTurn
 from mediaserver.receptionist.phrases import Phrases
-from mediaserver.receptionist.slots import has_digits, not_a_name
+from mediaserver.receptionist.slots import has_digits, marked_name, not_a_name
 from mediaserver.receptionist.speakable import speakable
 from mediaserver.receptionist.state import (
     Action,
@@ -105,7 +105,7 @@ class Receptionist:
         turn = _Turn(heard, self._understanding.read(heard), now)
         if state.form is not None:
             return _finished(self._in_form(state, state.form, turn))
-        topic = self._offered(state, turn.text) or self._understanding.topic(turn.text)
+        topic = self._offered(state, turn) or self._understanding.topic(turn.text)
         return _finished(self._about(topic, state, turn))
 
     def topic(self, heard: str) -> Topic:
@@ -227,14 +227,15 @@ class Receptionist:
         again = "Could you say that again?" if misses == 1 else "Could you say it in other words?"
         return Reply(f"{self._phrases.not_caught} {again}", state)
 
-    def _offered(self, state: ConversationState, text: str) -> Topic | None:
-        """Tell what a bare "yes" or "no" means after the last reply's offer."""
+    def _offered(self, state: ConversationState, turn: _Turn) -> Topic | None:
+        """Tell what a bare "yes" or "no", or a name, means after the last reply's offer."""
+        text = turn.text
         if state.offer is Offer.NOTHING or len(text.split()) > 6:
             return None
         bare = self._understanding.bare
         if state.offer is Offer.MORE_HELP:
             return Topic.GOODBYE if bare(text, Topic.NO) else None
-        if bare(text, Topic.YES):
+        if bare(text, Topic.YES) or marked_name(turn.heard):
             return Topic.MESSAGE
         declined = topic_of(text) is Topic.GOODBYE and text.startswith("no ") and "bye" not in text
         return Topic.NO if declined else None

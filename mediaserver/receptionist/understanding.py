@@ -7,7 +7,7 @@ import re
 from config.tenant import TenantConfig
 from mediaserver.receptionist.knowledge import Knowledge, Match
 from mediaserver.receptionist.topics import VOCABULARY, Topic, topic_of, wants_booking
-from mediaserver.receptionist.words import FILLERS, STOP_WORDS, normalise, snap
+from mediaserver.receptionist.words import FILLERS, STOP_WORDS, normalise, raw_words, snap
 
 FAQ_SURE = 0.8
 """An entry that resembles the utterance this much goes before the general topic that it also contains."""
@@ -15,6 +15,8 @@ FAQ_SURE = 0.8
 _URGENT = re.compile(
     r"(?<!not )(?<!not an )(?<!no )(?<!not a )(?<!not very )\b(emergency|emergencies|urgent|urgently)\b"
 )
+_CHANGING = re.compile(r"\b(cancel|move|change|reschedule)\b")
+_TITLES = frozenset({"dr", "mr", "mrs", "ms", "doctor", "the", "our"})
 _YIELDS_TO_FAQ = frozenset(
     {
         Topic.HOURS,
@@ -41,6 +43,12 @@ class Understanding:
 
     def __init__(self, config: TenantConfig) -> None:
         self.knowledge = Knowledge(config)
+        names = [word.lower() for word in raw_words(config.human.name) if word[0].isupper()]
+        called = "|".join(re.escape(name) for name in names if name not in _TITLES) or r"(?!)"
+        self._asks_number = re.compile(rf"\bnumber\b.*\b({called})\b|\b({called})s? .*\bnumber\b")
+        self._asks_person = re.compile(
+            rf"\b(talk|speak|chat|transfer|connect|put|get|reach|see|is)\b( \w+){{0,4}} ({called})\b"
+        )
 
     def read(self, heard: str) -> str:
         """Normalise an utterance: lower case, mishearings repaired, misspelt topic words put right."""
@@ -52,7 +60,7 @@ class Understanding:
             return Topic.EMERGENCY
         if is_noise(text):
             return Topic.UNCLEAR
-        topic = topic_of(text)
+        topic = self._general(text)
         match = self.knowledge.best(text)
         if match is not None and _prefers(match, topic, text):
             return Topic.FAQ if match.faq else Topic.SERVICE
@@ -62,6 +70,16 @@ class Understanding:
         if len(words) < 2 or (len(words) < 4 and all(word in STOP_WORDS for word in words)):
             return Topic.UNCLEAR
         return Topic.UNKNOWN
+
+    def _general(self, text: str) -> Topic | None:
+        """The table's topic, or the configured person by name."""
+        topic = topic_of(text)
+        if topic is None or topic in (Topic.GREETING, Topic.THANKS, Topic.YES, Topic.NO):
+            if self._asks_number.search(text):
+                return Topic.HUMAN_NUMBER
+            if self._asks_person.search(text):
+                return Topic.HUMAN
+        return topic
 
     def urgent(self, text: str) -> bool:
         """Tell an emergency, by the tenant's keywords or by the word itself."""
@@ -83,6 +101,8 @@ def _prefers(match: Match, topic: Topic | None, text: str) -> bool:
         return True
     if match.faq is None:
         return topic in _YIELDS_TO_SERVICE
+    if topic is Topic.APPOINTMENT and _CHANGING.search(text):
+        return match.score >= FAQ_SURE
     if topic is Topic.APPOINTMENT:
         return match.resemblance >= FAQ_SURE and not wants_booking(text)
     return topic is Topic.PRICE or (topic in _YIELDS_TO_FAQ and match.score >= FAQ_SURE)

@@ -153,7 +153,8 @@ def similar(left: str, right: str) -> bool:
         return False
     if left[0] != right[0]:
         return False
-    return SequenceMatcher(None, left, right, autojunk=False).ratio() >= FUZZY_RATIO
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    return matcher.quick_ratio() >= FUZZY_RATIO and matcher.ratio() >= FUZZY_RATIO
 
 
 def snap(text: str, vocabulary: Sequence[str], own: Collection[str]) -> str:
