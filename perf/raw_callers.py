@@ -54,6 +54,8 @@ class Measured:
     """Last packet of the question to first audible packet of the answer."""
     answer_after_detected: list[float] = field(default_factory=list)
     """The same, from the last packet that the detector counts as speech."""
+    stop_decision: list[float] = field(default_factory=list)
+    """Last packet that the detector counts as speech to the packet that made it certain that speech has ended."""
     spacing_error: list[float] = field(default_factory=list)
     silence: list[float] = field(default_factory=list)
     """First packet of speech over the answer to its last audible packet."""
@@ -161,6 +163,7 @@ class Calls:
                 started[self.streams[event.stream]].append(event.at_us)
             elif isinstance(event, SpeechStopped):
                 last_speech[self.streams[event.stream]].append(event.last_speech_at_us)
+                measured.stop_decision.append((event.at_us - event.last_speech_at_us) / 1000)
         for index, line in enumerate(self.lines):
             _measure_greeting(line, self.acked_us[index], measured)
             sounding = [arrival for arrival in line.arrivals if arrival.sounds]

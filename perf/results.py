@@ -1,6 +1,6 @@
 """What a benchmark measured: rows, the arithmetic on samples, the table and the files.
 
-Every row is better when it is lower. ``ratio`` is peer / value: how many times better than what was measured beside it.
+Rows are better when they are lower, except those that only describe what was run. ``ratio`` is peer / value: how many times better than what was measured beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Row:
     """The design's figure for it, as it stands there."""
     bar: float | None = None
     """What the value must not exceed."""
+    worst: bool = False
+    """Over several rounds the higher value counts: the worst case of all of them."""
 
     @property
     def ratio(self) -> float | None:
@@ -74,10 +76,11 @@ def spacing_errors_ms(
 
 
 def better(rounds: Sequence[Sequence[Row]]) -> list[Row]:
-    """The lower value of each row over several rounds, in the order of the rounds."""
+    """The lower value of each row over several rounds (of a worst case the higher), in the order of the first."""
     best: dict[str, Row] = {}
     for row in (row for measured in rounds for row in measured):
-        if row.name not in best or row.value < best[row.name].value:
+        kept = best.get(row.name)
+        if kept is None or (row.value > kept.value if row.worst else row.value < kept.value):
             best[row.name] = row
     return list(best.values())
 

@@ -64,6 +64,11 @@ def test_of_several_rounds_the_better_value_is_kept_in_order() -> None:
     assert better([first, second]) == [second[0], first[1]]
 
 
+def test_of_several_rounds_a_worst_case_is_the_worst_of_all() -> None:
+    rounds = [[Row("a", 2.0, "ms", worst=True)], [Row("a", 3.0, "ms", worst=True)]]
+    assert better(rounds) == rounds[1]
+
+
 def test_the_ratio_says_how_many_times_better_than_the_peer() -> None:
     assert Row("a", 20.0, "us", peer=120.0).ratio == 6.0
     assert Row("a", 0.0, "us", peer=120.0).ratio is None
