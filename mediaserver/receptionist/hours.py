@@ -9,7 +9,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from config.tenant import OpeningInterval, TenantConfig, Weekday
-from mediaserver.receptionist.speakable import join_words, speak_time
+from mediaserver.receptionist.speakable import as_sentence, join_words, speak_time
 
 DAYS = tuple(Weekday)
 LAST_MINUTE = time(23, 59)
@@ -113,8 +113,8 @@ class OpeningHours:
             return "We're closed all week."
         spoken = [f"{_spell_days(days)} {_spell_intervals(intervals)}" for intervals, days in groups.items()]
         listed = ", and ".join(filter(None, (", ".join(spoken[:-1]), spoken[-1])))
-        sentence = f"We're open {listed}."
-        return f"{sentence} We're closed on {_spell_days(closed)}." if closed else sentence
+        sentence = as_sentence(f"We're open {listed}")
+        return as_sentence(f"{sentence} We're closed on {_spell_days(closed)}") if closed else sentence
 
     def open_until(self, now: datetime) -> datetime | None:
         """When the present opening ends, local time; None when closed now. At most a week ahead."""
@@ -154,8 +154,8 @@ class OpeningHours:
             return "Yes, we're open around the clock."
         if days and closes.time() < LAST_MINUTE:
             day = "tomorrow" if days == 1 else f"{DAYS[closes.weekday()].capitalize()}"
-            return f"Yes, we're open now, until {day} at {speak_time(closes.time())}."
-        return f"Yes, we're open now, until {speak_time(closes.time())}."
+            return as_sentence(f"Yes, we're open now, until {day} at {speak_time(closes.time())}")
+        return as_sentence(f"Yes, we're open now, until {speak_time(closes.time())}")
 
     def _opens_sentence(self, now: datetime) -> str:
         opens = self.next_opening(now)
@@ -165,7 +165,7 @@ class OpeningHours:
         day = (
             "today" if days == 0 else "tomorrow" if days == 1 else f"on {DAYS[opens.weekday()].capitalize()}"
         )
-        return f"We open {day} at {speak_time(opens.time())}."
+        return as_sentence(f"We open {day} at {speak_time(opens.time())}")
 
     def _closing_sentence(self, now: datetime) -> str:
         closes = self.open_until(now)
@@ -173,7 +173,7 @@ class OpeningHours:
             return self.now_sentence(now)
         if closes.date() != now.astimezone(self.zone).date():
             return self.now_sentence(now).removeprefix("Yes, ").replace("we're", "We're", 1)
-        return f"We close today at {speak_time(closes.time())}."
+        return as_sentence(f"We close today at {speak_time(closes.time())}")
 
     def _days_sentence(self, question: HoursQuestion, now: datetime) -> str:
         if len(question.days) == 1:
@@ -181,24 +181,21 @@ class OpeningHours:
         indices = [DAYS.index(day) for day in question.days]
         if not any(self.week[index] for index in indices):
             day = "on weekends" if question.label == "weekend" else f"on {_spell_days(indices)}"
-            return (
-                f"We're closed {day}. {self._opens_sentence(now)}"
-                if self.open_until(now) is None
-                else (f"We're closed {day}.")
-            )
+            opens = self._opens_sentence(now) if self.open_until(now) is None else ""
+            return f"We're closed {day}. {opens}".rstrip()
         part = OpeningHours(
             tuple(hours if index in indices else () for index, hours in enumerate(self.week)), self.zone
         )
         sentence = part.week_sentence().split(" We're closed on ")[0]
         closed = [index for index in indices if not self.week[index]]
-        return f"{sentence} We're closed on {_spell_days(closed)}." if closed else sentence
+        return as_sentence(f"{sentence} We're closed on {_spell_days(closed)}") if closed else sentence
 
     def _day_sentence(self, day: Weekday, label: str, now: datetime) -> str:
         intervals = self.week[DAYS.index(day)]
         when = label.capitalize() if label in ("today", "tomorrow") else f"On {day.capitalize()}"
         if not intervals:
             return f"{when} we're closed. {self._after(day, label, now)}".rstrip()
-        return f"{when} we're open {_spell_intervals(intervals)}."
+        return as_sentence(f"{when} we're open {_spell_intervals(intervals)}")
 
     def _after(self, day: Weekday, label: str, now: datetime) -> str:
         """What to add to "closed": the next opening after that day."""
@@ -210,7 +207,9 @@ class OpeningHours:
         opens = self.next_opening(end)
         if opens is None:
             return ""
-        return f"We open again on {DAYS[opens.weekday()].capitalize()} at {speak_time(opens.time())}."
+        return as_sentence(
+            f"We open again on {DAYS[opens.weekday()].capitalize()} at {speak_time(opens.time())}"
+        )
 
 
 def _merged(intervals: tuple[OpeningInterval, ...]) -> tuple[OpeningInterval, ...]:

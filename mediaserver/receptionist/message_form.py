@@ -49,6 +49,9 @@ _STATEMENT = re.compile(
     r"^(i|we|it|he|she|they|please|can|could|there|tell|is|are|do|does|how|what|when|where|why)\b",
     re.I,
 )
+_VERBS = frozenset(
+    {"is", "isn't", "was", "are", "has", "came", "broke", "fell", "needs", "hurts", "won't", "stopped"}
+)
 _PURE_YES_NO = re.compile(
     r"^(yes|yeah|yep|no|nope|sure|ok|okay|please|right|correct)( (please|thanks|thank you))?$"
 )
@@ -118,7 +121,7 @@ def _is_statement(reason: str) -> bool:
     words = reason.lower().split()
     if words[0] in ("a", "an") or words[0].endswith("ing"):
         return False
-    return len(words) > 4 or _STATEMENT.match(reason) is not None
+    return len(words) > 4 or not _VERBS.isdisjoint(words) or _STATEMENT.match(reason) is not None
 
 
 def read_back(form: MessageForm) -> str:

@@ -29,7 +29,7 @@ from mediaserver.receptionist.state import (
     Reply,
     Step,
 )
-from mediaserver.receptionist.topics import Topic, is_question, is_topic, topic_of
+from mediaserver.receptionist.topics import INFORMATIVE, Topic, is_goodbye, is_question, is_topic, topic_of
 from mediaserver.receptionist.understanding import Understanding, is_noise
 
 MAX_REPLY_CHARS = 3_000
@@ -38,28 +38,9 @@ MAX_MISSES = 6
 """Turns in a row without a usable word after which the call is ended."""
 MORE = "Is there anything else I can help with?"
 
-_BYE = re.compile(
-    r"^(?:(?:ok|okay|thanks|thank you|well|no|alright|all right|great|perfect|yes) )*(?:good ?bye|"
-    r"bye)(?: bye| now| then)*$"
-    r"|\b(?:have|got) to go$|\bhang up\b"
-)
+_WELL = re.compile(r"\bhow (are|is it|do you do)\b|\bwhat is up\b")
 _REFERS_BACK = re.compile(
     r"\b(it|that|this|one)\b|^(and |so |ok )*(how much|what is the price|the price)( please)?$"
-)
-_ANSWERED_IN_FORM = frozenset(
-    {
-        Topic.HOURS,
-        Topic.ADDRESS,
-        Topic.DIRECTIONS,
-        Topic.PRICE,
-        Topic.SERVICES,
-        Topic.SERVICE,
-        Topic.FAQ,
-        Topic.IDENTITY,
-        Topic.CAPABILITIES,
-        Topic.HUMAN_NUMBER,
-        Topic.SMALL_TALK,
-    }
 )
 
 
@@ -136,7 +117,7 @@ class Receptionist:
             case Topic.THANKS:
                 said, offer = "You're welcome. Is there anything else?", Offer.MORE_HELP
             case Topic.SMALL_TALK:
-                said = self._small_talk(state)
+                said = self._small_talk(state, text)
                 state = replace(state, small_talk=min(state.small_talk + 1, 9))
             case _ if topic in self._facts:
                 said = self._facts[topic]()
@@ -204,8 +185,8 @@ class Receptionist:
     def _repeat(self, state: ConversationState) -> Reply:
         return Reply(state.last_reply or speakable(self._config.greeting), state)
 
-    def _small_talk(self, state: ConversationState) -> str:
-        if state.small_talk == 0:
+    def _small_talk(self, state: ConversationState, text: str) -> str:
+        if state.small_talk == 0 and _WELL.search(text):
             return "All good here, thank you. What can I do for you?"
         return f"I'd rather stick to {self._answers.business}. What would you like to know?"
 
@@ -255,7 +236,7 @@ class Receptionist:
         if is_topic(Topic.CANCEL, text):
             said = f"Alright, I won't take a message. {MORE}"
             return Reply(said, replace(state, form=None, offer=Offer.MORE_HELP))
-        if form.step is not Step.CONFIRM and _BYE.search(text):
+        if form.step is not Step.CONFIRM and is_goodbye(text):
             goodbye = f"I haven't taken a message. {self._phrases.goodbye}"
             return Reply(goodbye, replace(state, form=None), (EndCall(),))
         if is_topic(Topic.REPEAT, text) and len(text.split()) <= 6:
@@ -266,12 +247,12 @@ class Receptionist:
         """Take the words as the step's answer, or as a question in between, or as neither."""
         topic = self._understanding.topic(turn.text)
         asked = is_question(turn.text) or (form.step is Step.NAME and not_a_name(turn.heard))
-        if topic in _ANSWERED_IN_FORM and asked and has_digits(turn.heard) < 5:
+        if topic in INFORMATIVE and asked and has_digits(turn.heard) < 5:
             return self._answered_in_form(topic, state, form, turn)
         after = form_machine.advance(form, turn.heard, turn.text)
         if after.understood:
             return self._turned(state, after)
-        if topic in _ANSWERED_IN_FORM:
+        if topic in INFORMATIVE:
             return self._answered_in_form(topic, state, form, turn)
         if topic is Topic.GOODBYE:
             goodbye = f"I haven't taken a message. {self._phrases.goodbye}"
@@ -310,7 +291,7 @@ class Receptionist:
 
 def _finished(reply: Reply) -> Reply:
     """Bound the text and remember it for "could you repeat that?"."""
-    text = " ".join(reply.text.split()).replace(".m..", ".m.")
+    text = " ".join(reply.text.split())
     if len(text) > MAX_REPLY_CHARS:
         text = text[:MAX_REPLY_CHARS].rpartition(" ")[0] or text[:MAX_REPLY_CHARS]
     return replace(reply, text=text, state=replace(reply.state, last_reply=text))

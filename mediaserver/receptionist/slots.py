@@ -32,8 +32,8 @@ _NAME_MARK_OPENING = re.compile(
 _LEAD = frozenset(
     word_list(
         "yes yeah yep sure okay ok uh um er ah oh well so hi hello hey please certainly absolutely of "
-        "course it it's is my "
-        "name the just good morning afternoon evening alright right no"
+        "course it it's is "
+        "just good morning afternoon evening alright right no"
     )
 )
 _NOT_NAMES = (STOP_WORDS - {"will", "may"}) | frozenset(
@@ -70,6 +70,7 @@ _BOOKING = re.compile(
     r"\b(?:appointments?|reservations?|bookings?|fit me in|see me|squeeze me in|come in)\b[\s,]*(.*)$", re.I
 )
 _BOOKING_DETAIL = re.compile(r"^(?:for|on|with|next|this|tomorrow|today|to|about|at)\b.*", re.IGNORECASE)
+_WEEKDAY = re.compile(r"\b(mon|tues|wednes|thurs|fri|satur|sun)(days?)\b")
 _CHANGES = {
     "cancel": "cancelling",
     "reschedule": "rescheduling",
@@ -146,7 +147,7 @@ def marked_reason(heard: str) -> str:
 def booking_reason(heard: str) -> str:
     """An appointment request as the reason of a message: "an appointment for a cleaning"."""
     text = heard_text(heard)
-    found = _BOOKING.search(text)
+    found = _BOOKING.search(text) or _BOOKING.search(normalise(heard))
     if found is None:
         return read_reason(heard)
     detail = _BOOKING_DETAIL.match(found[1])
@@ -160,6 +161,7 @@ def _clean_reason(text: str) -> str:
     text = _NUMBER_TAIL.sub("", text).strip(" \t.,!?;:-\"'")
     if len(text) > MAX_REASON_CHARS:
         text = text[:MAX_REASON_CHARS].rpartition(" ")[0] or text[:MAX_REASON_CHARS]
+    text = _WEEKDAY.sub(lambda day: day[1].capitalize() + day[2], text)
     if all(word in FILLERS for word in normalise(text).split()):
         return ""
     first, _, rest = text.partition(" ")

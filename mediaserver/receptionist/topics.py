@@ -185,7 +185,7 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         r"correct|fine)|exactly|"
         r"please( do)?|absolutely|of course|definitely|uh huh|mhm|mm hmm|ok|okay|affirmative|sounds good|"
         r"all right|alright|"
-        r"go ahead|why not|i would|that would be (great|good|nice))\b",
+        r"go ahead|why not|i would$|that would be (great|good|nice))\b",
     ),
     (
         Topic.NO,
@@ -194,6 +194,22 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         r"that is (not|wrong|incorrect)|negative|i do not think so|it is not|is not)\b",
     ),
 )
+INFORMATIVE = frozenset(
+    {
+        Topic.HOURS,
+        Topic.ADDRESS,
+        Topic.DIRECTIONS,
+        Topic.PRICE,
+        Topic.SERVICES,
+        Topic.SERVICE,
+        Topic.FAQ,
+        Topic.IDENTITY,
+        Topic.CAPABILITIES,
+        Topic.HUMAN_NUMBER,
+        Topic.SMALL_TALK,
+    }
+)
+"""Topics whose answer is a statement, and so may interrupt the taking of a message."""
 _COMPILED = tuple((topic, re.compile(pattern)) for topic, pattern in _TABLE)
 
 VOCABULARY = tuple(
@@ -216,6 +232,11 @@ _QUESTION = re.compile(
     r"is your|is the|do you|"
     r"do i|does|can you (tell|say|repeat)|could you (tell|say|repeat)|can i (park|come|pay)|did you|"
     r"are your|will you|have you)\b"
+)
+_BYE = re.compile(
+    r"^(?:(?:ok|okay|thanks|thank you|well|no|alright|all right|great|perfect|yes) )*(?:good ?bye|"
+    r"bye)(?: bye| now| then)*$"
+    r"|\b(?:have|got) to go$|\bhang up\b"
 )
 _BOOKING = re.compile(
     r"(?<!do )(?<!should )\b(?:i|we) (?:\w+ ){0,2}(need|want|like|have|love|hoping|trying|wanted|"
@@ -243,3 +264,8 @@ def is_question(text: str) -> bool:
 def wants_booking(text: str) -> bool:
     """Whether the caller asks for an appointment, rather than about appointments."""
     return _BOOKING.search(text) is not None
+
+
+def is_goodbye(text: str) -> bool:
+    """Whether the utterance is a goodbye and nothing else, so that it cannot be a name or a reason."""
+    return _BYE.search(text) is not None
