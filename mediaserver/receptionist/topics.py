@@ -55,7 +55,8 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.REPEAT,
         r"\b(repeat (that|it|what|please)|say (that|it) (again|once more)|(can|could) you repeat|come again|"
-        r"what did you say|say again|one more time|i did not (hear|catch|get|understand) (that|you|it)|"
+        r"what did you say|what was that|say again|one more time|i did not (hear|catch|get|"
+        r"understand) (that|you|it)|"
         r"pardon)\b"
         r"|^(sorry )?(what|repeat|excuse me|again( please)?|pardon me)( please)?$",
     ),
@@ -83,7 +84,8 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     ),
     (
         Topic.MESSAGE,
-        r"\b((leave|take|send|pass|give|drop|write)( \w+){0,3} (message|note|voicemail|voice mail)|"
+        r"\b((tell|ask|have) (\w+ ){1,4}to (call|phone|ring|contact) (me|us)|(leave|take|send|pass|give|"
+        r"drop|write)( \w+){0,3} (message|note|voicemail|voice mail)|"
         r"(a|my) message for|(call|phone|ring|get) (me|us|back to me)( \w+)? back|call me (later|tomorrow|"
         r"today)|"
         r"get back to me|call ?back|return my call)\b|^(a )?message( please)?$",
@@ -95,7 +97,8 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     ),
     (
         Topic.HUMAN,
-        rf"\b((talk|speak|chat|transfer|connect|put|get)( \w+){{0,4}} {_PERSON}|real (person|human)|"
+        rf"\b(give me (the |a |your )?(front desk|{_PERSON})|(talk|speak|chat|transfer|connect|put|"
+        rf"get)( \w+){{0,4}} {_PERSON}|real (person|human)|"
         rf"actual (person|human)|live (person|agent)|{_WANT} (a |an |to see a )?(human|person|agent|"
         rf"operator|representative)|"
         rf"(transfer|connect) (me|my call)|put me through|is (anyone|anybody|somebody|someone|the {_PERSON}) "
@@ -139,7 +142,9 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     ),
     (
         Topic.HOURS,
-        rf"\b(hours?|open(ed|ing|s)? ?(now|{_DAY}|on|at|until|till|late|early|right|yet|still|times?|"
+        rf"\b(hours?|you (\w+ )?(be )?(there|around|in|working)( on| this)? {_DAY}|"
+        rf"when are you (\w+ )?(there|around|in)\b|"
+        rf"open(ed|ing|s)? ?(now|{_DAY}|on|at|until|till|late|early|right|yet|still|times?|"
         rf"today)?|clos(e|ed|es|ing)|"
         rf"shut|(what|which) (days|times?)\b.*\b(open|there|work|in|available|come)|working (time|day)s?|"
         rf"how late|how early|"

@@ -26,6 +26,9 @@ DENTAL_CASES = {
         "And on Friday?",
         "What about Sunday?",
         "what days are you open",
+        "Will you be there on Thursday evening?",
+        "when are you guys around",
+        "are you working on saturday afternoon",
     ),
     Topic.ADDRESS: (
         "What's your address?",
@@ -90,6 +93,7 @@ DENTAL_CASES = {
         "Let me speak to Dr. Patel's manager",
         "Put me through to the doctor please",
         "human",
+        "Give me the front desk",
         "Is the dentist there?",
     ),
     Topic.MESSAGE: (
@@ -98,6 +102,7 @@ DENTAL_CASES = {
         "Could you take a message please?",
         "Please have someone call me back.",
         "I'd like a callback",
+        "Tell the doctor to call me",
     ),
     Topic.APPOINTMENT: (
         "I'd like to make an appointment",
@@ -109,7 +114,13 @@ DENTAL_CASES = {
         "Can you fit me in today?",
         "do you have anything available next week",
     ),
-    Topic.REPEAT: ("Could you repeat that?", "Say that again please", "Sorry, what?", "I didn't catch that"),
+    Topic.REPEAT: (
+        "Could you repeat that?",
+        "Say that again please",
+        "Sorry, what?",
+        "sorry what was that",
+        "I didn't catch that",
+    ),
     Topic.IDENTITY: ("Are you a robot?", "Am I talking to a machine? Who are you?", "Is this a recording?"),
     Topic.CAPABILITIES: ("What can you do?", "How can you help me?"),
     Topic.GREETING: ("Hello", "Hi there", "Good morning!"),
