@@ -142,7 +142,7 @@ class SpeechAudio:
 class SpeechStopped:
     """Speech ended `speech_stop_ms` ago. `pcm` is what was not handed over yet.
 
-    `last_speech_at_us`: arrival of the last packet that the detector counts as speech.
+    `last_speech_at_us`: arrival of the last audible packet of what the detector counts as speech.
     """
 
     def __new__(

@@ -93,7 +93,6 @@ class CallPipeline:
         self._transport = CallTransport(
             link,
             speech_start_ms=turns.speech_start_ms,
-            speech_stop_ms=turns.speech_stop_ms,
             on_turn=observer.turn_measured,
             on_media_end=observer.media_ended,
         )

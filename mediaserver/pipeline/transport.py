@@ -54,10 +54,9 @@ class EngineInput(BaseInputTransport):
     speech boundary overtake the audio that it bounds.
     """
 
-    def __init__(self, params: TransportParams, speech_start_ms: int, speech_stop_ms: int) -> None:
+    def __init__(self, params: TransportParams, speech_start_ms: int) -> None:
         super().__init__(params)
         self._speech_start_s = speech_start_ms / 1000
-        self._speech_stop_s = speech_stop_ms / 1000
 
     async def start(self, frame: StartFrame) -> None:
         """Ready at once: the media is already running."""
@@ -74,9 +73,10 @@ class EngineInput(BaseInputTransport):
         await self._push_audio(event.pcm)
 
     async def speech_stopped(self, event: SpeechStopped) -> None:
-        """Hand over the rest, then announce the silence."""
+        """Hand over the rest, then announce the silence and how long it has lasted already."""
         await self._push_audio(event.pcm)
-        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=self._speech_stop_s)
+        silent_s = (event.at_us - event.last_speech_at_us) / 1_000_000
+        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=silent_s)
 
     async def digit(self, event: DtmfDigit) -> None:
         """A key that the caller pressed; A to D are on no telephone and in no frame of Pipecat's."""
@@ -96,7 +96,6 @@ class CallTransport(BaseTransport):
         link: MediaLink,
         *,
         speech_start_ms: int,
-        speech_stop_ms: int,
         on_turn: Callable[[TurnMeasured], None],
         on_media_end: Callable[[str], None],
     ) -> None:
@@ -110,7 +109,6 @@ class CallTransport(BaseTransport):
         self._engine_input = EngineInput(
             TransportParams(audio_in_enabled=False, audio_in_sample_rate=CALLER_RATE_HZ),
             speech_start_ms,
-            speech_stop_ms,
         )
         self._engine_output = EngineOutput(link, TransportParams(audio_out_enabled=True), self)
 

@@ -61,6 +61,19 @@ pub enum SpeechEvent {
     },
 }
 
+/// A packet: where it ends, when it came, and whether anything could be heard in it.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    end: u64,
+    at_us: u64,
+    audible: bool,
+}
+
+/// RMS below which a packet at the end of speech is silence, whatever the detector still makes of it: -50 dBFS.
+const AUDIBLE_RMS: i64 = 104;
+/// The detector holds on for one or two windows after speech; silence is not sought further back than this.
+const TAIL_MAX: u64 = 120 * SAMPLES_PER_MS;
+
 /// The speech side of one leg.
 #[derive(Debug)]
 pub struct SpeechCutter {
@@ -76,8 +89,7 @@ pub struct SpeechCutter {
     /// Samples judged, and samples handed over.
     judged: u64,
     handed: u64,
-    /// Where each packet ends, and when it came.
-    arrivals: VecDeque<(u64, u64)>,
+    arrivals: VecDeque<Arrival>,
     preroll: u64,
     /// What a start may reach back to: the pre-roll, and an onset that took its time.
     reach: u64,
@@ -129,7 +141,12 @@ impl SpeechCutter {
         if self.arrivals.len() == ARRIVALS {
             self.arrivals.pop_front();
         }
-        self.arrivals.push_back((self.held_until(), at_us));
+        let energy: i64 = pcm.iter().map(|&x| i64::from(x) * i64::from(x)).sum();
+        self.arrivals.push_back(Arrival {
+            end: self.held_until(),
+            at_us,
+            audible: energy >= AUDIBLE_RMS * AUDIBLE_RMS * pcm.len() as i64,
+        });
     }
 
     /// The events so far, in order.
@@ -168,7 +185,7 @@ impl SpeechCutter {
                 self.events.push(SpeechEvent::Started { media_ms, at_us, pcm });
             }
             Some(Transition::Stopped { media_ms }) => {
-                let last_speech_at_us = self.arrival_of(media_ms * SAMPLES_PER_MS);
+                let last_speech_at_us = self.end_of_speech(media_ms * SAMPLES_PER_MS);
                 let pcm = self.hand_over(self.judged);
                 self.events.push(SpeechEvent::Stopped {
                     media_ms,
@@ -207,7 +224,7 @@ impl SpeechCutter {
             self.held.shrink_to(HELD_CAPACITY);
         }
         let horizon = self.judged.saturating_sub(self.reach);
-        while self.arrivals.len() > 1 && self.arrivals[1].0 < horizon {
+        while self.arrivals.len() > 1 && self.arrivals[1].end < horizon {
             self.arrivals.pop_front();
         }
     }
@@ -218,9 +235,19 @@ impl SpeechCutter {
 
     /// Arrival of the packet that reaches up to sample `place`.
     fn arrival_of(&self, place: u64) -> u64 {
-        let first = self.arrivals.partition_point(|(end, _)| *end < place);
+        let first = self.arrivals.partition_point(|packet| packet.end < place);
         let packet = self.arrivals.get(first).or(self.arrivals.back());
-        packet.map_or(0, |(_, at_us)| *at_us)
+        packet.map_or(0, |packet| packet.at_us)
+    }
+
+    /// Arrival of the last packet with speech, where the detector says that speech ended at `place`: that packet, or
+    /// the last audible one shortly before it.
+    fn end_of_speech(&self, place: u64) -> u64 {
+        let last = self.arrivals.partition_point(|packet| packet.end < place);
+        let tail = self.arrivals.range(..self.arrivals.len().min(last + 1)).rev();
+        tail.take_while(|packet| packet.end + TAIL_MAX >= place)
+            .find(|packet| packet.audible)
+            .map_or_else(|| self.arrival_of(place), |packet| packet.at_us)
     }
 }
 
@@ -303,6 +330,20 @@ mod tests {
     fn probabilities(pattern: &[(f32, usize)]) -> Vec<f32> {
         let runs = pattern.iter().map(|&(p, count)| vec![p; count]);
         runs.flatten().collect()
+    }
+
+    #[test]
+    fn silence_that_the_detector_still_calls_speech_is_not_its_end() {
+        let mut cutter = SpeechCutter::new(PARAMS);
+        for packet in 0..50_u64 {
+            let level = if packet < 40 { 3_000 } else { 20 };
+            cutter.push(&[level; 320], packet * 20_000);
+        }
+        // The detector holds on until 860 ms; the last audible packet is that of 780 to 800 ms.
+        assert_eq!(cutter.end_of_speech(860 * SAMPLES_PER_MS), 39 * 20_000);
+        assert_eq!(cutter.end_of_speech(700 * SAMPLES_PER_MS), 34 * 20_000);
+        // Nothing audible nearby: quiet speech, where the detector is all there is.
+        assert_eq!(cutter.end_of_speech(1_000 * SAMPLES_PER_MS), 49 * 20_000);
     }
 
     #[test]
