@@ -17,6 +17,9 @@ STOP_TIMEOUT_S = 5.0
 POLL_S = 0.05
 MAX_RESTART_PAUSE_S = 30.0
 EXIT_MISSING_PACKAGE = 3
+EXIT_ADDRESS_IN_USE = 4
+MAX_LOGGED_BYTES = 500
+"""Of what the process says at a time."""
 
 
 class ModelProcess:
@@ -97,6 +100,7 @@ class ModelProcess:
                         await asyncio.sleep(POLL_S)
             except TimeoutError:
                 process.kill()
+                await process.wait()
                 raise StartupError(
                     f"the model process was not ready within {self._start_timeout_s:.0f} s"
                 ) from None
@@ -110,8 +114,10 @@ class ModelProcess:
             assert process is not None
             assert process.stderr is not None
             began = asyncio.get_running_loop().time()
-            while line := await process.stderr.readline():
-                logger.warning("model process: {}", line.decode("utf-8", "replace").rstrip()[:500])
+            while said := await process.stderr.read(4096):
+                logger.warning(
+                    "model process: {}", said[-MAX_LOGGED_BYTES:].decode("utf-8", "replace").strip()
+                )
             status = await process.wait()
             ran_s = asyncio.get_running_loop().time() - began
             pause_s = 0.0 if ran_s > MAX_RESTART_PAUSE_S else min(MAX_RESTART_PAUSE_S, 2 * pause_s + 0.5)
@@ -128,6 +134,6 @@ async def _last_words(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
     said = (await process.stderr.read(4096)).decode("utf-8", "replace").strip()
     last = said.splitlines()[-1] if said else "it said nothing"
-    if process.returncode == EXIT_MISSING_PACKAGE:
+    if process.returncode in (EXIT_MISSING_PACKAGE, EXIT_ADDRESS_IN_USE):
         return last.removeprefix("models: ")
     return f"the model process ended with status {process.returncode}: {last}"

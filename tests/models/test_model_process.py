@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from mediaserver.errors import StartupError
 from mediaserver.models.engines import SPEECH_RATE_HZ, repeats_itself
 from mediaserver.models.process import ModelProcess
-from mediaserver.models.server import ApiError, Limits, read_wav
+from mediaserver.models.recording import RecordingError, read_wav
 
 
 @pytest.fixture
@@ -104,17 +104,16 @@ async def test_a_file_that_is_no_wav_is_refused(client: AsyncOpenAI) -> None:
 
 
 def test_wav_limits() -> None:
-    limits = Limits(max_audio_s=1.0, max_audio_bytes=200_000)
-    assert len(read_wav(_wav(bytes(16_000 * 2), 16_000), limits)) == 16_000
-    assert len(read_wav(_wav(bytes(8_000 * 4), 8_000, channels=2), limits)) == 16_000
+    assert len(read_wav(_wav(bytes(16_000 * 2), 16_000), 1.0)) == 16_000
+    assert len(read_wav(_wav(bytes(8_000 * 4), 8_000, channels=2), 1.0)) == 16_000
     for body, status in (
         (_wav(bytes(8_000 * 4), 8_000), 413),
-        (_wav(bytes(300_000), 48_000), 413),
+        (_wav(bytes(8_000), 2_000), 400),
         (_wav(bytes(8_000), 8_000, width=1), 400),
         (b"", 400),
     ):
-        with pytest.raises(ApiError) as refusal:
-            read_wav(body, limits)
+        with pytest.raises(RecordingError) as refusal:
+            read_wav(body, 1.0)
         assert refusal.value.status == status
 
 
