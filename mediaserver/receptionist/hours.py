@@ -173,6 +173,11 @@ class OpeningHours:
             return self.now_sentence(now)
         if closes.date() != now.astimezone(self.zone).date():
             return self.now_sentence(now).removeprefix("Yes, ").replace("we're", "We're", 1)
+        later = [each for each in self.week[closes.weekday()] if each.opens > closes.time()]
+        if later:
+            # The end of the morning is not when the day ends.
+            today = _spell_intervals(tuple(later))
+            return as_sentence(f"We close at {speak_time(closes.time())}, and we're open again today {today}")
         return as_sentence(f"We close today at {speak_time(closes.time())}")
 
     def _days_sentence(self, question: HoursQuestion, now: datetime) -> str:

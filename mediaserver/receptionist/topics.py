@@ -106,6 +106,11 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         rf"|^(a |the |your )?(human|operator|agent|representative|real person|person|manager)( please)?$",
     ),
     (
+        # Plainly put, a question about hours is one even where it mentions appointments.
+        Topic.HOURS,
+        r"\bwhat ((are )?(your|the) )?(opening )?hours\b|\b(when|what time) (are|do) you (open|close)\b|^are you open\b",
+    ),
+    (
         Topic.APPOINTMENT,
         r"\b(appointments?|reservations?|(book|schedule|reschedule) (me|a|an|my|something|in|for|the|some|"
         r"it|with)|"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from config.tenant import TenantConfig
 from mediaserver.receptionist import Receptionist, Topic
 from tests.receptionist.tenants import DENTAL, PLUMBER
 
@@ -161,7 +162,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("config", "heard", "topic"), CASES)
-def test_the_topic_of_a_paraphrase(config, heard, topic) -> None:  # type: ignore[no-untyped-def]
+def test_the_topic_of_a_paraphrase(config: TenantConfig, heard: str, topic: Topic) -> None:
     assert Receptionist(config).topic(heard) is topic
 
 
