@@ -1,6 +1,7 @@
 """``python -m mediaserver.models``: load, warm up, serve, and end with the parent.
 
-Exit status 3: a model package is missing; the one line on stderr names it. 4: the address cannot be bound.
+Exit status 3: a model package is missing; the one line on stderr names it. 4: the address cannot be bound. 5: the
+parent died and an orderly end took too long.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ipaddress
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,9 @@ from mediaserver.models.engines import (
 from mediaserver.models.process import EXIT_ADDRESS_IN_USE, EXIT_MISSING_PACKAGE
 from mediaserver.models.server import Limits, Models, make_app
 
+ORDERLY_END_S = 5.0
+"""After the parent's end; then the process ends without order."""
+EXIT_ABANDONED = 5
 MAX_THREADS = 2
 """Per inference. More hardly shortens one of these small models, and several callers are served at once."""
 VOICES: dict[str, Callable[..., Synthesizer]] = {"joe": PiperJoe, "heart": HibariHeart}
@@ -40,6 +45,7 @@ def main() -> int:
     """Run the process."""
     began = time.monotonic()
     options = _options()
+    lifeline = _Lifeline() if options.end_with_stdin else None
     # Read by the libraries when they are first imported or first compute: no network, and no spinning OpenMP threads.
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
@@ -57,7 +63,7 @@ def main() -> int:
             print(f"models: {options.host} port {options.port}: {error.strerror}", file=sys.stderr)
             return EXIT_ADDRESS_IN_USE
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(models, listener, options, began))
+            runner.run(_serve(models, listener, options, began, lifeline))
     return 0
 
 
@@ -111,7 +117,13 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-async def _serve(models: Models, listener: socket.socket, options: argparse.Namespace, began: float) -> None:
+async def _serve(
+    models: Models,
+    listener: socket.socket,
+    options: argparse.Namespace,
+    began: float,
+    lifeline: _Lifeline | None,
+) -> None:
     def ready() -> None:
         port = listener.getsockname()[1]
         print(
@@ -127,17 +139,35 @@ async def _serve(models: Models, listener: socket.socket, options: argparse.Name
         make_app(models), log_level="warning", lifespan="off", timeout_graceful_shutdown=2
     )
     server = _Server(config, ready)
-    if options.end_with_stdin:
-        # The parent holds the other end: when it dies, however it dies, the pipe closes.
-        loop = asyncio.get_running_loop()
-        loop.add_reader(sys.stdin.fileno(), _stdin_changed, server, loop)
+    if lifeline is not None:
+        lifeline.tell(server)
     await server.serve(sockets=[listener])
 
 
-def _stdin_changed(server: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        loop.remove_reader(sys.stdin.fileno())
-        server.should_exit = True
+class _Lifeline:
+    """The parent holds the other end of our stdin: when it dies, however it dies, the pipe closes, and we end.
+
+    A thread watches, because the loop may not run yet (the models load) or no longer (it hangs).
+    """
+
+    def __init__(self) -> None:
+        self._server: uvicorn.Server | None = None
+        self._cut = threading.Event()
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def tell(self, server: uvicorn.Server) -> None:
+        """Let ``server`` end in order when the parent is gone."""
+        self._server = server
+        server.should_exit = self._cut.is_set()
+
+    def _watch(self) -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        self._cut.set()
+        if self._server is not None:
+            self._server.should_exit = True  # uvicorn looks ten times a second
+        time.sleep(ORDERLY_END_S)
+        os._exit(EXIT_ABANDONED)
 
 
 if __name__ == "__main__":

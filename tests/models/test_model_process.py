@@ -52,19 +52,6 @@ async def test_silence_has_no_words(client: AsyncOpenAI) -> None:
     assert transcript.text == ""
 
 
-async def test_speech_is_streamed_sentence_by_sentence(client: AsyncOpenAI) -> None:
-    text = "This is the first sentence. " * 6
-    pieces = []
-    async with client.audio.speech.with_streaming_response.create(
-        model="joe", voice="alloy", input=text, response_format="pcm"
-    ) as response:
-        async for piece in response.iter_bytes():
-            pieces.append(len(piece))
-    assert len(pieces) > 1
-    assert sum(pieces) % 2 == 0
-    assert sum(pieces) > 5 * SPEECH_RATE_HZ * 2
-
-
 async def test_a_full_queue_says_so(client: AsyncOpenAI) -> None:
     text = "Please hold the line while I look for your appointment in our calendar. " * 8
 
