@@ -47,27 +47,23 @@ _DAY = r"(?:today|tonight|tomorrow|week ?ends?|week ?days?|(?:mon|tues|wednes|th
 _WANT = r"(?:want|need|would like|like|have|love|hoping|trying|wish|going|looking)"
 _PERSON = (
     r"(?:human|person|people|somebody|someone|anyone|anybody|agent|operator|representative|manager|owner|"
-    r"boss|staff|"
-    r"receptionist|doctor|dentist|lawyer|plumber|technician|supervisor|employee)"
+    r"boss|staff|receptionist|doctor|dentist|lawyer|plumber|technician|supervisor|employee)"
 )
 
 _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.REPEAT,
-        r"\b(repeat (that|it|what|please)|say (that|it) (again|once more)|(can|could) you repeat|come again|"
-        r"what did you say|what was that|say again|one more time|i did not (hear|catch|get|"
-        r"understand) (that|you|it)|"
-        r"pardon)\b"
+        r"\b(repeat (that|it|what|please)|say (that|it) (again|once more)|(can|could) you repeat|"
+        r"come again|what did you say|what was that|say again|one more time|i did not (hear|catch|get|"
+        r"understand) (that|you|it)|pardon)\b"
         r"|^(sorry )?(what|repeat|excuse me|again( please)?|pardon me)( please)?$",
     ),
     (
         Topic.IDENTITY,
         r"\b(who are you|what are you$|who is this|who am i (talking|speaking)|are you (a |an )?(real|"
-        r"robot|human|machine|"
-        r"bot|computer|ai|person|recording|automated|actual)|is this (a |an )?(real|robot|human|machine|"
-        r"bot|computer|ai|person|"
-        r"recording|automated)|(talking|speaking) (to|with) (a |an )?(robot|machine|computer|bot|ai)\b|"
-        r"what is your name|are you alive|artificial intelligence)",
+        r"robot|human|machine|bot|computer|ai|person|recording|automated|actual)|is this (a |an )?(real|"
+        r"robot|human|machine|bot|computer|ai|person|recording|automated)|(talking|speaking) (to|with) (a |"
+        r"an )?(robot|machine|computer|bot|ai)\b|what is your name|are you alive|artificial intelligence)",
     ),
     (
         Topic.CAPABILITIES,
@@ -78,17 +74,15 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.CANCEL,
         r"^(?:(?:no|oh|actually|please|ok|okay|sorry|well|you know what|wait|hm+|um|uh) )*(never ?mind|"
-        r"nevermind|"
-        r"forget (it|about it|that|the message)|cancel( that| it| this| the message| please)*$|do not bother|"
-        r"i changed my mind|i have changed my mind|scratch that$|no message$|stop$|leave it$)",
+        r"nevermind|forget (it|about it|that|the message)|cancel( that| it| this| the message| please)*$|"
+        r"do not bother|i changed my mind|i have changed my mind|scratch that$|no message$|stop$|leave it$)",
     ),
     (
         Topic.MESSAGE,
         r"\b((tell|ask|have) (\w+ ){1,4}to (call|phone|ring|contact) (me|us)|(leave|take|send|pass|give|"
-        r"drop|write)( \w+){0,3} (message|note|voicemail|voice mail)|"
-        r"(a|my) message for|(call|phone|ring|get) (me|us|back to me)( \w+)? back|call me (later|tomorrow|"
-        r"today)|"
-        r"get back to me|call ?back|return my call)\b|^(a )?message( please)?$",
+        r"drop|write)( \w+){0,3} (message|note|voicemail|voice mail)|(a|my) message for|(call|phone|ring|"
+        r"get) (me|us|back to me)( \w+)? back|call me (later|tomorrow|today)|get back to me|call ?back|"
+        r"return my call)\b|^(a )?message( please)?$",
     ),
     (
         Topic.HUMAN_NUMBER,
@@ -98,11 +92,10 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.HUMAN,
         rf"\b(give me (the |a |your )?(front desk|{_PERSON})|(talk|speak|chat|transfer|connect|put|"
-        rf"get)( \w+){{0,4}} {_PERSON}|real (person|human)|"
-        rf"actual (person|human)|live (person|agent)|{_WANT} (a |an |to see a )?(human|person|agent|"
-        rf"operator|representative)|"
-        rf"(transfer|connect) (me|my call)|put me through|is (anyone|anybody|somebody|someone|the {_PERSON}) "
-        rf"(there|available|around|in)|not (a |with a )?(robot|machine))\b"
+        rf"get)( \w+){{0,4}} {_PERSON}|real (person|human)|actual (person|human)|live (person|agent)|"
+        rf"{_WANT} (a |an |to see a )?(human|person|agent|operator|representative)|(transfer|connect) (me|"
+        rf"my call)|put me through|is (anyone|anybody|somebody|someone|the {_PERSON}) (there|available|"
+        rf"around|in)|not (a |with a )?(robot|machine))\b"
         rf"|^(a |the |your )?(human|operator|agent|representative|real person|person|manager)( please)?$",
     ),
     (
@@ -113,95 +106,77 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.APPOINTMENT,
         r"\b(appointments?|reservations?|(book|schedule|reschedule) (me|a|an|my|something|in|for|the|some|"
-        r"it|with)|"
-        r"make a booking|bookings?|(come|get|fit|squeeze) (me )?in (for|to|on|this|next|today|tomorrow|"
-        r"and)|see me|"
-        r"(any|an|a|your|next|what) (\w+ )?(openings?(?! (hours?|times?))|availability|available|slots?|"
-        r"free times?)|"
-        r"(do you have|have you got|got) (anything|something|a time|time|room|"
-        r"space)|send (someone|"
-        r"somebody|a \w+) (out|over|round)|"
-        r"(come|coming) (out|over|round) (to|and|today|tomorrow)|running late|reschedule|set up a (visit|"
-        r"time|consultation))\b",
+        r"it|with)|make a booking|bookings?|(come|get|fit|squeeze) (me )?in (for|to|on|this|next|today|"
+        r"tomorrow|and)|see me|(any|an|a|your|next|what) (\w+ )?(openings?(?! (hours?|times?))|"
+        r"availability|available|slots?|free times?)|(do you have|have you got|got) (anything|something|"
+        r"a time|time|room|space)|send (someone|somebody|a \w+) (out|over|round)|(come|coming) (out|over|"
+        r"round) (to|and|today|tomorrow)|running late|reschedule|set up a (visit|time|consultation))\b",
     ),
     (
         Topic.DIRECTIONS,
         r"\b(directions?|how (do|can|would|to) (i |we |you )?(get|find|reach|drive)( to)?( you| there|"
-        r" to you| your)?|"
-        r"get to (you|your)|way to (you|your)|landmarks?|near(by)? what|which (exit|bus|train|stop|"
-        r"station)|drive to you)\b",
+        r" to you| your)?|get to (you|your)|way to (you|your)|landmarks?|near(by)? what|which (exit|bus|"
+        r"train|stop|station)|drive to you)\b",
     ),
     (
         Topic.ADDRESS,
         r"\b(address|where (are|is|exactly are) (you|your|the|it|this|that)|where (you|your \w+) (are|is)|"
-        r"located|location|"
-        r"which (street|town|city|area)|what (street|town|city|part of town)|where (can|do|could|"
-        r"should) (i|we) (find|come|go)|"
-        r"where about|whereabouts)\b",
+        r"located|location|which (street|town|city|area)|what (street|town|city|part of town)|where (can|"
+        r"do|could|should) (i|we) (find|come|go)|where about|whereabouts)\b",
     ),
     (
         Topic.PRICE,
         r"\b(how much|prices?|pricing|costs?|charges?|fees?|rates?|expensive|how (expensive|many dollars)|"
-        r"cheap|quote|"
-        r"estimates?)\b",
+        r"cheap|quote|estimates?)\b",
     ),
     (
         Topic.HOURS,
         rf"\b(hours?|you (\w+ )?(be )?(there|around|in|working)( on| this)? {_DAY}|"
-        rf"when are you (\w+ )?(there|around|in)\b|"
-        rf"open(ed|ing|s)? ?(now|{_DAY}|on|at|until|till|late|early|right|yet|still|times?|"
-        rf"today)?|clos(e|ed|es|ing)|"
-        rf"shut|(what|which) (days|times?)\b.*\b(open|there|work|in|available|come)|working (time|day)s?|"
-        rf"how late|how early|"
-        rf"(about|on|what about|and|how about|also|{_DAY} and) {_DAY}$|"
-        rf"(can|could) i (come|stop|drop) (by|in|over)( {_DAY})?$|when (can|could|should) i (come|stop|"
-        rf"drop|visit))\b"
+        rf"when are you (\w+ )?(there|around|in)\b|open(ed|ing|s)? ?(now|{_DAY}|on|at|until|till|late|"
+        rf"early|right|yet|still|times?|today)?|clos(e|ed|es|ing)|shut|(what|which) (days|"
+        rf"times?)\b.*\b(open|there|work|in|available|come)|working (time|day)s?|how late|how early|(about|"
+        rf"on|what about|and|how about|also|{_DAY} and) {_DAY}$|(can|could) i (come|stop|drop) (by|in|"
+        rf"over)( {_DAY})?$|when (can|could|should) i (come|stop|drop|visit))\b"
         rf"|^(and |so |what |about |how |on )*{_DAY}$",
     ),
     (
         Topic.SERVICES,
         r"\b(services?|(kind|kinds|sort|sorts|type|types) of work|what (do|can|kind|kinds|sort|sorts|type|"
-        r"types|all do|all) (of )?(\w+ )?(you|work|"
-        r"jobs?|things|treatments?|repairs?)"
-        r"( \w+)? ?(offer|do|provide|handle|fix|repair|treat|specialize|specialise)?( for people)?$|"
-        r"what .*\b(offer|provide|specialize in|specialise in)|treatments|what do you (offer|do|fix|sell|"
-        r"treat))\b",
+        r"types|all do|all) (of )?(\w+ )?(you|work|jobs?|things|treatments?|repairs?)( \w+)? ?(offer|do|"
+        r"provide|handle|fix|repair|treat|specialize|specialise)?( for people)?$|what .*\b(offer|provide|"
+        r"specialize in|specialise in)|treatments|what do you (offer|do|fix|sell|treat))\b",
     ),
     (
         Topic.GOODBYE,
         r"\b(good ?bye|bye|see you|have a (good|nice|great|lovely|wonderful)( \w+)?|take care|good night|"
-        r"farewell|"
-        r"that is (all|it|everything)( for)?|that will be (all|it)|nothing else|that would be all|"
-        r"i am (all )?(done|set|good)|"
-        r"hang up|talk to you later|(no|not) (thanks|thank you)( \w+)*$|have to go|got to go|gotta go)\b",
+        r"farewell|that is (all|it|everything)( for)?|that will be (all|it)|nothing else|that would be all|"
+        r"i am (all )?(done|set|good)|hang up|talk to you later|(no|not) (thanks|thank you)( \w+)*$|"
+        r"have to go|got to go|gotta go)\b",
     ),
     (
         Topic.THANKS,
-        r"\b(thanks?|thank you|thank|thx|cheers|appreciate|that is (great|perfect|helpful|wonderful)|"
-        r"great|perfect)\b",
+        r"\b(thanks?|thank you|thank|thx|cheers|appreciate|that is (great|perfect|helpful|wonderful)|great|"
+        r"perfect)\b",
     ),
     (
         Topic.SMALL_TALK,
         r"\b(how are you|how is it going|how are things|how do you do|what is up|weather|joke|(do you|"
-        r"are you) (like|love|happy|"
-        r"married|single|sleep|eat|hungry|tired|bored)|your (day|favorite|favourite)|sports?|football|"
-        r"movies?|nice voice|"
-        r"where are you from|how old are you|i love you|you are (funny|nice|cute|smart|great|stupid|dumb))\b",
+        r"are you) (like|love|happy|married|single|sleep|eat|hungry|tired|bored)|your (day|favorite|"
+        r"favourite)|sports?|football|movies?|nice voice|where are you from|how old are you|i love you|"
+        r"you are (funny|nice|cute|smart|great|stupid|dumb))\b",
     ),
     (Topic.GREETING, r"\b(hello|hi|hey|hiya|howdy|good (morning|afternoon|evening|day)|greetings|yo)\b"),
     (
         Topic.YES,
         r"^(?:(?:oh|um|uh|well|ok|okay) )*(yes|yeah|yep|yup|yah|ya|sure|correct|right|that is (right|"
-        r"correct|fine)|exactly|"
-        r"please( do)?|absolutely|of course|definitely|uh huh|mhm|mm hmm|ok|okay|affirmative|sounds good|"
-        r"all right|alright|"
-        r"go ahead|why not|i would$|that would be (great|good|nice))\b",
+        r"correct|fine)|exactly|please( do)?|absolutely|of course|definitely|uh huh|mhm|mm hmm|ok|okay|"
+        r"affirmative|sounds good|all right|alright|go ahead|why not|i would$|that would be (great|good|"
+        r"nice))\b",
     ),
     (
         Topic.NO,
-        r"^(?:(?:oh|um|uh|well|ok|okay|actually) )*(no|nope|nah|not (right|correct|really|now|quite)|"
-        r"wrong|incorrect|"
-        r"that is (not|wrong|incorrect)|negative|i do not think so|it is not|is not)\b",
+        r"^(?:(?:oh|um|uh|well|ok|okay|actually) )*(no|nope|nah|not (right|correct|really|now|quite)|wrong|"
+        r"incorrect|that is (not|wrong|incorrect)|negative|i do not think so|it is not|is not)\b",
     ),
 )
 INFORMATIVE = frozenset(
@@ -225,23 +200,19 @@ _COMPILED = tuple((topic, re.compile(pattern)) for topic, pattern in _TABLE)
 VOCABULARY = tuple(
     word_list(
         "address appointment appointments available booking cancel closed close closing directions "
-        "emergency goodbye hello "
-        "hours human location located manager message monday tuesday wednesday thursday friday saturday "
-        "sunday opening operator "
-        "person please price prices receptionist repeat representative reservation robot schedule reschedule "
-        "service services "
-        "thank thanks today tomorrow transfer weekend weekends weekday open opened where when what number"
+        "emergency goodbye hello hours human location located manager message monday tuesday wednesday "
+        "thursday friday saturday sunday opening operator person please price prices receptionist repeat "
+        "representative reservation robot schedule reschedule service services thank thanks today tomorrow "
+        "transfer weekend weekends weekday open opened where when what number"
     )
 )
 """Words that the table needs spelt right; what resembles one is taken for it."""
 
 _QUESTION = re.compile(
     r"^(?:(?:and|so|but|ok|okay|oh|um|uh|wait|hold on|sorry|actually|first|before that|hi|hello|hey|well|"
-    r"quick question|"
-    r"one question|by the way) )*(what|when|where|who|why|how|which|are you|are there|is it|is there|"
-    r"is your|is the|do you|"
-    r"do i|does|can you (tell|say|repeat)|could you (tell|say|repeat)|can i (park|come|pay)|did you|"
-    r"are your|will you|have you)\b"
+    r"quick question|one question|by the way) )*(what|when|where|who|why|how|which|are you|are there|is it|"
+    r"is there|is your|is the|do you|do i|does|can you (tell|say|repeat)|could you (tell|say|repeat)|"
+    r"can i (park|come|pay)|did you|are your|will you|have you)\b"
 )
 _BYE = re.compile(
     r"^(?:(?:ok|okay|thanks|thank you|well|no|alright|all right|great|perfect|yes) )*(?:good ?bye|"
@@ -249,8 +220,8 @@ _BYE = re.compile(
     r"|\b(?:have|got) to go$|\bhang up\b"
 )
 _BOOKING = re.compile(
-    r"(?<!do )(?<!should )\b(?:i|we) (?:\w+ ){0,2}(need|want|like|have|love|hoping|trying|wanted|"
-    r"wondering|am calling|calling)\b"
+    r"(?<!do )(?<!should )\b(?:i|we) (?:\w+ ){0,2}(need|want|like|have|love|hoping|trying|wanted|wondering|"
+    r"am calling|calling)\b"
     r"|\b(book|schedule|reschedule|make|set up|get|move|change|cancel) (me |us )?(a|an|my|the|in)\b|"
     r"\bcan (you|someone|somebody)\b"
 )

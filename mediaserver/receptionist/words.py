@@ -83,15 +83,11 @@ def word_list(text: str) -> tuple[str, ...]:
 STOP_WORDS = frozenset(
     word_list(
         "a about again all also am an and any anybody anyone are as at be been but by can could did do "
-        "does for from get "
-        "give go going got had has have having he hello her here hey hi him his how i if in into is it its "
-        "just know let "
-        "like maybe me might mine much my no not now of off oh ok okay on one or our out please question "
-        "quick "
-        "really right say she should so some something sort tell than thank thanks that the their them then "
-        "there "
-        "these they thing this those to too uh um up us very want was we well were what when where which who "
-        "why will wish with wonder would yes you your yours"
+        "does for from get give go going got had has have having he hello her here hey hi him his how i if "
+        "in into is it its just know let like maybe me might mine much my no not now of off oh ok okay on "
+        "one or our out please question quick really right say she should so some something sort tell than "
+        "thank thanks that the their them then there these they thing this those to too uh um up us very "
+        "want was we well were what when where which who why will wish with wonder would yes you your yours"
     )
 )
 FILLERS = frozenset(word_list("uh um er erm hmm mm mhm ah oh eh well so like okay ok huh you the a"))
