@@ -42,7 +42,7 @@ WARM_UP_PROMPT = "Hello."
 
 
 def main() -> int:
-    """Run the process."""
+    """Run the process; returns only when it could not serve."""
     began = time.monotonic()
     options = _options()
     lifeline = _Lifeline() if options.end_with_stdin else None
@@ -64,7 +64,8 @@ def main() -> int:
             return EXIT_ADDRESS_IN_USE
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(models, listener, options, began, lifeline))
-    return 0
+            # An inference cannot be interrupted, and the interpreter would wait for those whose clients are gone.
+            os._exit(0)
 
 
 def _options() -> argparse.Namespace:

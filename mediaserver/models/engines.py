@@ -167,7 +167,8 @@ class WhisperTiny:
         text: str = self._tokenizer.decode(tokens).strip()
         if not any(character.isalnum() for character in text):
             return Transcript("", score, no_speech)
-        if len(tokens) >= limit - OVERHEAD_TOKENS or repeats_itself(text):
+        # The full window does not loop (0 of 184): there, a caller really said it again.
+        if len(tokens) >= limit - OVERHEAD_TOKENS or (frames < FULL_FRAMES and repeats_itself(text)):
             return None
         return Transcript(text, score, no_speech)
 

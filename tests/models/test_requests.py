@@ -170,6 +170,12 @@ async def test_what_is_no_speech_has_no_words(client: AsyncOpenAI, kind: str, se
     assert heard.text == ""
 
 
+async def test_a_caller_who_repeats_a_question_is_heard(client: AsyncOpenAI) -> None:
+    audio = _wav(await _spoken(client, "heart", "Do you accept credit cards? " * 4), SPEECH_RATE_HZ)
+    heard = await client.audio.transcriptions.create(model="tiny.en", file=("again.wav", audio))
+    assert heard.text.lower().count("credit cards") >= 2
+
+
 async def test_words_after_thirty_seconds_are_heard(client: AsyncOpenAI) -> None:
     pcm = await _spoken(client, "heart", "I need to cancel my appointment.")
     pause = bytes(32 * SPEECH_RATE_HZ * 2 - len(pcm))
@@ -312,6 +318,27 @@ async def test_clients_that_leave_give_their_places_back(
             pass
     # Nearly all of the 4 x 30 sentences were never made.
     assert now["done"] - before["done"] < 40
+
+
+async def test_a_recording_whose_caller_left_is_not_transcribed(
+    client: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    """Two workers begin two of the four; the two that wait are dropped."""
+    audio = _wav(await _spoken(client, "heart", "Do you accept credit cards? " * 24), SPEECH_RATE_HZ)
+    before = (await http.get("/healthz")).json()["hearing"]
+
+    async def leave() -> None:
+        with pytest.raises(openai.APITimeoutError):
+            await client.with_options(timeout=0.2).audio.transcriptions.create(
+                model="tiny.en", file=("long.wav", audio)
+            )
+
+    await asyncio.gather(*(leave() for _ in range(4)))
+    async with asyncio.timeout(15):
+        while (now := (await http.get("/healthz")).json()["hearing"])["taken"] > 0:
+            pass
+    assert now["dropped"] - before["dropped"] == 4
+    assert now["done"] == before["done"]
 
 
 def test_it_listens_on_loopback_only() -> None:
