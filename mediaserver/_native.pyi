@@ -56,6 +56,7 @@ class MediaEngine:
         self,
         *,
         remote: tuple[str, int] | None,
+        origin: str | None = None,
         vad_threshold: float = 0.5,
         speech_start_ms: int = 96,
         speech_stop_ms: int = 200,
@@ -67,6 +68,7 @@ class MediaEngine:
     ) -> tuple[int, int]:
         """Reserve (stream id, local port). No packet is sent, taken or learnt from until `connect_stream`.
 
+        Media are learnt from the host of `remote`, and from `origin`: where signalling came from (a caller behind NAT).
         Streams with one remote address need a port each, and so do those whose remote address is not known yet.
         """
     def connect_stream(

@@ -43,6 +43,11 @@ MEDIA_TIMEOUT_MS = 30_000
 """A caller whose packets stop for this long has gone, whatever signalling says."""
 MAX_CALL_S = 3_600
 """No conversation with a receptionist takes an hour."""
+MAX_HOLD_S = 300
+"""A leg on hold (one direction is off) has no media to time out; longer than this nobody comes back."""
+MAX_LOGGED_CHARACTERS = 64
+"""Of what a stranger chose; logged quoted, so that it can be no line of its own."""
+DRAIN_RETRY_AFTER_S = 10
 WORD_ABOUT_OVERLOAD = "all lines are busy"
 CODECS = ("PCMU", "PCMA")
 DISCARD_ADDRESS = "127.0.0.1"
@@ -59,8 +64,8 @@ class _Leg:
     port: int
     local: SessionDescription
     """What we sent last: our answer, or our offer where the INVITE had none."""
-    answered: bool = False
-    """Whether offer and answer have both been exchanged."""
+    negotiated: Negotiated | None = None
+    """What offer and answer agreed on, once both have been exchanged."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,7 @@ class _Active:
     lease: Lease
     leg: _Leg
     deadline: asyncio.TimerHandle | None = None
+    hold: asyncio.TimerHandle | None = None
     ending: bool = False
 
 
@@ -95,6 +101,7 @@ class Edge:
         self._active: dict[DialogId, _Active] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -131,6 +138,10 @@ class Edge:
     def _now_ms() -> int:
         return int(asyncio.get_running_loop().time() * 1000)
 
+    def drain(self) -> None:
+        """Take no further calls; those that are up go on."""
+        self._draining = True
+
     async def idle(self) -> None:
         """Wait until no call is in progress or being wound up."""
         await self._quiet.wait()
@@ -159,11 +170,14 @@ class Edge:
 
     async def _invited(self, event: InviteReceived) -> None:
         sip = self._endpoint
+        if self._draining:
+            sip.reject(event.dialog, 503, retry_after_s=DRAIN_RETRY_AFTER_S)
+            return
         called = event.called.user or ""
         try:
             tenant = await self._registry.context_for(called, call_id=event.call_id)
         except UnknownNumber:
-            logger.info("call to an unknown number refused: {}", called)
+            logger.info("call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS])
             sip.reject(event.dialog, 404)
             return
         except TenantSuspended:
@@ -193,7 +207,7 @@ class Edge:
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, refusal.status, str(refusal))
             return
-        except MediaError as error:
+        except (MediaError, ValueError) as error:
             logger.error("no media for a call: {}", error)
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, 503, retry_after_s=5)
@@ -212,11 +226,15 @@ class Edge:
             self._gate.release(lease, self._now_ms())
             sip.reject(event.dialog, 500)
             return
-        self._active[event.dialog] = _Active(call, lease, leg)
+        active = self._active[event.dialog] = _Active(call, lease, leg)
+        if leg.negotiated is not None:
+            self._watch_hold(event.dialog, active, leg.negotiated)
         call.start()
         sip.answer(event.dialog, str(leg.local))
         logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info(
-            "answering {} for {}", event.caller.uri, tenant.config.business_name
+            "answering {!r} for {}",
+            str(event.caller.uri)[:MAX_LOGGED_CHARACTERS],
+            tenant.config.business_name,
         )
 
     def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext, caller_host: str) -> _Leg:
@@ -226,6 +244,7 @@ class Edge:
         address = self._advertised_host or local_address_towards(remote[0] if remote else caller_host)
         stream, port = self._hub.engine.open_stream(
             remote=remote,
+            origin=caller_host,
             vad_threshold=turns.vad_threshold,
             speech_start_ms=turns.speech_start_ms,
             speech_stop_ms=turns.speech_stop_ms,
@@ -237,10 +256,19 @@ class Edge:
                 return _Leg(link, address, port, make_offer(address=address, port=port, codecs=CODECS))
             negotiated = negotiate(offer, address=address, port=port, codecs=CODECS)
             self._connect(stream, negotiated)
-            return _Leg(link, address, port, negotiated.answer, answered=True)
-        except (NotAcceptable, MediaError):
+            return _Leg(link, address, port, negotiated.answer, negotiated)
+        except (NotAcceptable, MediaError, ValueError):
             self._hub.detach(link)
             raise
+
+    def _watch_hold(self, dialog: DialogId, active: _Active, negotiated: Negotiated) -> None:
+        """Bound a hold, and forget the bound when both directions are on again."""
+        if active.hold is not None:
+            active.hold.cancel()
+            active.hold = None
+        if not (negotiated.send and negotiated.receive):
+            loop = asyncio.get_running_loop()
+            active.hold = loop.call_later(MAX_HOLD_S, self._over, dialog, "on hold for too long")
 
     def _connect(self, stream: int, negotiated: Negotiated) -> None:
         self._hub.engine.connect_stream(
@@ -263,7 +291,7 @@ class Edge:
             # The ACK of a re-INVITE to which our 200 made the offer; an answer that cannot be used changes nothing.
             self._take_answer(active, event.sdp)
             return
-        if not active.leg.answered and not self._take_answer(active, event.sdp):
+        if active.leg.negotiated is None and not self._take_answer(active, event.sdp):
             self._over(event.dialog, "no usable SDP answer in the ACK")
             return
         active.deadline = asyncio.get_running_loop().call_later(
@@ -280,7 +308,7 @@ class Edge:
         except (NotAcceptable, MediaError) as error:
             logger.warning("SDP answer refused: {}", error)
             return False
-        active.leg.answered = True
+        active.leg.negotiated = negotiated
         return True
 
     def _reoffered(self, event: OfferReceived) -> None:
@@ -303,7 +331,8 @@ class Edge:
             sip.reject(event.dialog, 488, str(refusal))
             return
         active.leg.local = succeed(active.leg.local, negotiated.answer)
-        active.leg.answered = True
+        active.leg.negotiated = negotiated
+        self._watch_hold(event.dialog, active, negotiated)
         sip.answer(event.dialog, str(active.leg.local))
 
     def _over(self, dialog: DialogId, why: str) -> None:
@@ -322,8 +351,9 @@ class Edge:
         if active is None:
             return
         active.ending = True
-        if active.deadline is not None:
-            active.deadline.cancel()
+        for timer in (active.deadline, active.hold):
+            if timer is not None:
+                timer.cancel()
         self._spawn(self._wind_up(active, why), "wind-up")
 
     async def _wind_up(self, active: _Active, why: str) -> None:

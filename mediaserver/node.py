@@ -29,6 +29,8 @@ from mediaserver.vad_weights import silero_weights
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
 
+WARM_DEADLINE_S = 60.0
+"""For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
 
@@ -51,6 +53,7 @@ class Node:
         self._registry: Registry | None = None
         self._models = models
         self._warming: asyncio.Task[None] | None = None
+        self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
         self._edge: Edge | None = None
@@ -144,10 +147,7 @@ class Node:
             clock=lambda: datetime.now(UTC),
         )
         warmer = PhraseWarmer(phrases, access)
-        for tenant in self._tenants:
-            missing = await warmer.warm(tenant.config, tenant.tts)
-            if missing:
-                logger.warning("{}: {} fixed phrases are not cached", tenant.config.tenant_id, missing)
+        await self._warm_phrases(warmer)
         self._edge = Edge(
             registry=self._registry,
             gate=self._gate,
@@ -163,6 +163,20 @@ class Node:
             for tenant in self._tenants[:MAX_TENANTS]
         ]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
+
+    async def _warm_phrases(self, warmer: PhraseWarmer) -> None:
+        """Make the fixed phrases; a tenant whose provider hangs must not keep the others from their calls."""
+        tasks = [
+            asyncio.create_task(warmer.warm(tenant.config, tenant.tts), name=tenant.config.tenant_id)
+            for tenant in self._tenants
+        ]
+        done, late = await asyncio.wait(tasks, timeout=WARM_DEADLINE_S)
+        for task in done:
+            if missing := task.result():
+                logger.warning("{}: {} fixed phrases are not cached", task.get_name(), missing)
+        for task in late:
+            logger.warning("{}: fixed phrases are still being made", task.get_name())
+        self._late_phrases = late
 
     async def _start_models(self) -> str:
         if self._models is None:
@@ -216,16 +230,23 @@ class Node:
             await self.stop()
 
     def request_stop(self) -> None:
-        """Make `run` return."""
+        """Make `run` return; calls that come in meanwhile are told to try again."""
+        self._ready = False
+        if self._edge is not None:
+            self._edge.drain()
         self._stop.set()
 
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
         self._ready = False
+        background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
         if self._warming is not None:
-            self._warming.cancel()
-            await asyncio.wait([self._warming])
-            self._warming = None
+            background.add(self._warming)
+        for task in background:
+            task.cancel()
+        if background:
+            await asyncio.wait(background)
+        self._warming, self._late_phrases = None, set()
         if self._edge is not None and self._sip is not None:
             await self._edge.close()
         if self._sip is not None:

@@ -16,6 +16,8 @@ from pathlib import Path
 PHRASE_RATE_HZ = 24_000
 """Sample rate of cached phrases (OpenAI's speech API delivers it)."""
 DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_PINNED_BYTES = 256 * 1024 * 1024
+"""Fixed phrases of about 200 tenants."""
 MAX_PHRASE_BYTES = 4 * 1024 * 1024
 """A longer phrase (about 87 s) is not kept."""
 
@@ -25,14 +27,15 @@ class PhraseKey:
     """What makes two phrases sound the same."""
 
     voice: str
-    """Provider and voice: the same name may be two voices at two providers."""
+    """Whose phrase it is, provider and voice: the same name may be two voices at two providers, and no tenant hears
+    what another's provider made."""
     speed: float
     text: str
 
     @classmethod
-    def of(cls, provider: str, voice: str, speed: float, text: str) -> PhraseKey:
-        """The key of a text as the first provider of a chain speaks it."""
-        return cls(f"{provider}/{voice}", speed, text.strip())
+    def of(cls, owner: str, provider: str, voice: str, speed: float, text: str) -> PhraseKey:
+        """The key of a text of a tenant as the first provider of its chain speaks it."""
+        return cls(f"{owner}/{provider}/{voice}", speed, text.strip())
 
     @property
     def digest(self) -> str:
@@ -48,14 +51,33 @@ class PhraseCache:
         self._directory = directory
         self._memory_bytes = memory_bytes
         self._held_bytes = 0
+        self._pinned: dict[str, bytes] = {}
+        self._pinned_bytes = 0
         self._phrases: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, key: PhraseKey) -> bytes | None:
         """The phrase from memory, or None. Never touches the disk: this runs in a call."""
-        pcm = self._phrases.get(key.digest)
+        digest = key.digest
+        if digest in self._pinned:
+            return self._pinned[digest]
+        pcm = self._phrases.get(digest)
         if pcm is not None:
-            self._phrases.move_to_end(key.digest)
+            self._phrases.move_to_end(digest)
         return pcm
+
+    def _pin(self, key: PhraseKey, pcm: bytes) -> None:
+        """Keep a fixed phrase for good: an apology is needed when nothing else works, and used least.
+
+        Past the limit it takes its chance with the others.
+        """
+        digest = key.digest
+        if digest in self._pinned:
+            return
+        if self._pinned_bytes + len(pcm) > MAX_PINNED_BYTES:
+            self.put(key, pcm)
+            return
+        self._pinned[digest] = pcm
+        self._pinned_bytes += len(pcm)
 
     def put(self, key: PhraseKey, pcm: bytes) -> None:
         """Keep a phrase in memory, at the cost of the least recently used."""
@@ -71,17 +93,17 @@ class PhraseCache:
 
     async def load(self, key: PhraseKey) -> bool:
         """Bring a phrase from disk to memory; False when the disk does not have it."""
-        if self.get(key) is not None:
+        if key.digest in self._pinned:
             return True
         pcm = await asyncio.to_thread(self._read, key)
         if pcm is None:
             return False
-        self.put(key, pcm)
+        self._pin(key, pcm)
         return True
 
     async def store(self, key: PhraseKey, pcm: bytes) -> None:
-        """Keep a phrase in memory and on disk."""
-        self.put(key, pcm)
+        """Keep a fixed phrase in memory, for good, and on disk."""
+        self._pin(key, pcm)
         await asyncio.to_thread(self._write, key, pcm)
 
     def _path(self, key: PhraseKey) -> Path:

@@ -57,7 +57,7 @@ class PhraseWarmer:
 
     @staticmethod
     def _key(config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str) -> PhraseKey:
-        return PhraseKey.of(chain[0].name, config.voice.name, config.voice.speed, text)
+        return PhraseKey.of(config.tenant_id, chain[0].name, config.voice.name, config.voice.speed, text)
 
     async def _synthesise(self, config: TenantConfig, provider: ResolvedProvider, text: str) -> bytes:
         own = provider.kind == "openai"

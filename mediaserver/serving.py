@@ -34,11 +34,17 @@ async def serve(path: Path | None) -> int:
         models.begin()
     module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")
     node: Node = module.Node(config, models)
-    await node.start()
-    print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
     loop = asyncio.get_running_loop()
+    starting = asyncio.ensure_future(node.start())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, starting.cancel)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        return 130
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, node.request_stop)
+    print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
     await node.run()
     return 0
 

@@ -126,7 +126,8 @@ class ModelProcess:
             self.restarts += 1
             try:
                 await self._launch()
-            except StartupError as error:
+            except (StartupError, OSError, ValueError) as error:
+                # Not even an odd failure (no memory for a process, garbage in a file) ends the watching.
                 logger.error("model process did not start again: {}", error)
 
 

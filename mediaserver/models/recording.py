@@ -12,7 +12,7 @@ from mediaserver.models.engines import SPEECH_RATE_HZ, TRANSCRIPTION_RATE_HZ, Sa
 
 MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 192_000
-_UNKNOWN_LENGTH = (0xFFFFFFFF).to_bytes(4, "little")
+_UNKNOWN_LENGTH = b"\xff\xff\xff\xff"
 
 
 class RecordingError(Exception):

@@ -124,6 +124,7 @@ class CallPipeline:
                         synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
                         resources.budgets,
                         resources.phrases,
+                        owner=tenant.tenant_id,
                         voice=config.voice.name,
                         speed=config.voice.speed,
                         apology=phrases.one_moment,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-import openai
 from loguru import logger
 from pipecat.frames.frames import Frame, TranscriptionFrame, TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameProcessorSetup
@@ -69,14 +68,11 @@ class Hearing(SegmentedSTTService):
 
     async def _transcribe_with(self, link: Transcriber, audio: bytes) -> str:
         budgets = self._hearing_budgets
-        try:
-            texts = [
-                frame.text
-                async for frame in frames_within(
-                    link.name, link.service.run_stt(audio), budgets.stt_final_ms, budgets.stream_stall_ms
-                )
-                if isinstance(frame, TranscriptionFrame)
-            ]
-        except (openai.OpenAIError, OSError) as error:
-            raise ProviderFailed(link.name, str(error)) from error
+        texts = [
+            frame.text
+            async for frame in frames_within(
+                link.name, link.service.run_stt(audio), budgets.stt_final_ms, budgets.stream_stall_ms
+            )
+            if isinstance(frame, TranscriptionFrame)
+        ]
         return " ".join(texts).strip()

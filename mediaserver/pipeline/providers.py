@@ -10,9 +10,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
+import httpx2
+import openai
 from pipecat.frames.frames import ErrorFrame, Frame
 
 from mediaserver.errors import ProviderFailed
+
+PROVIDER_ERRORS = (openai.OpenAIError, httpx2.HTTPError, OSError)
+"""What a provider's client raises: the SDK, the HTTP library below it where a stream breaks off, the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ async def frames_within(
                 return
             except TimeoutError:
                 raise ProviderFailed(provider, f"nothing within {budget_ms} ms") from None
+            except PROVIDER_ERRORS as error:
+                raise ProviderFailed(provider, f"{type(error).__name__}: {error}") from error
             if frame is None:
                 continue
             if isinstance(frame, ErrorFrame):

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-import openai
 from loguru import logger
 from pipecat.frames.frames import (
     EndTaskFrame,
@@ -23,7 +22,7 @@ from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.settings import LLMSettings
 
 from mediaserver.errors import ProviderFailed
-from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.providers import PROVIDER_ERRORS, Budgets
 
 
 class Replier(Protocol):
@@ -51,7 +50,7 @@ class ModelReplier:
                 async for chunk in stream:
                     if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
-        except (openai.OpenAIError, OSError, ValueError) as error:
+        except (*PROVIDER_ERRORS, ValueError) as error:
             raise ProviderFailed(self.name, str(error)) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-import openai
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, Frame, TTSAudioRawFrame
 from pipecat.processors.frame_processor import FrameProcessorSetup
@@ -40,6 +39,7 @@ class Speaking(TTSService):
         budgets: Budgets,
         cache: PhraseCache,
         *,
+        owner: str,
         voice: str,
         speed: float,
         apology: str,
@@ -54,6 +54,7 @@ class Speaking(TTSService):
         self._speech_chain = tuple(chain)
         self._speech_budgets = budgets
         self._speech_cache = cache
+        self._speech_owner = owner
         self._speech_voice = voice
         self._speech_speed = speed
         self._speech_apology = apology
@@ -73,7 +74,9 @@ class Speaking(TTSService):
 
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""
-        return PhraseKey.of(self._speech_chain[0].name, self._speech_voice, self._speech_speed, text)
+        return PhraseKey.of(
+            self._speech_owner, self._speech_chain[0].name, self._speech_voice, self._speech_speed, text
+        )
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Speak one sentence."""
@@ -89,7 +92,9 @@ class Speaking(TTSService):
                     yield self._audio(chunk, context_id)
                 if not spoken:
                     raise ProviderFailed(link.name, "no audio")
-                self._speech_cache.put(self.phrase_key(text), bytes(spoken))
+                if position == 0:
+                    # What another voice had to say is not what this chain sounds like.
+                    self._speech_cache.put(self.phrase_key(text), bytes(spoken))
                 return
             except ProviderFailed as failure:
                 logger.warning("synthesis failed, trying the next provider: {}", failure)
@@ -108,22 +113,19 @@ class Speaking(TTSService):
         target = FIRST_CHUNK_BYTES
         sent = 0
         budgets = self._speech_budgets
-        try:
-            async for frame in frames_within(
-                link.name,
-                link.service.run_tts(text, context_id),
-                budgets.tts_first_audio_ms,
-                budgets.stream_stall_ms,
-            ):
-                if isinstance(frame, TTSAudioRawFrame):
-                    pending += frame.audio
-                while len(pending) >= target:
-                    yield bytes(pending[:target])
-                    del pending[:target]
-                    sent += target
-                    target = max(FIRST_CHUNK_BYTES, min(MAX_CHUNK_BYTES, sent // 4 * 2))
-        except (openai.OpenAIError, OSError) as error:
-            raise ProviderFailed(link.name, str(error)) from error
+        async for frame in frames_within(
+            link.name,
+            link.service.run_tts(text, context_id),
+            budgets.tts_first_audio_ms,
+            budgets.stream_stall_ms,
+        ):
+            if isinstance(frame, TTSAudioRawFrame):
+                pending += frame.audio
+            while len(pending) >= target:
+                yield bytes(pending[:target])
+                del pending[:target]
+                sent += target
+                target = max(FIRST_CHUNK_BYTES, min(MAX_CHUNK_BYTES, sent // 4 * 2))
         if len(pending) >= 2:
             yield bytes(pending[: len(pending) // 2 * 2])
 

@@ -276,12 +276,13 @@ impl MediaEngine {
         self.engine.ports().to_vec()
     }
 
-    #[pyo3(signature = (*, remote, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300,
+    #[pyo3(signature = (*, remote, origin=None, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300,
         chunk_ms=200, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn open_stream(
         &self,
         remote: Option<(String, u16)>,
+        origin: Option<&str>,
         vad_threshold: f32,
         speech_start_ms: u32,
         speech_stop_ms: u32,
@@ -331,7 +332,12 @@ impl MediaEngine {
         };
         Ok(self
             .engine
-            .open(remote.map(address).transpose()?, max_playout_ms, params)
+            .open(
+                remote.map(address).transpose()?,
+                origin.map(host_address).transpose()?,
+                max_playout_ms,
+                params,
+            )
             .map_err(Refusal)?)
     }
 

@@ -60,7 +60,9 @@ async def test_every_likely_answer_is_in_memory(tmp_path: Path) -> None:
     receptionist = Receptionist(context.config)
     for question in likely_questions(context.config):
         for sentence in await sentences(receptionist.reply(ConversationState(), question, NOW).text):
-            key = PhraseKey.of(context.tts[0].name, context.config.voice.name, 1.0, sentence)
+            key = PhraseKey.of(
+                context.tenant_id, context.tts[0].name, context.config.voice.name, 1.0, sentence
+            )
             assert cache.get(key), sentence
 
 

@@ -226,6 +226,7 @@ impl Engine {
     pub fn open(
         &self,
         remote: Option<SocketAddr>,
+        origin: Option<IpAddr>,
         max_playout_ms: u64,
         mut params: StreamParams,
     ) -> Result<(StreamId, u16), EngineError> {
@@ -234,7 +235,7 @@ impl Engine {
         }
         self.open_for_commands()?;
         let remote = remote.map(|remote| self.reachable(remote)).transpose()?;
-        let (id, port) = lock(&self.table).open(remote)?;
+        let (id, port) = lock(&self.table).open(remote, origin)?;
         lock(&self.budgets).insert(id, PlayoutBudget::new(max_playout_ms));
         if let Err(error) = self.send(Command::Open(id, port, Box::new(params))) {
             self.forget(id);

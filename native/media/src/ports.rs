@@ -10,7 +10,7 @@
 //! * everything else is a stranger's and dropped.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// After a change of address the old source sends on for a while; it must not be learnt as the new one.
 const OLD_SOURCE_US: u64 = 2_000_000;
@@ -57,6 +57,8 @@ struct Entry {
     signalled: Option<SocketAddr>,
     in_session: bool,
     locked: bool,
+    /// The host that signalling came from: behind NAT, media come from there and not from where the SDP says.
+    origin: Option<IpAddr>,
     /// The source before the address changed, and until when it is not to be learnt.
     old_source: Option<(SocketAddr, u64)>,
 }
@@ -94,7 +96,11 @@ impl PortTable {
     ///
     /// # Errors
     /// When no port can, or the limit is reached.
-    pub fn open(&mut self, remote: Option<SocketAddr>) -> Result<(StreamId, usize), PortError> {
+    pub fn open(
+        &mut self,
+        remote: Option<SocketAddr>,
+        origin: Option<IpAddr>,
+    ) -> Result<(StreamId, usize), PortError> {
         if self.entries.len() >= self.limit {
             return Err(PortError::TooMany(self.limit));
         }
@@ -106,7 +112,7 @@ impl PortTable {
             .ports
             .iter()
             .enumerate()
-            .filter(|(_, port)| free(port) && clear(port));
+            .filter(|(_, port)| free(port) && (remote.is_some() || clear(port)));
         let Some((index, _)) = fitting.min_by_key(|(_, port)| (port.waiting.len(), port.legs)) else {
             return Err(match remote {
                 Some(remote) if !self.ports.iter().any(free) => PortError::AddressTaken(remote, count),
@@ -127,6 +133,7 @@ impl PortTable {
             signalled: remote,
             in_session: false,
             locked: false,
+            origin,
             old_source: None,
         };
         self.entries.insert(id, entry);
@@ -190,23 +197,19 @@ impl PortTable {
                 Route::Offered(id)
             };
         }
-        let learning = || {
-            port.waiting.iter().filter_map(|id| {
-                let entry = self.entries.get(id)?;
-                let old = entry
-                    .old_source
-                    .is_some_and(|(old, until_us)| old == source && now_us < until_us);
-                (entry.in_session && !old).then_some((*id, entry.remote))
-            })
-        };
-        let same_host =
-            || learning().filter(|(_, remote)| remote.is_some_and(|remote| remote.ip() == source.ip()));
-        let chosen = if same_host().next().is_some() {
-            only(same_host())
-        } else {
-            only(learning())
-        };
-        chosen.map_or(Route::Stranger, |(id, _)| Route::Offered(id))
+        // Only from where the session was said to be, or where the call was signalled from: a stranger elsewhere learns
+        // nothing by sending first.
+        let learning = port.waiting.iter().filter_map(|id| {
+            let entry = self.entries.get(id)?;
+            let known = entry.remote.map(|remote| remote.ip());
+            let old = entry
+                .old_source
+                .is_some_and(|(old, until_us)| old == source && now_us < until_us);
+            let expected = known == Some(source.ip()) || entry.origin == Some(source.ip());
+            (entry.in_session && expected && !old).then_some(*id)
+        });
+        let chosen = only(learning);
+        chosen.map_or(Route::Stranger, Route::Offered)
     }
 
     /// The leg has received a valid packet from `source`. Returns whether that address was learnt.
@@ -243,7 +246,7 @@ mod tests {
 
     /// A leg in session.
     fn leg(table: &mut PortTable, remote: SocketAddr) -> (StreamId, usize) {
-        let (id, port) = table.open(Some(remote)).unwrap();
+        let (id, port) = table.open(Some(remote), None).unwrap();
         table.connect(0, id, remote).unwrap();
         (id, port)
     }
@@ -263,20 +266,30 @@ mod tests {
     fn an_offer_that_was_not_taken_changes_nothing() {
         let mut table = PortTable::new(1, 10);
         let (id, port) = leg(&mut table, address(1, 4000));
-        assert_eq!(table.route(0, port, address(66, 1)), Route::Offered(id));
+        assert_eq!(table.route(0, port, address(1, 66)), Route::Offered(id));
         assert_eq!(table.route(0, port, address(1, 4000)), Route::Offered(id));
         assert!(!table.lock(id, address(1, 4000)));
-        assert_eq!(table.route(0, port, address(66, 1)), Route::Stranger);
+        assert_eq!(table.route(0, port, address(1, 66)), Route::Stranger);
+    }
+
+    #[test]
+    fn another_host_is_learnt_only_where_the_call_was_signalled_from() {
+        let mut table = PortTable::new(1, 10);
+        let behind_nat = address(7, 0).ip();
+        let (id, port) = table.open(Some(address(1, 4000)), Some(behind_nat)).unwrap();
+        table.connect(0, id, address(1, 4000)).unwrap();
+        assert_eq!(table.route(0, port, address(66, 4000)), Route::Stranger);
+        assert_eq!(table.route(0, port, address(7, 5000)), Route::Offered(id));
     }
 
     #[test]
     fn before_the_session_nothing_is_learnt() {
         let mut table = PortTable::new(1, 10);
-        let (id, port) = table.open(None).unwrap();
+        let (id, port) = table.open(None, None).unwrap();
         assert_eq!(table.route(0, port, address(66, 1)), Route::Stranger);
         assert!(!table.lock(id, address(66, 1)));
         table.connect(0, id, address(1, 4000)).unwrap();
-        assert_eq!(table.route(0, port, address(66, 1)), Route::Offered(id));
+        assert_eq!(table.route(0, port, address(1, 66)), Route::Offered(id));
     }
 
     #[test]
@@ -287,7 +300,7 @@ mod tests {
         assert_eq!(table.route(0, port, address(3, 1)), Route::Stranger);
         assert_eq!(table.route(0, port, address(2, 77)), Route::Offered(second));
         table.lock(second, address(2, 77));
-        assert_eq!(table.route(0, port, address(3, 1)), Route::Offered(first));
+        assert_eq!(table.route(0, port, address(1, 7)), Route::Offered(first));
         let (_, _) = leg(&mut table, address(1, 4002));
         assert_eq!(table.route(0, port, address(1, 9)), Route::Stranger);
     }
@@ -304,36 +317,34 @@ mod tests {
         assert_eq!(table.route(2, port, address(1, 5000)), Route::Stranger);
         assert_eq!(table.route(2, port, address(2, 4000)), Route::Offered(id));
         assert_eq!(table.route(2, port, address(2, 6000)), Route::Offered(id));
-        // It was the source after all: the session's address changed, the NAT's did not.
-        let later_us = 1 + OLD_SOURCE_US;
-        assert_eq!(table.route(later_us, port, address(1, 5000)), Route::Offered(id));
+        table.connect(3, id, address(2, 4100)).unwrap();
+        assert_eq!(table.route(4, port, address(2, 6000)), Route::Offered(id));
     }
 
     #[test]
     fn one_address_gets_another_port_for_its_second_leg_and_none_for_its_third() {
         let mut table = PortTable::new(2, 10);
-        let (_, first) = table.open(Some(address(1, 4000))).unwrap();
-        let (id, second) = table.open(Some(address(1, 4000))).unwrap();
+        let (_, first) = table.open(Some(address(1, 4000)), None).unwrap();
+        let (id, second) = table.open(Some(address(1, 4000)), None).unwrap();
         assert_ne!(first, second);
         let taken = PortError::AddressTaken(address(1, 4000), 2);
-        assert_eq!(table.open(Some(address(1, 4000))), Err(taken));
+        assert_eq!(table.open(Some(address(1, 4000)), None), Err(taken));
         table.close(id);
-        assert!(table.open(Some(address(1, 4000))).is_ok());
+        assert!(table.open(Some(address(1, 4000)), None).is_ok());
     }
 
     #[test]
     fn the_limits_are_named() {
         let mut table = PortTable::new(1, 2);
-        let (id, _) = table.open(None).unwrap();
-        assert_eq!(table.open(None), Err(PortError::Ambiguous(1)));
-        assert_eq!(table.open(Some(address(1, 1))), Err(PortError::Ambiguous(1)));
+        let (id, _) = table.open(None, None).unwrap();
+        assert_eq!(table.open(None, None), Err(PortError::Ambiguous(1)));
         table.connect(0, id, address(1, 1)).unwrap();
-        let (other, _) = table.open(Some(address(2, 1))).unwrap();
+        let (other, _) = table.open(Some(address(2, 1)), None).unwrap();
         assert_eq!(
             table.connect(0, other, address(1, 1)),
             Err(PortError::InUse(address(1, 1)))
         );
-        assert_eq!(table.open(Some(address(3, 1))), Err(PortError::TooMany(2)));
+        assert_eq!(table.open(Some(address(3, 1)), None), Err(PortError::TooMany(2)));
         assert_eq!(
             table.connect(0, 77, address(1, 1)),
             Err(PortError::UnknownStream(77))
@@ -349,7 +360,7 @@ mod tests {
             for (now_us, (step, host, port, id)) in steps.into_iter().enumerate() {
                 let (at, now_us) = (address(host, port), now_us as u64);
                 match step {
-                    0 => { let _ = table.open(Some(at)); }
+                    0 => { let _ = table.open(Some(at), None); }
                     1 => {
                         let moves = table.entries.get(&id).is_some_and(|entry| entry.signalled != Some(at));
                         if table.connect(now_us, id, at).is_ok() && moves {
