@@ -39,6 +39,28 @@ CALLER_RATE_HZ = 16_000
 """What the engine hands over, and what VAD and transcription want."""
 
 
+MAX_UTTERANCE_MS = 30_000
+"""Speech that goes on for longer (a television, a caller who tells everything) is transcribed in pieces of this length."""
+
+
+@dataclass(slots=True)
+class UtteranceLimit:
+    """Cuts speech without a pause, so that no buffer grows with it."""
+
+    from_ms: int = 0
+
+    def started(self, media_ms: int) -> None:
+        """Speech begins."""
+        self.from_ms = media_ms
+
+    def exceeded(self, media_ms: int) -> bool:
+        """Whether the speech up to here is a piece; the next one begins where it ends."""
+        if media_ms - self.from_ms < MAX_UTTERANCE_MS:
+            return False
+        self.from_ms = media_ms
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class TurnMeasured:
     """One answered turn, in wire time of this server."""
@@ -78,6 +100,11 @@ class EngineInput(BaseInputTransport):
         silent_s = (event.at_us - event.last_speech_at_us) / 1_000_000
         await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=silent_s)
 
+    async def cut_utterance(self) -> None:
+        """End an utterance in the middle of speech: what was said so far is transcribed, the turn goes on."""
+        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=0.0)
+        await self.broadcast_frame(VADUserStartedSpeakingFrame, start_secs=0.0)
+
     async def digit(self, event: DtmfDigit) -> None:
         """A key that the caller pressed; A to D are on no telephone and in no frame of Pipecat's."""
         if event.digit in KEYPAD:
@@ -104,6 +131,7 @@ class CallTransport(BaseTransport):
         self._on_turn = on_turn
         self._on_media_end = on_media_end
         self._last_speech_at_us: int | None = None
+        self._utterance = UtteranceLimit()
         self._reader: asyncio.Task[None] | None = None
         # audio_in_enabled stays off: it would only start Pipecat's own audio queue and its 0.5 s wake-ups.
         self._engine_input = EngineInput(
@@ -156,11 +184,14 @@ class CallTransport(BaseTransport):
         match event:
             case SpeechStarted():
                 self._last_speech_at_us = None
+                self._utterance.started(event.media_ms)
                 # Barge-in: silence first, decide afterwards. The interruption that follows flushes what is held.
                 self._engine_output.hold()
                 await self._engine_input.speech_started(event)
             case SpeechAudio():
                 await self._engine_input.speech_audio(event)
+                if self._utterance.exceeded(event.media_ms):
+                    await self._engine_input.cut_utterance()
             case SpeechStopped():
                 self._last_speech_at_us = event.last_speech_at_us
                 await self._engine_input.speech_stopped(event)
