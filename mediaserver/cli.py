@@ -14,6 +14,8 @@ from loguru import logger
 from config.errors import ConfigError
 from mediaserver.errors import MediaServerError
 
+PIPECAT_BANNER = "ᓚᘏᗢ"
+"""What Pipecat logs when it is imported."""
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -63,6 +65,7 @@ def _log_to_stderr(level: str) -> None:
     logger.add(
         sys.stderr,
         level=level.upper(),
+        filter=lambda record: not record["message"].startswith(PIPECAT_BANNER),
         format="{time:YYYY-MM-DDTHH:mm:ss.SSS} {level} [{extra[tenant]}/{extra[call]}] {message}",
         diagnose=False,  # variables in tracebacks may hold keys and callers' words
         backtrace=False,
