@@ -72,6 +72,5 @@ class AnswerWarmer:
                 reply = receptionist.reply(ConversationState(), question, self._clock())
                 for sentence in await sentences(reply.text):
                     await self._idle()
-                    await self._phrases.warm_in_memory(tenant.config, tenant.tts, sentence)
-                    self.warmed += 1
+                    self.warmed += await self._phrases.warm_in_memory(tenant.config, tenant.tts, sentence)
         logger.info("{} sentences of likely answers are ready", self.warmed)

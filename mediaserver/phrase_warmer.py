@@ -48,12 +48,12 @@ class PhraseWarmer:
 
     async def warm_in_memory(
         self, config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str
-    ) -> None:
-        """Bring one sentence into memory, with the first provider only: nobody waits for it."""
+    ) -> bool:
+        """Bring one sentence into memory, with the first provider only: nobody waits for it. False: it could not."""
         key = self._key(config, chain, text)
         if self._cache.get(key) is None:
-            pcm = await self._synthesise(config, chain[0], text)
-            self._cache.put(key, pcm)
+            self._cache.put(key, await self._synthesise(config, chain[0], text))
+        return self._cache.get(key) is not None
 
     @staticmethod
     def _key(config: TenantConfig, chain: tuple[ResolvedProvider, ...], text: str) -> PhraseKey:

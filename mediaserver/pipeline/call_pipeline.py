@@ -35,8 +35,8 @@ from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
 from mediaserver.receptionist import Action, Phrases, system_prompt
 from tenancy import TenantContext
 
-TURN_WATCHDOG_S = 10.0
-"""Ends a turn whose transcription never answered; the stages' own budgets are all shorter."""
+TURN_WATCHDOG_MARGIN_S = 2.0
+"""Ends a turn whose transcription never answered: the time that its whole chain may take, and this."""
 
 
 class CallObserver(Protocol):
@@ -108,7 +108,8 @@ class CallPipeline:
         )
         replying.end_call_when(lambda: receptionist.said_goodbye)
         context = LLMContext()
-        aggregators = self._aggregators(context, turns, phrases)
+        watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
+        aggregators = self._aggregators(context, turns, phrases, watchdog_s)
         self._worker = PipelineWorker(
             Pipeline(
                 [
@@ -144,13 +145,13 @@ class CallPipeline:
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 
     def _aggregators(
-        self, context: LLMContext, turns: TurnTaking, phrases: Phrases
+        self, context: LLMContext, turns: TurnTaking, phrases: Phrases, watchdog_s: float
     ) -> LLMContextAggregatorPair:
         pair = LLMContextAggregatorPair(
             context,
             user_params=LLMUserAggregatorParams(
                 audio_idle_timeout=0,
-                user_turn_stop_timeout=TURN_WATCHDOG_S,
+                user_turn_stop_timeout=watchdog_s,
                 user_idle_timeout=turns.silence_prompt_ms / 1000,
                 user_turn_strategies=UserTurnStrategies(
                     start=[VADUserTurnStartStrategy()],

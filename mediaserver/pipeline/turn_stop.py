@@ -50,6 +50,7 @@ class TranscribedSilenceStop(BaseUserTurnStopStrategy):  # type: ignore[no-untyp
         """Forget the turn, however it ended."""
         self._cancel_timer()
         self._turn_wait_over = False
+        self._turn_outstanding = 0
 
     async def cleanup(self) -> None:
         """End the timer with the call."""

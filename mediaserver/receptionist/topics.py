@@ -148,7 +148,7 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
     ),
     (
         Topic.GOODBYE,
-        r"\b(good ?bye|bye|see you|have a (good|nice|great|lovely|wonderful)( \w+)?|take care|good night|"
+        r"\b(good ?bye|bye|see you(?: (?:later|soon|then|around|tomorrow|next time))?$|have a (good|nice|great|lovely|wonderful)( \w+)?|take care|good night|"
         r"farewell|that is (all|it|everything)( for)?|that will be (all|it)|nothing else|that would be all|"
         r"i am (all )?(done|set|good)|hang up|talk to you later|(no|not) (thanks|thank you)( \w+)*$|"
         r"have to go|got to go|gotta go)\b",

@@ -64,7 +64,7 @@ class Phone:
         self._options = options
         self._ear = ear
         self._print = say
-        self._report = CallReport(target=str(options.target))
+        self._report = CallReport(target=str(options.target), requested=len(options.utterances))
         self._dialogue = Dialogue(
             len(options.utterances),
             quiet_ms=options.quiet_ms,
@@ -161,9 +161,8 @@ class Phone:
         over = False
         try:
             while not over and now_us() < give_up_us:
-                wait_s = None
-                if self._dialogue.deadline_us is not None:
-                    wait_s = max(0.0, (self._dialogue.deadline_us - now_us()) / 1_000_000)
+                due_us = min(give_up_us, self._dialogue.deadline_us or give_up_us)
+                wait_s = max(0.0, (due_us - now_us()) / 1_000_000)
                 done, _ = await asyncio.wait(
                     {media, signalling}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
                 )

@@ -21,6 +21,8 @@ class CallReport:
     """The whole call."""
 
     target: str
+    requested: int = 0
+    """How many things were to be said."""
     answered: bool = False
     status: int | None = None
     reason: str = ""
@@ -40,6 +42,7 @@ class CallReport:
         return (
             self.answered
             and bool(self.exchanges)
+            and len(self.exchanges) >= self.requested
             and all(exchange.latency_ms is not None for exchange in self.exchanges)
         )
 
@@ -60,7 +63,7 @@ class CallReport:
     def summary(self) -> str:
         """The last lines of the printout."""
         if not self.answered:
-            return f"not answered: {self.status or 'no response'} {self.reason}".rstrip()
+            return f"not answered: {self.status or ''} {self.reason}".replace(":  ", ": ").rstrip()
         lines = [
             f"greeting {self.greeting_ms} ms after ACK" if self.greeting_ms is not None else "no greeting"
         ]
