@@ -50,6 +50,27 @@ _PERSON = (
     r"boss|staff|receptionist|doctor|dentist|lawyer|plumber|technician|supervisor|employee)"
 )
 
+_POLITE = r"(?:ok|okay|thanks|thank you|great|well|bye|all right|alright|i will|we will) "
+_FAREWELL = "|".join(
+    # It ends the call, so words that also occur inside a request count only where they close the utterance: "take care
+    # of my boiler", "do I have to go to your office" and "I said goodbye to my last dentist" are no farewells.
+    (
+        r"^(?:good ?bye|bye)\b(?! to\b)",
+        r"\b(?:good ?bye|bye)(?: (?!to\b)\w+){0,2}$",
+        r"\btake care(?: (?:now|then|bye|good ?bye|too))*$",
+        r"\bhave a (?:good|nice|great|lovely|wonderful) (?:one|day|morning|afternoon|evening|night|week|weekend|rest)\b",
+        r"\bgood night\b|\bfarewell\b|\btalk to you later\b",
+        r"\bthat is (?:all|it|everything)(?: (?:for|i need|i needed|i want|i wanted|thanks|thank|then|bye|good ?bye)\b|$)",
+        r"\bthat (?:will|would) be (?:all|it)\b",
+        r"\bnothing else(?: (?:thanks|thank)\b|$)",
+        r"\bi am (?:all )?(?:done|set|good)(?: (?:now|here|thanks|thank|bye|good ?bye)\b|$)",
+        r"(?<!not )\bhang up\b",
+        r"\b(?:no|not) (?:thanks|thank you)(?: \w+)*$",
+        r"(?<!do i )\b(?:have to|got to|gotta) go(?: now| bye)*$",
+        rf"(?:^|{_POLITE}|\byou )see you (?:later|soon|then|around|there|tomorrow|next (?:time|week)|on \w+)$",
+        rf"^(?:{_POLITE})*see you$",
+    )
+)
 _TABLE: tuple[tuple[Topic, str], ...] = (
     (
         Topic.REPEAT,
@@ -146,13 +167,7 @@ _TABLE: tuple[tuple[Topic, str], ...] = (
         r"provide|handle|fix|repair|treat|specialize|specialise)?( for people)?$|what .*\b(offer|provide|"
         r"specialize in|specialise in)|treatments|what do you (offer|do|fix|sell|treat))\b",
     ),
-    (
-        Topic.GOODBYE,
-        r"\b(good ?bye|bye|see you(?: (?:later|soon|then|around|tomorrow|next time))?$|have a (good|nice|great|lovely|wonderful)( \w+)?|take care|good night|"
-        r"farewell|that is (all|it|everything)( for)?|that will be (all|it)|nothing else|that would be all|"
-        r"i am (all )?(done|set|good)|hang up|talk to you later|(no|not) (thanks|thank you)( \w+)*$|"
-        r"have to go|got to go|gotta go)\b",
-    ),
+    (Topic.GOODBYE, _FAREWELL),
     (
         Topic.THANKS,
         r"\b(thanks?|thank you|thank|thx|cheers|appreciate|that is (great|perfect|helpful|wonderful)|great|"
@@ -217,7 +232,7 @@ _QUESTION = re.compile(
 _BYE = re.compile(
     r"^(?:(?:ok|okay|thanks|thank you|well|no|alright|all right|great|perfect|yes) )*(?:good ?bye|"
     r"bye)(?: bye| now| then)*$"
-    r"|\b(?:have|got) to go$|\bhang up\b"
+    r"|\b(?:have|got) to go$|(?<!not )\bhang up\b"
 )
 _BOOKING = re.compile(
     r"(?<!do )(?<!should )\b(?:i|we) (?:\w+ ){0,2}(need|want|like|have|love|hoping|trying|wanted|wondering|"

@@ -126,7 +126,21 @@ DENTAL_CASES = {
     Topic.CAPABILITIES: ("What can you do?", "How can you help me?"),
     Topic.GREETING: ("Hello", "Hi there", "Good morning!"),
     Topic.THANKS: ("Thank you.", "Okay, thanks a lot", "Great"),
-    Topic.GOODBYE: ("Goodbye", "Bye bye", "That's all, thank you", "buy buy", "No thanks, that's it"),
+    Topic.GOODBYE: (
+        "Goodbye",
+        "Bye bye",
+        "That's all, thank you",
+        "buy buy",
+        "No thanks, that's it",
+        "Goodbye and thank you so much for all your help",
+        "Thanks a lot, bye for now",
+        "That's everything I needed, thank you",
+        "Okay, great, take care now",
+        "Thank you, have a nice day",
+        "Great, I'll see you then",
+        "Thanks, see you",
+        "I've got to go now",
+    ),
     Topic.SMALL_TALK: ("How are you today?", "Tell me a joke", "How's the weather?"),
     Topic.UNCLEAR: ("", "[BLANK_AUDIO]", "you", "uh", "...", "(static)"),
     Topic.UNKNOWN: ("Do you sell bicycles?", "My dog likes bananas a lot", "Who won the election last year?"),
@@ -164,6 +178,25 @@ CASES = [
 @pytest.mark.parametrize(("config", "heard", "topic"), CASES)
 def test_the_topic_of_a_paraphrase(config: TenantConfig, heard: str, topic: Topic) -> None:
     assert Receptionist(config).topic(heard) is topic
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        "I'm not going to be able to put it in the next video, because I'll see you",
+        "Can I see you tomorrow?",
+        "Can you take care of my boiler?",
+        "Do you have a good hygienist?",
+        "Do I have to go to your office for that?",
+        "I said goodbye to my last dentist",
+        "Please don't hang up",
+        "I'm good at waiting, so could you check?",
+        "That is all I heard from him until the tooth broke",
+    ],
+)
+def test_a_farewell_inside_a_request_does_not_end_the_call(heard: str) -> None:
+    for config in (DENTAL, PLUMBER):
+        assert Receptionist(config).topic(heard) is not Topic.GOODBYE
 
 
 def test_there_are_enough_paraphrases() -> None:
