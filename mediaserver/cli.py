@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ import uvloop
 from loguru import logger
 
 from config.errors import ConfigError
+from config.loader import load_node_config
 from mediaserver.errors import MediaServerError
 
 PIPECAT_BANNER = "ᓚᘏᗢ"
 """What Pipecat logs when it is imported."""
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -24,7 +27,7 @@ EXIT_USAGE = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(options.log_level)
+    _log_to_stderr(options.log_level or "INFO")
     try:
         status: int = uvloop.run(options.run(options))
     except (MediaServerError, ConfigError) as error:
@@ -41,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="answer calls")
     serve.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
-    serve.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
+    serve.add_argument("--log-level", choices=LOG_LEVELS, help="default: the configuration's log_level")
     serve.set_defaults(run=_serve)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     call.add_argument("--transport", choices=("udp", "tcp"), default="udp", help="for SIP (default: udp)")
     call.add_argument("--start-server", action="store_true", help="start a demo server if none answers")
-    call.add_argument("--log-level", default="WARNING", help="DEBUG, INFO, WARNING or ERROR")
+    call.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     call.set_defaults(run=_call)
     return parser
 
@@ -75,7 +78,9 @@ def _log_to_stderr(level: str) -> None:
 async def _serve(options: argparse.Namespace) -> int:
     from mediaserver.serving import serve
 
-    return await serve(options.config)
+    config = load_node_config(options.config, os.environ)
+    _log_to_stderr(options.log_level or config.log_level)
+    return await serve(config)
 
 
 async def _call(options: argparse.Namespace) -> int:

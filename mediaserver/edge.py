@@ -371,9 +371,19 @@ class Edge:
             bound.error("the call's record could not be written: {}", error)
 
     async def close(self) -> None:
-        """Hang up every call and wait until all are wound up."""
+        """Take no further call, hang up those that are up and wind them up."""
+        self.drain()
         for dialog in list(self._active):
             self._over(dialog, "server stopping")
+        await self._settled()
+
+    async def finish(self) -> None:
+        """Wind up what the closed endpoint left: a call that was just being answered has a record as well."""
+        for dialog in list(self._active):
+            self._ended(dialog, "server stopping")
+        await self._settled()
+
+    async def _settled(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 

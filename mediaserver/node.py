@@ -239,19 +239,8 @@ class Node:
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
         self._ready = False
-        background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        if self._warming is not None:
-            background.add(self._warming)
-        for task in background:
-            task.cancel()
-        if background:
-            await asyncio.wait(background)
-        self._warming, self._late_phrases = None, set()
-        if self._edge is not None and self._sip is not None:
-            await self._edge.close()
-        if self._sip is not None:
-            await self._sip.close()
-            self._sip = None
+        await self._stop_background()
+        await self._stop_calls()
         if self._hub is not None:
             self._hub.close()
             self._hub = None
@@ -264,6 +253,24 @@ class Node:
         if self._registry is not None:
             await self._registry.close()
             self._registry = None
+
+    async def _stop_background(self) -> None:
+        background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
+        if self._warming is not None:
+            background.add(self._warming)
+        for task in background:
+            task.cancel()
+        if background:
+            await asyncio.wait(background)
+        self._warming, self._late_phrases = None, set()
+
+    async def _stop_calls(self) -> None:
+        if self._edge is None or self._sip is None:
+            return
+        await self._edge.close()
+        await self._sip.close()
+        await self._edge.finish()
+        self._edge = self._sip = None
 
     def _status(self) -> dict[str, object]:
         gate = self._gate.snapshot()

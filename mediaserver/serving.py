@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.loader import load_node_config
 from mediaserver.models.process import ModelProcess
 
 if TYPE_CHECKING:
+    from config.node import NodeConfig
     from mediaserver.node import Node
 
 TRY_SAYING = (
@@ -23,10 +21,9 @@ TRY_SAYING = (
 )
 
 
-async def serve(path: Path | None) -> int:
+async def serve(config: NodeConfig) -> int:
     """Run a node until it is told to stop."""
     began = time.monotonic()
-    config = load_node_config(path, os.environ)
     models = None
     if config.models.url is None:
         # The models load in their process while this one imports Pipecat: each takes about two seconds.

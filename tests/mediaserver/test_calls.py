@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from mediaserver.softphone.speech import Utterance
 from perf.simulators import Behaviour, Script
 from tenancy import CallRecord
-from tests.sim.node import GREETING, RunningNode, running_node
+from tests.sim.node import GREETING, NUMBER, RunningNode, running_node
 
 FAST_BUDGETS = {"stt_final_ms": 400, "llm_first_token_ms": 400, "tts_first_audio_ms": 400}
 APOLOGY = "Sorry, I'm having a little trouble. One moment please."
@@ -166,3 +169,29 @@ async def test_a_silent_caller_is_asked_and_then_let_go(tmp_path: Path, question
     assert said[0] == GREETING
     assert "Are you still there?" in said
     assert said[-1].endswith("Goodbye!")
+
+
+async def test_a_call_that_is_never_acknowledged_has_a_record_when_the_node_stops(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.bind(("127.0.0.1", 0))
+        caller.setblocking(False)
+        port = caller.getsockname()[1]
+        sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+        async with running_node(tmp_path) as running:
+            invite = (
+                f"INVITE sip:{NUMBER}@127.0.0.1:{running.sip_port} SIP/2.0\r\n"
+                f"Via: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bKsilent\r\nMax-Forwards: 70\r\n"
+                f"From: <sip:silent@127.0.0.1>;tag=1\r\nTo: <sip:{NUMBER}@127.0.0.1>\r\n"
+                f"Call-ID: never-acknowledged\r\nCSeq: 1 INVITE\r\nContact: <sip:silent@127.0.0.1:{port}>\r\n"
+                f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n\r\n{sdp}"
+            )
+            await loop.sock_sendto(caller, invite.encode(), ("127.0.0.1", running.sip_port))
+            async with asyncio.timeout(5):
+                while not (await loop.sock_recv(caller, 4_096)).startswith(b"SIP/2.0 200"):
+                    pass
+        await _wound_up(running)
+    with closing(sqlite3.connect(tmp_path / "data" / "tenants" / "client-bakery.db")) as shard:
+        assert [(row[0], bool(row[1])) for row in shard.execute("SELECT call_id, cause FROM calls")] == [
+            ("never-acknowledged", True)
+        ]
