@@ -32,7 +32,7 @@ from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthe
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
-from mediaserver.receptionist import Action, Phrases, system_prompt
+from mediaserver.receptionist import Action, EndCall, Phrases, system_prompt
 from tenancy import TenantContext
 
 TURN_WATCHDOG_MARGIN_S = 2.0
@@ -90,13 +90,15 @@ class CallPipeline:
         self._greeting = config.greeting
         self._prompted = False
         """Whether a silent caller has been asked already."""
+        self._closing = False
+        """Whether the call ends when what is being said has been heard. A caller who speaks meanwhile has more to say."""
         self._transport = CallTransport(
             link,
             speech_start_ms=turns.speech_start_ms,
             on_turn=observer.turn_measured,
             on_media_end=observer.media_ended,
         )
-        receptionist = ReceptionistReplier(config, resources.clock, observer.action)
+        receptionist = ReceptionistReplier(config, resources.clock, self._act)
         replying = Replying(
             (
                 *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
@@ -106,7 +108,6 @@ class CallPipeline:
             apology=phrases.one_moment,
             failure=phrases.failure,
         )
-        replying.end_call_when(lambda: receptionist.said_goodbye)
         context = LLMContext()
         watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
         aggregators = self._aggregators(context, turns, phrases, watchdog_s)
@@ -160,6 +161,9 @@ class CallPipeline:
             ),
         )
 
+        async def caller_speaks(_: object, __: object) -> None:
+            self._closing = False
+
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
             self._prompted = False
             if message.content:
@@ -168,18 +172,29 @@ class CallPipeline:
         async def assistant_turn(_: object, message: AssistantTurnStoppedMessage) -> None:
             if message.content:
                 self._observer.receptionist_said(message.content, interrupted=message.interrupted)
+            if self._closing and not message.interrupted:
+                await self.finish()
 
         async def caller_silent(_: object) -> None:
-            if self._prompted:
-                await self._worker.queue_frames([TTSSpeakFrame(phrases.goodbye), EndFrame()])
+            if self._closing:
+                await self.finish()
+            elif self._prompted:
+                self._closing = True
+                await self._worker.queue_frame(TTSSpeakFrame(phrases.goodbye))
             else:
                 self._prompted = True
                 await self._worker.queue_frame(TTSSpeakFrame(phrases.still_there))
 
+        pair.user().add_event_handler("on_user_turn_started", caller_speaks)
         pair.user().add_event_handler("on_user_turn_stopped", user_turn)
         pair.user().add_event_handler("on_user_turn_idle", caller_silent)
         pair.assistant().add_event_handler("on_assistant_turn_stopped", assistant_turn)
         return pair
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, EndCall):
+            self._closing = True
+        self._observer.action(action)
 
     async def run(self) -> None:
         """Run until the conversation ends or `cancel`; owns the reader of the media link."""

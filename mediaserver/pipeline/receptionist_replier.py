@@ -8,7 +8,7 @@ from datetime import datetime
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from config.tenant import TenantConfig
-from mediaserver.receptionist import Action, ConversationState, EndCall, Receptionist
+from mediaserver.receptionist import Action, ConversationState, Receptionist
 
 
 class ReceptionistReplier:
@@ -26,15 +26,12 @@ class ReceptionistReplier:
         self._state = ConversationState()
         self._clock = clock
         self._on_action = on_action
-        self.said_goodbye = False
 
     async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """Answer the caller's last words; an utterance that was not recognised counts as silence."""
         reply = self._receptionist.reply(self._state, last_caller_words(context), self._clock())
         self._state = reply.state
         for action in reply.actions:
-            if isinstance(action, EndCall):
-                self.said_goodbye = True
             self._on_action(action)
         yield reply.text
 

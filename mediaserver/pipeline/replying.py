@@ -9,7 +9,6 @@ from typing import Protocol
 
 from loguru import logger
 from pipecat.frames.frames import (
-    EndTaskFrame,
     Frame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
@@ -82,11 +81,6 @@ class Replying(LLMService):
         self._reply_budgets = budgets
         self._reply_apology = apology
         self._reply_failure = failure
-        self._reply_ends_call: Callable[[], bool] = lambda: False
-
-    def end_call_when(self, finished: Callable[[], bool]) -> None:
-        """Ask ``finished`` after each reply whether the conversation is over."""
-        self._reply_ends_call = finished
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answer an `LLMContextFrame`; pass everything else on."""
@@ -99,8 +93,6 @@ class Replying(LLMService):
             await self._reply_to(frame.context)
         finally:
             await self.push_frame(LLMFullResponseEndFrame())
-        if self._reply_ends_call():
-            await self.push_frame(EndTaskFrame(reason="conversation over"), FrameDirection.UPSTREAM)
 
     async def _reply_to(self, context: LLMContext) -> None:
         for replier in self._reply_chain:

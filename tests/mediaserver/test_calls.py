@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from mediaserver.softphone.speech import Utterance
+from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from perf.simulators import Behaviour, Script
 from tenancy import CallRecord
 from tests.sim.node import GREETING, NUMBER, RunningNode, running_node
@@ -156,6 +156,23 @@ async def test_the_receptionist_hangs_up_after_goodbye(tmp_path: Path, question:
         record = await _record(running)
         assert record.cause.startswith("local_bye")
         await _wound_up(running)
+
+
+async def test_a_caller_who_has_one_more_question_is_not_hung_up_on(
+    tmp_path: Path, question: Utterance
+) -> None:
+    pause = bytes(2 * SPEECH_RATE_HZ * 3 // 2)
+    script = Script(transcripts=["Thank you, goodbye.", "Wait, where are you?"], chat=Behaviour(status=400))
+    async with running_node(tmp_path, script=script) as running:
+        # The second half is spoken into the goodbye that answers the first.
+        report = await running.call(Utterance(None, question.pcm + pause + question.pcm))
+        assert report.success, report
+        record = await _record(running)
+    assert record.cause.startswith("remote_bye")
+    assert _said(record, "caller") == ["Thank you, goodbye.", "Wait, where are you?"]
+    said = [line for line in record.transcript if line["speaker"] == "receptionist"]
+    assert said[1]["interrupted"]
+    assert "Mill Lane" in str(said[2]["text"])
 
 
 async def test_a_silent_caller_is_asked_and_then_let_go(tmp_path: Path, question: Utterance) -> None:
