@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ::media::activity::ActivityChange;
 use ::media::engine::{Engine, EngineConfig, EngineError};
 use ::media::g711::Law;
 use ::media::playout::{Flushed as FlushedReport, PlayoutEvent};
@@ -13,6 +14,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::{PyClass, PyClassInitializer};
 use silero::{DetectorParams, Model};
 
 create_exception!(
@@ -121,35 +123,68 @@ fn bytes(py: Python<'_>, pcm: &[i16]) -> PyResult<Py<PyBytes>> {
     Ok(filled.unbind())
 }
 
+fn object<T: PyClass + Into<PyClassInitializer<T>>>(py: Python<'_>, event: T) -> PyResult<Py<PyAny>> {
+    Ok(Py::new(py, event)?.into_any())
+}
+
 fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyAny>> {
-    Ok(match event {
-        StreamEvent::Speech(SpeechEvent::Started { media_ms, at_us, pcm }) => Py::new(
+    match event {
+        StreamEvent::Speech(event) => speech_to_python(py, stream, event),
+        StreamEvent::Playout(event, at_us) => playout_to_python(py, stream, event, at_us),
+        StreamEvent::Digit { digit, duration_ms } => object(
             py,
-            SpeechStarted {
+            DtmfDigit {
                 stream,
-                media_ms,
+                digit,
+                duration_ms,
+            },
+        ),
+        StreamEvent::MediaTimeout { silent_ms } => object(py, MediaTimeout { stream, silent_ms }),
+        StreamEvent::Activity(ActivityChange { active, at_us }) => object(
+            py,
+            Activity {
+                stream,
+                active,
                 at_us,
-                pcm: bytes(py, &pcm)?,
             },
-        )?
-        .into_any(),
-        StreamEvent::Speech(SpeechEvent::Audio { media_ms, pcm }) => Py::new(
-            py,
-            SpeechAudio {
-                stream,
-                media_ms,
-                pcm: bytes(py, &pcm)?,
-            },
-        )?
-        .into_any(),
-        StreamEvent::Speech(SpeechEvent::Stopped {
+        ),
+        StreamEvent::RecordingFailed(reason) => object(py, RecordingFailed { stream, reason }),
+    }
+}
+
+fn speech_to_python(py: Python<'_>, stream: u64, event: SpeechEvent) -> PyResult<Py<PyAny>> {
+    match event {
+        SpeechEvent::Started { media_ms, at_us, pcm } => {
+            let pcm = bytes(py, &pcm)?;
+            object(
+                py,
+                SpeechStarted {
+                    stream,
+                    media_ms,
+                    at_us,
+                    pcm,
+                },
+            )
+        }
+        SpeechEvent::Audio { media_ms, pcm } => {
+            let pcm = bytes(py, &pcm)?;
+            object(
+                py,
+                SpeechAudio {
+                    stream,
+                    media_ms,
+                    pcm,
+                },
+            )
+        }
+        SpeechEvent::Stopped {
             media_ms,
             at_us,
             last_speech_at_us,
             pcm,
-        }) => {
+        } => {
             let pcm = bytes(py, &pcm)?;
-            Py::new(
+            object(
                 py,
                 SpeechStopped {
                     stream,
@@ -158,13 +193,15 @@ fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyA
                     last_speech_at_us,
                     pcm,
                 },
-            )?
-            .into_any()
+            )
         }
-        StreamEvent::Playout(PlayoutEvent::Started { mark }, at_us) => {
-            Py::new(py, PlayoutStarted { stream, mark, at_us })?.into_any()
-        }
-        StreamEvent::Playout(PlayoutEvent::Played { mark, played_ms }, at_us) => Py::new(
+    }
+}
+
+fn playout_to_python(py: Python<'_>, stream: u64, event: PlayoutEvent, at_us: u64) -> PyResult<Py<PyAny>> {
+    match event {
+        PlayoutEvent::Started { mark } => object(py, PlayoutStarted { stream, mark, at_us }),
+        PlayoutEvent::Played { mark, played_ms } => object(
             py,
             Played {
                 stream,
@@ -172,53 +209,29 @@ fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyA
                 played_ms,
                 at_us,
             },
-        )?
-        .into_any(),
-        StreamEvent::Playout(
-            PlayoutEvent::Flushed(FlushedReport {
-                mark,
-                heard_ms,
-                chunk_ms,
-                played_ms,
-                dropped_ms,
-            }),
-            at_us,
-        ) => Py::new(
-            py,
-            Flushed {
-                stream,
-                mark: mark.unwrap_or(0),
-                heard_ms,
-                chunk_ms,
-                played_ms,
-                dropped_ms,
-                at_us,
-            },
-        )?
-        .into_any(),
-        StreamEvent::Digit { digit, duration_ms } => Py::new(
-            py,
-            DtmfDigit {
-                stream,
-                digit,
-                duration_ms,
-            },
-        )?
-        .into_any(),
-        StreamEvent::MediaTimeout { silent_ms } => {
-            Py::new(py, MediaTimeout { stream, silent_ms })?.into_any()
+        ),
+        PlayoutEvent::Flushed(FlushedReport {
+            mark,
+            heard_ms,
+            chunk_ms,
+            played_ms,
+            dropped_ms,
+        }) => {
+            let mark = mark.unwrap_or(0);
+            object(
+                py,
+                Flushed {
+                    stream,
+                    mark,
+                    heard_ms,
+                    chunk_ms,
+                    played_ms,
+                    dropped_ms,
+                    at_us,
+                },
+            )
         }
-        StreamEvent::Activity(change) => Py::new(
-            py,
-            Activity {
-                stream,
-                active: change.active,
-                at_us: change.at_us,
-            },
-        )?
-        .into_any(),
-        StreamEvent::RecordingFailed(reason) => Py::new(py, RecordingFailed { stream, reason })?.into_any(),
-    })
+    }
 }
 
 /// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).

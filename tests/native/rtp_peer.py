@@ -13,33 +13,10 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from mediaserver._native import (
-    Activity,
-    DtmfDigit,
-    Flushed,
-    MediaEngine,
-    MediaTimeout,
-    Played,
-    PlayoutStarted,
-    RecordingFailed,
-    SpeechAudio,
-    SpeechStarted,
-    SpeechStopped,
-)
+from mediaserver._native import MediaEngine
+from mediaserver.media_link import MediaEvent
 
 Samples = npt.NDArray[np.int16]
-Event = (
-    SpeechStarted
-    | SpeechAudio
-    | SpeechStopped
-    | PlayoutStarted
-    | Played
-    | Flushed
-    | DtmfDigit
-    | MediaTimeout
-    | Activity
-    | RecordingFailed
-)
 E = TypeVar("E")
 
 TIMEOUT_S = 10.0
@@ -197,7 +174,7 @@ class Events:
 
     def __init__(self, engine: MediaEngine) -> None:
         self._engine = engine
-        self._pending: deque[Event] = deque()
+        self._pending: deque[MediaEvent] = deque()
         self._came = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self._drain)
@@ -210,9 +187,9 @@ class Events:
         """The next event of this kind; earlier ones of other kinds are passed over."""
         return (await self.until(kind))[1]
 
-    async def until(self, kind: type[E]) -> tuple[list[Event], E]:
+    async def until(self, kind: type[E]) -> tuple[list[MediaEvent], E]:
         """All events before the next one of this kind, and that one."""
-        before: list[Event] = []
+        before: list[MediaEvent] = []
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 while self._pending:

@@ -310,7 +310,12 @@ impl Engine {
     pub fn close_stream(&self, id: StreamId) -> Result<(), EngineError> {
         self.budget(id)?;
         self.forget(id);
-        self.send(Command::Close(id))
+        // Refused, the leg would stay for ever. A full queue is drained by the thread, so this waits no longer than a tick.
+        self.commands
+            .send(Command::Close(id))
+            .map_err(|_| EngineError::Closed)?;
+        let _ = self.waker.wake();
+        Ok(())
     }
 
     /// All pending events, and the descriptor quiet again.

@@ -1,7 +1,10 @@
 //! Recordings on good, slow and full disks.
 
+mod memory;
+
 use media::recorder::{Recorder, RecorderError, RecordingSummary};
-use std::io::{self, Cursor, Seek, SeekFrom, Write};
+use memory::Memory;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -9,32 +12,6 @@ use std::time::{Duration, Instant};
 
 const RATE_HZ: u32 = 8000;
 const FRAME: usize = 160;
-
-/// A file in memory that the test can read at any moment.
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Cursor<Vec<u8>>>>);
-
-impl Memory {
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.lock().unwrap().get_ref().clone()
-    }
-}
-
-impl Write for Memory {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Memory {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.lock().unwrap().seek(to)
-    }
-}
 
 /// A disk with room for so many octets.
 struct Small {
@@ -89,6 +66,20 @@ impl Seek for Stalling {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.disk.seek(to)
     }
+}
+
+/// A stalling disk, what is on it, the word that it stalls, and the hold on it: dropped, the disk goes on.
+fn stalling() -> (Stalling, Memory, Receiver<()>, Sender<()>) {
+    let (stalled, is_stalled) = channel();
+    let (resume, go_on) = channel();
+    let disk = Memory::default();
+    let sink = Stalling {
+        disk: disk.clone(),
+        flushes: 0,
+        stalled,
+        go_on,
+    };
+    (sink, disk, is_stalled, resume)
 }
 
 fn u32_at(file: &[u8], at: usize) -> u32 {
@@ -186,15 +177,7 @@ fn a_path_that_cannot_be_created_is_refused() {
 
 #[test]
 fn what_is_owed_at_the_end_is_appended() {
-    let (stalled, is_stalled) = channel();
-    let (resume, go_on) = channel();
-    let disk = Memory::default();
-    let sink = Stalling {
-        disk: disk.clone(),
-        flushes: 0,
-        stalled,
-        go_on,
-    };
+    let (sink, disk, is_stalled, resume) = stalling();
     let mut recorder = Recorder::start(sink, RATE_HZ).unwrap();
     for _ in 0..50 {
         recorder.push(&[1; FRAME], &[1; FRAME]);
@@ -222,15 +205,7 @@ fn what_is_owed_at_the_end_is_appended() {
 
 #[test]
 fn a_slow_disk_costs_silence_not_time() {
-    let (stalled, is_stalled) = channel();
-    let (resume, go_on) = channel();
-    let disk = Memory::default();
-    let sink = Stalling {
-        disk: disk.clone(),
-        flushes: 0,
-        stalled,
-        go_on,
-    };
+    let (sink, disk, is_stalled, resume) = stalling();
     let mut recorder = Recorder::start(sink, RATE_HZ).unwrap();
     // One second makes the writer commit; there it stalls, after the samples and before the header.
     for n in 1..=50 {

@@ -1,13 +1,13 @@
 //! A leg without network, clock or model: what it sends, what it makes of what it gets, and what is taped.
 
-use std::io::{self, Cursor, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex};
+mod memory;
 
 use media::g711::{Law, decode_into, encode_into};
 use media::playout::{FRAME, PlayoutBudget, PlayoutEvent};
 use media::recorder::Recorder;
 use media::rtp::{RtpHeader, RtpPacket};
 use media::stream::{FRAME_US, Format, PACKET_LEN, Stream, StreamEvent, StreamParams};
+use memory::Memory;
 use proptest::prelude::*;
 
 const PARAMS: StreamParams = StreamParams {
@@ -25,26 +25,6 @@ const FORMAT: Format = Format {
     send: true,
     receive: true,
 };
-
-/// A file in memory.
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Cursor<Vec<u8>>>>);
-
-impl Write for Memory {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Memory {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.lock().unwrap().seek(to)
-    }
-}
 
 /// A leg and its virtual clock.
 struct Leg {
@@ -107,7 +87,7 @@ impl Leg {
     fn tape(self) -> (Vec<i16>, Vec<i16>) {
         let recorder = self.stream.close().expect("a recording");
         assert_eq!(recorder.finish().unwrap().dropped_frames, 0);
-        let file = self.tape.0.lock().unwrap().get_ref().clone();
+        let file = self.tape.snapshot();
         let sample = |octets: &[u8]| i16::from_le_bytes([octets[0], octets[1]]);
         let pairs = file[44..].chunks_exact(4);
         pairs.map(|pair| (sample(pair), sample(&pair[2..]))).unzip()
