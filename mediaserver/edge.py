@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from loguru import logger
 
 from admission import AdmissionGate, Admit, Lease, Reject
 from mediaserver._native import MediaError
+from mediaserver.addresses import local_address_towards
 from mediaserver.call import Call
 from mediaserver.media_link import EngineHub, LocalMediaLink
 from mediaserver.pipeline.call_pipeline import PipelineResources
@@ -241,7 +241,7 @@ class Edge:
         """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
         turns = tenant.config.turn_taking
         remote = negotiate(offer, address=DISCARD_ADDRESS, port=DISCARD_PORT).remote if offer else None
-        address = self._advertised_host or local_address_towards(remote[0] if remote else caller_host)
+        address = self._advertised_host or _our_address(remote[0] if remote else caller_host)
         stream, port = self._hub.engine.open_stream(
             remote=remote,
             origin=caller_host,
@@ -388,14 +388,11 @@ class Edge:
             await asyncio.wait(set(self._tasks))
 
 
-def local_address_towards(host: str) -> str:
-    """Our address on the route to a host; a connected UDP socket sends nothing."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, DISCARD_PORT))
-        except OSError:
-            return DISCARD_ADDRESS
-        return str(probe.getsockname()[0])
+def _our_address(host: str) -> str:
+    try:
+        return local_address_towards(host)
+    except OSError:
+        return DISCARD_ADDRESS
 
 
 def record_of(call: Call, cause: str) -> CallRecord:

@@ -156,7 +156,20 @@ class EngineHub:
         self.engine = engine
         self._links: dict[int, LocalMediaLink] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.orphan_events = 0
+        self._orphan_events = 0
+        """Events of legs that were closed while the events were on their way."""
+        self._dropped = LinkCounters()
+        """What the links that are gone had to drop."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the engine and of what its links, past and present, had to drop."""
+        links = [self._dropped, *(link.counters for link in self._links.values())]
+        return {
+            **self.engine.stats(),
+            "orphan_events": self._orphan_events,
+            "dropped_link_audio_events": sum(link.dropped_audio_events for link in links),
+            "dropped_link_other_events": sum(link.dropped_other_events for link in links),
+        }
 
     def start(self) -> None:
         """Register with the running loop."""
@@ -174,6 +187,8 @@ class EngineHub:
         if self._links.pop(link.stream, None) is None:
             return
         link.close()
+        self._dropped.dropped_audio_events += link.counters.dropped_audio_events
+        self._dropped.dropped_other_events += link.counters.dropped_other_events
         try:
             self.engine.close_stream(link.stream)
         except MediaError:
@@ -193,6 +208,6 @@ class EngineHub:
         for event in self.engine.drain():
             link = self._links.get(event.stream)
             if link is None:
-                self.orphan_events += 1
+                self._orphan_events += 1
             else:
                 link.deliver(event)

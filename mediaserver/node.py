@@ -87,8 +87,8 @@ class Node:
             await self._edge.idle()
 
     def media_stats(self) -> dict[str, int]:
-        """Counters of the media engine."""
-        return self._hub.engine.stats() if self._hub is not None else {}
+        """Counters of the media engine and its links."""
+        return self._hub.stats() if self._hub is not None else {}
 
     @property
     def media_ports(self) -> list[int]:
@@ -279,7 +279,9 @@ class Node:
             "uptime_s": int(time.monotonic() - self._started_at),
             "active_calls": self._edge.active_calls if self._edge else 0,
             "slots": gate.slots,
+            "admitted": gate.admitted,
             "refused": gate.refused,
+            "refused_tenant_limit": gate.refused_tenant_limit,
             "numbers": {
                 number: tenant.config.business_name
                 for tenant in self._tenants

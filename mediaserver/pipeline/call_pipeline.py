@@ -17,6 +17,7 @@ from pipecat.processors.aggregators.llm_response_universal import (
     LLMUserAggregatorParams,
     UserTurnStoppedMessage,
 )
+from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.turns.user_start.vad_user_turn_start_strategy import VADUserTurnStartStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
@@ -111,36 +112,25 @@ class CallPipeline:
         context = LLMContext()
         watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
         aggregators = self._aggregators(context, turns, phrases, watchdog_s)
-        self._worker = PipelineWorker(
-            Pipeline(
-                [
-                    self._transport.input(),
-                    Hearing(
-                        transcribers(tenant.stt, resources.providers),
-                        resources.budgets,
-                        apology=phrases.one_moment,
-                    ),
-                    aggregators.user(),
-                    replying,
-                    Speaking(
-                        synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
-                        resources.budgets,
-                        resources.phrases,
-                        owner=tenant.tenant_id,
-                        voice=config.voice.name,
-                        speed=config.voice.speed,
-                        apology=phrases.one_moment,
-                        failure=phrases.failure,
-                    ),
-                    self._transport.output(),
-                    aggregators.assistant(),
-                ]
+        self._worker = _worker(
+            self._transport.input(),
+            Hearing(
+                transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
             ),
-            params=PipelineParams(audio_in_sample_rate=CALLER_RATE_HZ, audio_out_sample_rate=PHRASE_RATE_HZ),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-            check_dangling_tasks=False,
+            aggregators.user(),
+            replying,
+            Speaking(
+                synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
+                resources.budgets,
+                resources.phrases,
+                owner=tenant.tenant_id,
+                voice=config.voice.name,
+                speed=config.voice.speed,
+                apology=phrases.one_moment,
+                failure=phrases.failure,
+            ),
+            self._transport.output(),
+            aggregators.assistant(),
         )
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
@@ -216,3 +206,15 @@ class CallPipeline:
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
+
+
+def _worker(*stages: FrameProcessor) -> PipelineWorker:
+    """A worker without what a call does not use: RTVI, Pipecat's own turn tracking and its idle timeout."""
+    return PipelineWorker(
+        Pipeline([*stages]),
+        params=PipelineParams(audio_in_sample_rate=CALLER_RATE_HZ, audio_out_sample_rate=PHRASE_RATE_HZ),
+        enable_rtvi=False,
+        enable_turn_tracking=False,
+        idle_timeout_secs=None,
+        check_dangling_tasks=False,
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mediaserver.addresses import is_local, local_address_towards
 from mediaserver.errors import MediaServerError
 from mediaserver.models.process import ModelProcess
 from mediaserver.softphone.listening import Ear
@@ -52,8 +53,10 @@ async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallRe
     async with AsyncExitStack() as stack:
         utterances = await _utterances(request)
         if request.start_server and not await _answers(target):
+            if not is_local(target.host):
+                raise MediaServerError(f"--start-server starts one on this machine, and {target.host} is not")
             say("no server answers there: starting one for this call")
-            await stack.enter_async_context(_server())
+            await stack.enter_async_context(_server(target.port or DEFAULT_SIP_PORT))
         models = ModelProcess()
         await models.start()
         stack.push_async_callback(models.close)
@@ -64,7 +67,7 @@ async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallRe
             PhoneOptions(
                 target=target,
                 utterances=utterances,
-                local_host=_local_address_towards(target),
+                local_host=_our_address(target),
                 vad_model=silero_weights(),
                 transport=request.transport,
                 record=request.record,
@@ -81,14 +84,11 @@ async def _utterances(request: CallRequest) -> tuple[Utterance, ...]:
     return (*spoken, *played)
 
 
-def _local_address_towards(target: SipUri) -> str:
-    """Our address on the route to the target (a connected UDP socket sends nothing)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((target.host, target.port or DEFAULT_SIP_PORT))
-        except OSError as error:
-            raise MediaServerError(f"no route to {target.host}: {error}") from error
-        return str(probe.getsockname()[0])
+def _our_address(target: SipUri) -> str:
+    try:
+        return local_address_towards(target.host)
+    except OSError as error:
+        raise MediaServerError(f"no route to {target.host}: {error}") from error
 
 
 async def _answers(target: SipUri) -> bool:
@@ -105,11 +105,12 @@ async def _answers(target: SipUri) -> bool:
 
 
 @asynccontextmanager
-async def _server() -> AsyncIterator[None]:
+async def _server(sip_port: int) -> AsyncIterator[None]:
     """A demo server of our own for as long as the call lasts."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "mediaserver", "serve", "--log-level", "WARNING",
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "MEDIASERVER_SIP_PORT": str(sip_port)},
     )  # fmt: skip
     try:
         assert process.stdout is not None

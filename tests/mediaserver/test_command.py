@@ -1,0 +1,63 @@
+"""``mediaserver call`` as a person runs it: its own server, the embedded models, nothing simulated."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+
+def _call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mediaserver", "call", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_call_without_a_server_starts_one_on_the_port_that_was_called(tmp_path: Path) -> None:
+    recording = tmp_path / "call.wav"
+    result = _call(
+        f"sip:+15550100@127.0.0.1:{_free_port()}",
+        *(
+            "--start-server",
+            "--json",
+            "--record",
+            str(recording),
+            "--say",
+            "What are your opening hours on Friday?",
+        ),
+        MEDIASERVER_HTTP_PORT="0",
+        MEDIASERVER_MEDIA_FIRST_PORT="0",
+        MEDIASERVER_DATA_DIR=str(tmp_path / "node"),
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["success"]
+    assert "Bright Smile" in report["greeting"]
+    (exchange,) = report["exchanges"]
+    assert "Friday" in exchange["heard"]
+    assert report["packets_lost"] == 0
+    with wave.open(str(recording)) as audio:
+        assert (audio.getnchannels(), audio.getframerate()) == (2, 8000)
+        assert audio.getnframes() > 5 * 8000
+
+
+def test_no_server_is_started_for_a_call_to_another_machine() -> None:
+    result = _call("sip:+15550100@192.0.2.1", "--start-server", "--say", "Hello")
+    assert result.returncode == 2
+    assert "192.0.2.1 is not" in result.stderr
+    assert "Traceback" not in result.stderr
