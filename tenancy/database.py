@@ -21,6 +21,7 @@ import aiosqlite
 from tenancy.errors import StoreCorrupt, StoreError, StoreLocked
 
 BUSY_TIMEOUT_MS = 5_000
+WAL_RETRY_S = 0.01
 MAX_OPEN_SHARDS = 256
 """Shard connections open at a time; each is up to three file descriptors and a thread. More users wait."""
 
@@ -84,13 +85,18 @@ SHARD_MIGRATIONS: Migrations = (
 )
 
 
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 for an error of the Python module's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into `StoreError` with the file's name."""
     try:
         yield
     except sqlite3.Error as error:
-        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        primary = _primary_code(error)
         if primary in _LOCKED:
             raise StoreLocked(
                 f"{path}: in use by another program for {BUSY_TIMEOUT_MS} ms: {error}"
@@ -125,7 +131,7 @@ async def open_database(path: Path, migrations: Migrations) -> aiosqlite.Connect
         connection = await aiosqlite.connect(path, isolation_level=None)
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            await connection.execute("PRAGMA journal_mode = WAL")
+            await _use_wal(connection)
             await connection.execute("PRAGMA synchronous = NORMAL")
             await connection.execute("PRAGMA foreign_keys = ON")
             await _migrate(connection, path, migrations)
@@ -133,6 +139,25 @@ async def open_database(path: Path, migrations: Migrations) -> aiosqlite.Connect
             await connection.close()
             raise
     return connection
+
+
+async def _use_wal(connection: aiosqlite.Connection) -> None:
+    """Turn to WAL, waiting for others who do the same with a new file.
+
+    The change upgrades a read lock, where SQLite cannot let two wait for each other: it says "busy" at once, whatever
+    ``busy_timeout`` is (https://sqlite.org/c3ref/busy_handler.html), so the waiting is done here.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) not in _LOCKED or loop.time() >= give_up:
+                raise
+            await asyncio.sleep(WAL_RETRY_S)
+        else:
+            return
 
 
 async def _migrate(connection: aiosqlite.Connection, path: Path, migrations: Migrations) -> None:

@@ -66,7 +66,10 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_several_openers_migrate_once(tmp_path: Path) -> None:
-    await asyncio.gather(*(_closed(tmp_path / "x.db", SHARD_MIGRATIONS) for _ in range(8)))
+    # Many rounds: which of them finds another in the middle of the change to WAL is the scheduler's choice.
+    for number in range(50):
+        path = tmp_path / f"{number}.db"
+        await asyncio.gather(*(_closed(path, SHARD_MIGRATIONS) for _ in range(16)))
 
 
 async def test_what_is_no_database_says_so(tmp_path: Path) -> None:
