@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from mediaserver._native import SipMessage, SipParseError, SipTransactions
+from mediaserver._native import SipKey, SipMessage, SipParseError, SipTransactions
 from sipbridge.call_table import CallDeadline, CallTable, CallTimer, Owner, Purpose, UserAgentConfig
 from sipbridge.dialog import Call, Trigger
 from sipbridge.errors import UsageError
 from sipbridge.events import DialogId, EndCause
 from sipbridge.incoming import IncomingCalls
 from sipbridge.outgoing import OutgoingCalls
+from sipbridge.salvage import salvage
 from sipbridge.screening import screen
 from sipbridge.session import Sessions
 from sipbridge.transactions import Transactions, TransactionTimer, Upcall
@@ -52,7 +53,7 @@ class UserAgent:
     # -- the network -----------------------------------------------------------------------------------
 
     def datagram(self, data: bytes, flow: Flow, now_ms: int) -> list[Action]:
-        """Take a UDP datagram; what is no SIP is counted and dropped."""
+        """Take a UDP datagram; what is no SIP is counted, and answered where it is a request that says to whom."""
         if not data.strip(b"\r\n\0"):
             self._table.count("keepalives")
             return []
@@ -60,7 +61,7 @@ class UserAgent:
             message = SipMessage.parse(data, self._config.max_message_bytes)
         except SipParseError:
             self._table.count("malformed_datagrams")
-            return []
+            return self._malformed(salvage(data), flow, now_ms)
         return self.message(message, flow, now_ms)
 
     def message(self, message: SipMessage, flow: Flow, now_ms: int) -> list[Action]:
@@ -200,9 +201,7 @@ class UserAgent:
         if self._overloaded(request):
             self._table.count("refused_transactions")
             retry = (("Retry-After", str(self._config.retry_after_s)),)
-            data = self._table.response(request, Reply(503, headers=retry), "overload")
-            self._transactions.drop(key)
-            self._transactions.send(reply_flow(request, upcall.flow), data)
+            self._turn_away(upcall, key, request, Reply(503, headers=retry), "overload")
             return
         refusal = screen(request)
         if refusal is not None:
@@ -215,6 +214,25 @@ class UserAgent:
             self._sessions.requested(key, request, upcall.flow)
         else:
             self._outside(upcall, request)
+
+    def _malformed(self, request: SipMessage | None, flow: Flow, now_ms: int) -> list[Action]:
+        """Answer what was saved of a request that cannot be parsed. No call is touched by it."""
+        if request is None:
+            return []
+        self._transactions.now_ms = now_ms
+        for upcall in self._transactions.receive(request, flow):
+            if upcall.kind == "request" and upcall.key is not None and upcall.message is not None:
+                self._table.count("refused_400")
+                self._turn_away(
+                    upcall, upcall.key, upcall.message, Reply(400, "Malformed Message"), "malformed"
+                )
+        return self._transactions.take_actions()
+
+    def _turn_away(self, upcall: Upcall, key: SipKey, request: SipMessage, reply: Reply, tag: str) -> None:
+        """Refuse without keeping a transaction (RFC 3261 8.2.7): it would cost more than the answer to a repetition."""
+        data = self._table.response(request, reply, tag)
+        self._transactions.drop(key)
+        self._transactions.send(reply_flow(request, upcall.flow), data)
 
     def _outside(self, upcall: Upcall, request: SipMessage) -> None:
         """Take a request outside any dialog."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sipbridge import InviteReceived
 from sipbridge.wire import Flow
@@ -111,21 +113,28 @@ REFUSED = {
     "no Content-Type for a body": (invite().replace(b"Content-Type: application/sdp\r\n", b""), 415, None),
 }
 
-DROPPED = {
-    "a negative length": wire(
-        "INVITE sip:b@c SIP/2.0\nVia: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx", length="-999"
-    ),
-    "a length beyond the datagram": wire(
-        "OPTIONS sip:b@c SIP/2.0\nVia: SIP/2.0/UDP a;branch=z9hG4bKx", length="9999"
-    ),
+MALFORMED = {
     "two lengths": invite(Content_Length="5"),
+    "a length beyond the datagram": invite().replace(b"Content-Length: ", b"Content-Length: 9"),
     "a lone LF": invite().replace(b"\r\nCSeq", b"\nCSeq"),
     "a URI in angle brackets": invite(start="INVITE <sip:b@192.0.2.1> SIP/2.0"),
     "too many spaces": invite(start="INVITE  sip:b@192.0.2.1  SIP/2.0"),
-    "a status of four digits": b"SIP/2.0 4294967301 better not break\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKx\r\n\r\n",
-    "HTTP": b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n",
     "an enormous header": invite(Subject="x" * 20_000),
     "a thousand headers": invite().replace(b"CSeq", b"X: y\r\n" * 1_000 + b"CSeq"),
+    "cut off in its headers": invite()[: invite().index(b"Content-Length")],
+    "compact forms, cut off": b"INVITE sip:b@c SIP/2.0\r\nv: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx;rport\r\n"
+    b"f: <sip:a@c>;tag=1\r\nt: <sip:b@c>\r\ni: cut\r\nCSeq: 1 INVITE\r\nContact: <sip:a@c",
+}
+
+DROPPED = {
+    "a negative length and no caller": wire(
+        "INVITE sip:b@c SIP/2.0\nVia: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx", length="-999"
+    ),
+    "a status of four digits": b"SIP/2.0 4294967301 better not break\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKx\r\n\r\n",
+    "HTTP": b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n",
+    "a broken ACK": invite(start="ACK  sip:b@192.0.2.1  SIP/2.0", CSeq="1 ACK"),
+    "cut off before its CSeq ends": invite()[: invite().index(b"INVITE", invite().index(b"CSeq")) - 1],
+    "copied headers beyond what is answered": invite(start="INVITE  sip:b@c  SIP/2.0", Call_ID="x" * 8_000),
 }
 
 UNANSWERABLE = {
@@ -160,6 +169,30 @@ def test_refused(data: bytes, status: int, reason: str | None) -> None:
         assert bench.last().reason == reason
     assert bench.agent.stats()[f"refused_{status}"] == 1
     bench.settle()
+    assert bench.agent.idle
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_broken_request_that_says_to_whom_is_answered(data: bytes) -> None:
+    bench = Bench()
+    bench.datagram(data)
+    assert bench.statuses() == [400]
+    assert bench.last().reason == "Malformed Message"
+    assert not bench.events
+    assert bench.agent.stats()["malformed_datagrams"] == 1
+    assert bench.agent.idle
+
+
+@given(st.integers(1, len(invite()) - 1))
+def test_a_request_cut_off_anywhere_is_refused_or_dropped(length: int) -> None:
+    whole = invite()
+    cut = whole[:length]
+    bench = Bench()
+    bench.datagram(cut)
+    assert not bench.events
+    assert bench.statuses() in ([], [400])
+    # From the end of the last header that a response copies on, there is somebody to answer.
+    assert bench.statuses() == [400] or len(cut) < whole.index(b"Max-Forwards")
     assert bench.agent.idle
 
 
