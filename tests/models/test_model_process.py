@@ -9,12 +9,13 @@ import sys
 import wave
 from collections.abc import AsyncIterator
 
+import numpy as np
 import openai
 import pytest
 from openai import AsyncOpenAI
 
 from mediaserver.errors import StartupError
-from mediaserver.models.engines import SPEECH_RATE_HZ, repeats_itself
+from mediaserver.models.engines import AUDIBLE, LEAD_MS, SPEECH_RATE_HZ, repeats_itself, without_lead
 from mediaserver.models.process import ModelProcess
 from mediaserver.models.recording import RecordingError, read_wav
 
@@ -44,6 +45,26 @@ async def test_what_is_spoken_is_understood(client: AsyncOpenAI, voice: str) -> 
         model="tiny.en", file=("question.wav", _wav(speech.content))
     )
     assert "teeth cleaning cost" in transcript.text.lower()
+
+
+async def test_the_receptionist_speaks_without_a_pause_before(client: AsyncOpenAI) -> None:
+    speech = await client.audio.speech.create(
+        model="joe", voice="alloy", input="On Friday, we're open from 8 am to 2 pm.", response_format="pcm"
+    )
+    samples = np.frombuffer(speech.content, dtype="<i2").astype(np.float32) / 32768
+    first_audible_ms = int(np.argmax(np.abs(samples) > AUDIBLE)) * 1000 // SPEECH_RATE_HZ
+    # The resampler's ripple before the first sample counts as audible a little earlier.
+    assert LEAD_MS // 2 <= first_audible_ms <= LEAD_MS + 2
+
+
+def test_only_the_silence_before_speech_goes() -> None:
+    word = np.ones(800, dtype=np.float32)
+    silence = np.zeros(800, dtype=np.float32)
+    said = without_lead(np.concatenate([silence, word, silence, word]), 8_000)
+    assert len(said) == 80 + 2_400
+    assert not said[:80].any()
+    assert len(without_lead(silence, 8_000)) == 800
+    assert len(without_lead(word, 8_000)) == 800
 
 
 async def test_silence_has_no_words(client: AsyncOpenAI) -> None:
