@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ::media::activity::ActivityChange;
 use ::media::engine::{Engine, EngineConfig, EngineError};
-use ::media::g711::Law;
 use ::media::playout::{Flushed as FlushedReport, PlayoutEvent};
 use ::media::recorder::Recorder;
 use ::media::speech::{SpeechEvent, SpeechParams};
 use ::media::stream::{Format, StreamEvent, StreamParams};
+use codec::g711::Law;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;

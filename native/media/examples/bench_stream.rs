@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use media::g711::{Law, encode_into};
+use codec::g711::{Law, encode_into};
+use codec::resample::Resampler;
 use media::playout::{FRAME, PlayoutBudget};
-use media::resample::Resampler;
-use media::rtp::{RtpHeader, RtpPacket};
 use media::speech::{Listening, SpeechParams};
 use media::stream::{FRAME_US, Format, PACKET_LEN, Stream, StreamEvent, StreamParams};
+use rtp::packet::{RtpHeader, RtpPacket};
 use silero::{DetectorParams, Model};
 
 const FORMAT: Format = Format {

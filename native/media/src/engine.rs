@@ -24,9 +24,9 @@ use crate::media_thread::{MediaThread, Parts, WAKE};
 use crate::playout::{Chunk, PlayoutBudget, PlayoutError};
 use crate::ports::{PortError, PortTable, StreamId};
 use crate::recorder::Recorder;
-use crate::rtp::RtpError;
 use crate::speech::Listening;
 use crate::stream::{Format, StreamParams};
+use rtp::packet::RtpError;
 
 const COMMAND_CAPACITY: usize = 4096;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);

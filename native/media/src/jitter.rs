@@ -11,7 +11,7 @@
 //!
 //! A consumer that adds up the samples of all releases has a media timeline without holes or overlaps.
 
-use crate::rtp::RtpHeader;
+use rtp::packet::RtpHeader;
 
 /// How long a missing packet may still come once a later one has (RFC 3550 knows no limit; this is policy).
 pub const REORDER_WINDOW_US: u64 = 20_000;

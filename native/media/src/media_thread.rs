@@ -17,9 +17,9 @@ use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add};
 use crate::events::{EventQueue, LegEvent, lock};
 use crate::ports::{PortTable, Route, StreamId};
 use crate::recorder::Recorder;
-use crate::rtp::{RtpPacket, is_rtcp};
 use crate::speech::{Listening, SpeechCutter};
 use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
+use rtp::packet::{RtpPacket, is_rtcp};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Legs tick in this many groups, one after the other.

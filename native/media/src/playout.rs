@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::resample::{ResampleError, Resampler};
+use codec::resample::{ResampleError, Resampler};
 
 /// Sample rate of the frames.
 pub const LEG_RATE_HZ: u32 = 8000;

@@ -1,15 +1,15 @@
 //! One leg: packets in, packets out, events up. Sans-IO: the engine gives it packets and the time.
 
 use crate::activity::{ActivityChange, ActivityDetector};
-use crate::g711::{Law, decode_into, encode_into};
 use crate::jitter::{ListeningBuffer, ListeningStats, Release, octet_duration};
 use crate::playout::{Chunk, FRAME, LEG_RATE_HZ, Playout, PlayoutEvent};
 use crate::recorder::Recorder;
-use crate::resample::Resampler;
-use crate::rtp::{HEADER_LEN, RtpHeader, RtpPacket};
 use crate::speech::{SpeechCutter, SpeechEvent, SpeechParams};
 use crate::taping::Tape;
-use crate::telephone_event::{Digit, DtmfReceiver};
+use codec::g711::{Law, decode_into, encode_into};
+use codec::resample::Resampler;
+use rtp::packet::{HEADER_LEN, RtpHeader, RtpPacket};
+use rtp::telephone_event::{Digit, DtmfReceiver};
 
 /// Length of a frame and of the tick.
 pub const FRAME_US: u64 = 20_000;

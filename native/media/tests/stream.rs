@@ -2,13 +2,13 @@
 
 mod memory;
 
-use media::g711::{Law, decode_into, encode_into};
+use codec::g711::{Law, decode_into, encode_into};
 use media::playout::{FRAME, PlayoutBudget, PlayoutEvent};
 use media::recorder::Recorder;
-use media::rtp::{RtpHeader, RtpPacket};
 use media::stream::{FRAME_US, Format, PACKET_LEN, Stream, StreamEvent, StreamParams};
 use memory::Memory;
 use proptest::prelude::*;
+use rtp::packet::{RtpHeader, RtpPacket};
 
 const PARAMS: StreamParams = StreamParams {
     speech: None,

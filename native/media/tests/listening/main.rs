@@ -3,8 +3,8 @@
 mod support;
 mod traces;
 
-use media::rtp::RtpHeader;
 use proptest::prelude::*;
+use rtp::packet::RtpHeader;
 use support::Heard::{Lost, Packet, Silence};
 use support::{CLOCK_HZ, Heard, Leg, STEP, STEP_US, expected, payload, run, schedule};
 

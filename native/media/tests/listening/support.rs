@@ -1,7 +1,7 @@
 //! A sender, a buffer, and the record of what was released.
 
 use media::jitter::{ListeningBuffer, REORDER_WINDOW_US, Release, octet_duration};
-use media::rtp::RtpHeader;
+use rtp::packet::RtpHeader;
 
 pub(crate) const STEP: u32 = 160;
 pub(crate) const STEP_US: u64 = 20_000;

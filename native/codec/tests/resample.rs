@@ -1,6 +1,6 @@
 //! What the resampler does to tones, impulses and chunk boundaries, measured.
 
-use media::resample::{ResampleError, Resampler};
+use codec::resample::{ResampleError, Resampler};
 use proptest::prelude::*;
 use std::f64::consts::TAU;
 

@@ -1,7 +1,7 @@
 //! Each key press once, whatever the network does to its packets.
 
-use media::telephone_event::{Digit, DtmfReceiver};
 use proptest::prelude::*;
+use rtp::telephone_event::{Digit, DtmfReceiver};
 
 const DIGITS: &[u8; 16] = b"0123456789*#ABCD";
 

@@ -1,0 +1,4 @@
+//! The RTP family on octets, without a clock or a socket: RTP, telephone-event, RTCP, SRTP.
+
+pub mod packet;
+pub mod telephone_event;
