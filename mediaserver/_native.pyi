@@ -32,12 +32,13 @@ class MediaError(Exception):
 
 @final
 class MediaEngine:
-    """One media thread with its UDP sockets. It never attaches to the interpreter.
+    """The media threads with their UDP sockets. They never attach to the interpreter.
 
     Times called ``*_at_us`` are microseconds of CLOCK_MONOTONIC (``time.monotonic_ns() // 1000``).
     PCM is signed 16-bit little-endian mono. ``host``: an IPv4 or IPv6 address to bind; ``first_port``: the first
-    of ``port_count`` consecutive ports, 0 for any free ones. Without ``vad_model`` there are no speech events.
-    Every method but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
+    of ``port_count`` even ports, each with the odd one after it for RTCP; 0 for any free ones. They are dealt out among
+    ``threads`` media threads. ``public_addresses``: by which browsers reach the ports, where it is not ``host``. Without
+    ``vad_model`` there are no speech events. Every method but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
     """
 
     def __new__(
@@ -46,12 +47,18 @@ class MediaEngine:
         *,
         first_port: int = 0,
         port_count: int = 8,
+        threads: int = 1,
+        realtime: bool = True,
+        public_addresses: list[str] | None = None,
         vad_model: bytes | None = None,
         max_streams: int = 1000,
         event_capacity: int = 65536,
     ) -> MediaEngine: ...
     def fileno(self) -> int: ...
     def ports(self) -> list[int]: ...
+    def realtime_refused(self) -> str | None:
+        """Why the system gave no real-time scheduling; None where it did, or was not asked."""
+
     def open_stream(
         self,
         *,

@@ -237,7 +237,7 @@ fn playout_to_python(py: Python<'_>, stream: u64, event: PlayoutEvent, at_us: u6
 /// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).
 fn unpredictable() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(::media::clock::now_us())
+    RandomState::new().hash_one(::media::engine::now_us())
 }
 
 /// The handle of the media thread.
@@ -249,11 +249,16 @@ struct MediaEngine {
 #[pymethods]
 impl MediaEngine {
     #[new]
-    #[pyo3(signature = (host, *, first_port=0, port_count=8, vad_model=None, max_streams=1000, event_capacity=65536))]
+    #[pyo3(signature = (host, *, first_port=0, port_count=8, threads=1, realtime=true, public_addresses=None, vad_model=None,
+        max_streams=1000, event_capacity=65536))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn new(
         host: &str,
         first_port: u16,
         port_count: usize,
+        threads: usize,
+        realtime: bool,
+        public_addresses: Option<Vec<String>>,
         vad_model: Option<&[u8]>,
         max_streams: usize,
         event_capacity: usize,
@@ -272,6 +277,13 @@ impl MediaEngine {
             host: host_address(host)?,
             first_port,
             port_count,
+            threads,
+            realtime,
+            public_addresses: public_addresses
+                .unwrap_or_default()
+                .into_iter()
+                .map(|address| host_address(&address))
+                .collect::<PyResult<_>>()?,
             max_streams,
             event_capacity,
             model,
@@ -286,7 +298,12 @@ impl MediaEngine {
     }
 
     fn ports(&self) -> Vec<u16> {
-        self.engine.ports().to_vec()
+        self.engine.ports()
+    }
+
+    /// Why the media threads have no real-time scheduling; None where they have it, or were not to ask.
+    fn realtime_refused(&self) -> Option<String> {
+        self.engine.realtime().err().map(str::to_owned)
     }
 
     #[pyo3(signature = (*, remote, origin=None, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300,

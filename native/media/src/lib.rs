@@ -1,13 +1,9 @@
 //! The media engine: jitter buffers, speech, playout, recorder, and the thread that runs them on sockets.
 
 pub mod activity;
-pub mod clock;
 pub mod engine;
-pub mod events;
 pub mod jitter;
-mod media_thread;
 pub mod playout;
-pub mod ports;
 pub mod recorder;
 pub mod speech;
 pub mod stream;

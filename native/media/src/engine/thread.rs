@@ -2,40 +2,41 @@
 //! call, and never touches the interpreter.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
+use rtp::packet::{RtpPacket, is_rtcp};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 
-use crate::clock::{BEAT, Clock, SUB_TICK_US, now_us};
-use crate::engine::{Command, Counters, LATENESS_BOUNDS_US, add};
-use crate::events::{EventQueue, LegEvent, lock};
-use crate::ports::{PortTable, Route, StreamId};
+use super::Command;
+use super::clock::{BEAT, Clock, SUB_TICK_US, now_us};
+use super::counters::{Counters, add};
+use super::events::{EventQueue, LegEvent, lock};
+use super::ports::{PortTable, Route, StreamId};
+use super::sockets::{Inbox, Outbox, Pair};
 use crate::recorder::Recorder;
 use crate::speech::{Listening, SpeechCutter};
 use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
-use rtp::packet::{RtpPacket, is_rtcp};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Legs tick in this many groups, one after the other.
 const PHASES: usize = (FRAME_US / SUB_TICK_US) as usize;
 /// Ticks later than this are not caught up but left out.
 const RESYNC_US: u64 = 200_000;
-/// Largest datagram that is read whole; longer ones are cut, and fail to parse or play cut.
-const DATAGRAM_LEN: usize = 2048;
-/// Datagrams read from one socket before the others have their turn.
-const READ_BURST: usize = 64;
+/// Batches read from one socket before the others have their turn.
+const READ_BURST: usize = 4;
 
 /// What the thread is made of.
 pub(crate) struct Parts {
     pub(crate) poll: Poll,
     pub(crate) clock: Clock,
-    pub(crate) sockets: Vec<UdpSocket>,
+    pub(crate) pairs: Vec<Pair>,
     pub(crate) inbox: Receiver<Command>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) counters: Arc<Counters>,
@@ -45,7 +46,6 @@ pub(crate) struct Parts {
 
 struct Leg {
     stream: Stream,
-    port: usize,
     remote: Option<SocketAddr>,
     phase: usize,
 }
@@ -53,7 +53,8 @@ struct Leg {
 pub(crate) struct MediaThread {
     parts: Parts,
     legs: HashMap<StreamId, Leg>,
-    phases: [Vec<StreamId>; PHASES],
+    /// By port, so that what leaves by one socket leaves together.
+    phases: [Vec<(usize, StreamId)>; PHASES],
     leg_events: Vec<StreamEvent>,
     outbox: Vec<LegEvent>,
     /// Legs that may have audio to judge.
@@ -66,6 +67,15 @@ pub(crate) struct MediaThread {
     phase: usize,
     /// Sockets that had more to read than one burst.
     unfinished: Vec<usize>,
+    spare: Vec<usize>,
+}
+
+/// Real-time scheduling for the calling thread, so that nothing else on the machine delays the beat. The lowest of the
+/// real-time priorities: it only has to stand above ordinary work.
+pub(crate) fn ask_for_realtime() -> Result<(), String> {
+    let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, fifo)
+        .map_err(|error| error.to_string())
 }
 
 impl MediaThread {
@@ -82,11 +92,13 @@ impl MediaThread {
             ended: Vec::new(),
             phase: 0,
             unfinished: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
     pub(crate) fn run(mut self) {
         let mut ready = Events::with_capacity(256);
+        let (mut inbox, mut outbox) = (Inbox::new(), Outbox::new());
         loop {
             // Sockets announce news only; what was left in them is read at once.
             let wait = (!self.unfinished.is_empty()).then_some(Duration::ZERO);
@@ -95,19 +107,21 @@ impl MediaThread {
             if !self.take_commands() {
                 break;
             }
-            let mut readable = std::mem::take(&mut self.unfinished);
+            let spare = std::mem::take(&mut self.spare);
+            let mut readable = std::mem::replace(&mut self.unfinished, spare);
             for event in &ready {
                 match event.token() {
                     WAKE => {}
                     BEAT => self.parts.clock.acknowledge(),
-                    Token(port) => readable.push(port),
+                    Token(socket) => readable.push(socket),
                 }
             }
-            for port in readable {
-                self.read(port);
+            for socket in readable.drain(..) {
+                self.read(socket, &mut inbox);
             }
+            self.spare = readable;
             self.listen();
-            self.tick();
+            self.tick(&mut outbox);
             self.listen();
             let dropped = self.parts.events.append(&mut self.outbox);
             add(&self.parts.counters.audio_events_dropped, dropped.audio);
@@ -149,10 +163,10 @@ impl MediaThread {
                 let phase = (0..PHASES)
                     .min_by_key(|&phase| self.phases[phase].len())
                     .unwrap_or(0);
-                self.phases[phase].push(id);
+                let place = self.phases[phase].partition_point(|&other| other < (port, id));
+                self.phases[phase].insert(place, (port, id));
                 let leg = Leg {
                     stream: Stream::new(*params),
-                    port,
                     remote: None,
                     phase,
                 };
@@ -160,7 +174,7 @@ impl MediaThread {
             }
             Command::Close(id) => {
                 if let Some(leg) = self.legs.remove(&id) {
-                    self.phases[leg.phase].retain(|&other| other != id);
+                    self.phases[leg.phase].retain(|&(_, other)| other != id);
                     let recording = leg.stream.close();
                     self.ended(recording);
                 }
@@ -200,26 +214,32 @@ impl MediaThread {
         }
     }
 
-    fn read(&mut self, port: usize) {
-        let mut datagram = [0_u8; DATAGRAM_LEN];
+    /// Read a socket: that of the streams of a port, or (odd) of their RTCP.
+    fn read(&mut self, socket: usize, inbox: &mut Inbox) {
+        let (port, separate_rtcp) = (socket / 2, socket % 2 == 1);
         for _ in 0..READ_BURST {
-            match self.parts.sockets[port].recv_from(&mut datagram) {
-                Ok((length, source)) => self.datagram(port, source, &datagram[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // An ICMP error of an earlier packet (a peer that has gone); the socket is fine.
-                Err(_) => add(&self.parts.counters.receive_failed, 1),
+            let pair = &self.parts.pairs[port];
+            let read = inbox.read(if separate_rtcp { &pair.rtcp } else { &pair.rtp });
+            // An error is that of an earlier packet, told by ICMP (a peer that has gone); the socket is fine.
+            add(&self.parts.counters.receive_failed, u64::from(read.is_err()));
+            add(&self.parts.counters.received, inbox.len() as u64);
+            for index in 0..inbox.len() {
+                let (datagram, source) = inbox.datagram(index);
+                if separate_rtcp || is_rtcp(datagram) {
+                    add(&self.parts.counters.rtcp, 1);
+                } else {
+                    self.datagram(port, source, datagram);
+                }
+            }
+            if matches!(read, Ok(false)) {
+                return;
             }
         }
-        self.unfinished.push(port);
+        self.unfinished.push(socket);
     }
 
     fn datagram(&mut self, port: usize, source: SocketAddr, datagram: &[u8]) {
         let counters = &self.parts.counters;
-        add(&counters.received, 1);
-        if is_rtcp(datagram) {
-            add(&counters.rtcp, 1);
-            return;
-        }
         let packet = match RtpPacket::parse(datagram) {
             Ok(packet) => packet,
             Err(reason) => {
@@ -277,7 +297,7 @@ impl MediaThread {
     }
 
     /// Run the sub-ticks that are due.
-    fn tick(&mut self) {
+    fn tick(&mut self, outbox: &mut Outbox) {
         let mut now = now_us();
         if now > self.due_us + RESYNC_US {
             // Whole frames, so that every leg keeps its place among the sub-ticks.
@@ -287,11 +307,17 @@ impl MediaThread {
             self.legs.values_mut().for_each(|leg| leg.stream.skip(frames));
         }
         while now >= self.due_us {
-            self.note_lateness(now - self.due_us);
+            self.parts.counters.note_lateness(now - self.due_us);
             let legs = std::mem::take(&mut self.phases[self.phase]);
-            for &id in &legs {
-                self.tick_leg(id);
+            let mut leaving = 0;
+            for &(port, id) in &legs {
+                if port != leaving || outbox.is_full() {
+                    self.flush(leaving, outbox);
+                    leaving = port;
+                }
+                self.tick_leg(id, outbox);
             }
+            self.flush(leaving, outbox);
             self.phases[self.phase] = legs;
             self.phase = (self.phase + 1) % PHASES;
             self.due_us += SUB_TICK_US;
@@ -299,28 +325,21 @@ impl MediaThread {
         }
     }
 
-    fn tick_leg(&mut self, id: StreamId) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let mut packet = [0_u8; PACKET_LEN];
-        let send = leg.stream.tick(now_us(), &mut packet, &mut self.leg_events);
-        if send && let Some(remote) = leg.remote {
-            match self.parts.sockets[leg.port].send_to(&packet, remote) {
-                Ok(_) => add(&self.parts.counters.sent, 1),
-                Err(_) => add(&self.parts.counters.send_failed, 1),
-            }
-        }
-        self.collect(id);
+    /// Send what was gathered for a port.
+    fn flush(&self, port: usize, outbox: &mut Outbox) {
+        let outcome = outbox.flush(&self.parts.pairs[port].rtp);
+        add(&self.parts.counters.sent, outcome.sent);
+        add(&self.parts.counters.send_failed, outcome.failed);
     }
 
-    fn note_lateness(&self, late_us: u64) {
-        let counters = &self.parts.counters;
-        let bucket = LATENESS_BOUNDS_US
-            .iter()
-            .position(|&bound| late_us <= bound)
-            .unwrap_or(LATENESS_BOUNDS_US.len());
-        add(&counters.ticks, 1);
-        add(&counters.lateness[bucket], 1);
-        counters.lateness_max_us.fetch_max(late_us, Ordering::Relaxed);
+    fn tick_leg(&mut self, id: StreamId, outbox: &mut Outbox) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let packet = outbox.room().first_chunk_mut::<PACKET_LEN>();
+        let send = packet.is_some_and(|packet| leg.stream.tick(now_us(), packet, &mut self.leg_events));
+        if send && let Some(remote) = leg.remote {
+            outbox.commit(PACKET_LEN, remote);
+        }
+        self.collect(id);
     }
 }
 

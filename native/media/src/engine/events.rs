@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::ports::StreamId;
+use super::ports::StreamId;
 use crate::speech::SpeechEvent;
 use crate::stream::StreamEvent;
 

@@ -7,6 +7,7 @@
 //!   offered to the one such leg with the same host, else to the only one that waits at all;
 //! * only a valid packet of the session makes the offer good ([`PortTable::lock`]); from then on the leg takes no other
 //!   address until signalling gives it a new one;
+//! * RTCP that does not share its port comes from and goes to the port after that of the media (RFC 3550 section 11);
 //! * everything else is a stranger's and dropped.
 
 use std::collections::HashMap;
@@ -21,9 +22,6 @@ pub type StreamId = u64;
 /// A leg cannot have its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// The limit of legs is reached.
-    #[error("{0} streams are open and no more are allowed (max_streams)")]
-    TooMany(usize),
     /// The peer's address is in use on every port.
     #[error("the remote address {0} already has a stream on each of the {1} local ports (port_count)")]
     AddressTaken(SocketAddr, usize),
@@ -75,19 +73,20 @@ struct Port {
 #[derive(Debug)]
 pub struct PortTable {
     ports: Vec<Port>,
-    limit: usize,
     entries: HashMap<StreamId, Entry>,
     next_id: StreamId,
+    id_step: u64,
 }
 
 impl PortTable {
-    /// An empty table for `ports` sockets and at most `limit` legs.
-    pub fn new(ports: usize, limit: usize) -> Self {
+    /// An empty table for `ports` sockets, the `index`th of `tables` that share the numbers of legs among them.
+    pub fn new(ports: usize, index: usize, tables: usize) -> Self {
         Self {
             ports: (0..ports).map(|_| Port::default()).collect(),
-            limit,
             entries: HashMap::new(),
-            next_id: 1,
+            // From 1 on: 0 is nobody's.
+            next_id: (index + tables) as u64,
+            id_step: tables as u64,
         }
     }
 
@@ -95,15 +94,12 @@ impl PortTable {
     /// port's index.
     ///
     /// # Errors
-    /// When no port can, or the limit is reached.
+    /// When no port can.
     pub fn open(
         &mut self,
         remote: Option<SocketAddr>,
         origin: Option<IpAddr>,
     ) -> Result<(StreamId, usize), PortError> {
-        if self.entries.len() >= self.limit {
-            return Err(PortError::TooMany(self.limit));
-        }
         let count = self.ports.len();
         let free = |port: &Port| remote.is_none_or(|remote| !port.by_address.contains_key(&remote));
         let nameless = |id: &StreamId| self.entries.get(id).is_some_and(|entry| entry.remote.is_none());
@@ -120,7 +116,7 @@ impl PortTable {
             });
         };
         let id = self.next_id;
-        self.next_id += 1;
+        self.next_id += self.id_step;
         let port = &mut self.ports[index];
         port.waiting.push(id);
         port.legs += 1;
@@ -212,6 +208,17 @@ impl PortTable {
         chosen.map_or(Route::Stranger, Route::Offered)
     }
 
+    /// The leg in session whose RTCP comes from `source`: to its own port from the address of its media, or to the port
+    /// after that, `separate`, from the one after the peer's.
+    pub fn route_rtcp(&self, port: usize, source: SocketAddr, separate: bool) -> Option<StreamId> {
+        let mut media = source;
+        if separate {
+            media.set_port(source.port().checked_sub(1)?);
+        }
+        let id = *self.ports[port].by_address.get(&media)?;
+        self.entries.get(&id)?.in_session.then_some(id)
+    }
+
     /// The leg has received a valid packet from `source`. Returns whether that address was learnt.
     pub fn lock(&mut self, id: StreamId, source: SocketAddr) -> bool {
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.in_session) else {
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_peer_behind_nat_is_learnt_once_and_then_locked() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let (id, port) = leg(&mut table, address(1, 4000));
         assert_eq!(table.route(0, port, address(1, 5000)), Route::Offered(id));
         assert!(table.lock(id, address(1, 5000)));
@@ -264,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_offer_that_was_not_taken_changes_nothing() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let (id, port) = leg(&mut table, address(1, 4000));
         assert_eq!(table.route(0, port, address(1, 66)), Route::Offered(id));
         assert_eq!(table.route(0, port, address(1, 4000)), Route::Offered(id));
@@ -274,7 +281,7 @@ mod tests {
 
     #[test]
     fn another_host_is_learnt_only_where_the_call_was_signalled_from() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let behind_nat = address(7, 0).ip();
         let (id, port) = table.open(Some(address(1, 4000)), Some(behind_nat)).unwrap();
         table.connect(0, id, address(1, 4000)).unwrap();
@@ -284,7 +291,7 @@ mod tests {
 
     #[test]
     fn before_the_session_nothing_is_learnt() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let (id, port) = table.open(None, None).unwrap();
         assert_eq!(table.route(0, port, address(66, 1)), Route::Stranger);
         assert!(!table.lock(id, address(66, 1)));
@@ -294,7 +301,7 @@ mod tests {
 
     #[test]
     fn two_waiting_legs_are_told_apart_by_host_or_not_at_all() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let (first, port) = leg(&mut table, address(1, 4000));
         let (second, _) = leg(&mut table, address(2, 4000));
         assert_eq!(table.route(0, port, address(3, 1)), Route::Stranger);
@@ -307,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_new_address_is_learnt_but_not_the_old_source() {
-        let mut table = PortTable::new(1, 10);
+        let mut table = PortTable::new(1, 0, 1);
         let (id, port) = leg(&mut table, address(1, 4000));
         table.lock(id, address(1, 5000));
         // The same session again: nothing changes.
@@ -323,7 +330,7 @@ mod tests {
 
     #[test]
     fn one_address_gets_another_port_for_its_second_leg_and_none_for_its_third() {
-        let mut table = PortTable::new(2, 10);
+        let mut table = PortTable::new(2, 0, 1);
         let (_, first) = table.open(Some(address(1, 4000)), None).unwrap();
         let (id, second) = table.open(Some(address(1, 4000)), None).unwrap();
         assert_ne!(first, second);
@@ -335,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_limits_are_named() {
-        let mut table = PortTable::new(1, 2);
+        let mut table = PortTable::new(1, 0, 1);
         let (id, _) = table.open(None, None).unwrap();
         assert_eq!(table.open(None, None), Err(PortError::Ambiguous(1)));
         table.connect(0, id, address(1, 1)).unwrap();
@@ -344,18 +351,46 @@ mod tests {
             table.connect(0, other, address(1, 1)),
             Err(PortError::InUse(address(1, 1)))
         );
-        assert_eq!(table.open(Some(address(3, 1)), None), Err(PortError::TooMany(2)));
         assert_eq!(
             table.connect(0, 77, address(1, 1)),
             Err(PortError::UnknownStream(77))
         );
     }
 
+    #[test]
+    fn rtcp_comes_from_the_port_after_the_media() {
+        let mut table = PortTable::new(1, 0, 1);
+        let (id, port) = leg(&mut table, address(1, 4000));
+        assert_eq!(table.route_rtcp(port, address(1, 4001), true), Some(id));
+        assert_eq!(table.route_rtcp(port, address(1, 4000), false), Some(id));
+        for (source, separate) in [
+            (address(1, 4000), true),
+            (address(1, 4001), false),
+            (address(2, 4001), true),
+            (address(1, 0), true),
+        ] {
+            assert_eq!(table.route_rtcp(port, source, separate), None);
+        }
+    }
+
+    #[test]
+    fn tables_that_share_numbers_give_none_twice() {
+        let mut tables = [PortTable::new(1, 0, 2), PortTable::new(1, 1, 2)];
+        let mut seen = std::collections::HashSet::new();
+        for round in 0..4_u16 {
+            for (index, table) in tables.iter_mut().enumerate() {
+                let (id, _) = table.open(Some(address(1, round)), None).unwrap();
+                assert_eq!(id % 2, index as u64);
+                assert!(id > 0 && seen.insert(id));
+            }
+        }
+    }
+
     proptest! {
         /// Whatever happens, an address leads to one leg, a locked leg takes only its own, and closing leaves nothing.
         #[test]
         fn addresses_and_locks_hold(steps in prop::collection::vec((0..5_u8, 0..4_u8, 0..4_u16, 1..6_u64), 0..80)) {
-            let mut table = PortTable::new(2, 4);
+            let mut table = PortTable::new(2, 0, 1);
             let mut locked: HashMap<StreamId, SocketAddr> = HashMap::new();
             for (now_us, (step, host, port, id)) in steps.into_iter().enumerate() {
                 let (at, now_us) = (address(host, port), now_us as u64);

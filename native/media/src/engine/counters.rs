@@ -1,0 +1,83 @@
+//! What the engine counts, in all its threads together.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rtp::packet::RtpError;
+
+/// Upper bounds of the tick lateness histogram, in microseconds; the last bucket is open.
+pub const LATENESS_BOUNDS_US: [u64; 6] = [250, 1_000, 2_000, 5_000, 10_000, 50_000];
+
+/// Counters of the engine, shared with readers. Relaxed throughout: each is a sum of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) unknown_source: AtomicU64,
+    pub(crate) learnt_source: AtomicU64,
+    pub(crate) send_failed: AtomicU64,
+    pub(crate) receive_failed: AtomicU64,
+    pub(crate) rtcp: AtomicU64,
+    pub(crate) malformed: [AtomicU64; RtpError::COUNT],
+    pub(crate) audio_events_dropped: AtomicU64,
+    pub(crate) other_events_dropped: AtomicU64,
+    pub(crate) refused_chunks: AtomicU64,
+    pub(crate) refused_commands: AtomicU64,
+    pub(crate) clock_resyncs: AtomicU64,
+    pub(crate) ticks: AtomicU64,
+    pub(crate) lateness_max_us: AtomicU64,
+    pub(crate) lateness: [AtomicU64; LATENESS_BOUNDS_US.len() + 1],
+}
+
+pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// A sub-tick came so much after its time.
+    pub(crate) fn note_lateness(&self, late_us: u64) {
+        let bucket = LATENESS_BOUNDS_US
+            .iter()
+            .position(|&bound| late_us <= bound)
+            .unwrap_or(LATENESS_BOUNDS_US.len());
+        add(&self.ticks, 1);
+        add(&self.lateness[bucket], 1);
+        self.lateness_max_us.fetch_max(late_us, Ordering::Relaxed);
+    }
+
+    /// All of them by name.
+    pub(crate) fn snapshot(&self) -> Vec<(String, u64)> {
+        let named = [
+            ("received", &self.received),
+            ("sent", &self.sent),
+            ("dropped_unknown_source", &self.unknown_source),
+            ("dropped_rtcp", &self.rtcp),
+            ("dropped_truncated", &self.malformed[RtpError::Truncated as usize]),
+            ("dropped_version", &self.malformed[RtpError::Version as usize]),
+            ("dropped_csrc", &self.malformed[RtpError::Csrc as usize]),
+            ("dropped_extension", &self.malformed[RtpError::Extension as usize]),
+            ("dropped_padding", &self.malformed[RtpError::Padding as usize]),
+            ("learnt_source", &self.learnt_source),
+            ("send_failed", &self.send_failed),
+            ("receive_failed", &self.receive_failed),
+            ("dropped_audio_events", &self.audio_events_dropped),
+            ("dropped_other_events", &self.other_events_dropped),
+            ("refused_chunks", &self.refused_chunks),
+            ("refused_commands", &self.refused_commands),
+            ("clock_resyncs", &self.clock_resyncs),
+            ("ticks", &self.ticks),
+            ("tick_lateness_max_us", &self.lateness_max_us),
+        ];
+        let mut stats: Vec<(String, u64)> = named
+            .into_iter()
+            .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+            .collect();
+        for (index, bucket) in self.lateness.iter().enumerate() {
+            let name = LATENESS_BOUNDS_US.get(index).map_or_else(
+                || "tick_lateness_more".to_owned(),
+                |bound| format!("tick_lateness_le_{bound}_us"),
+            );
+            stats.push((name, bucket.load(Ordering::Relaxed)));
+        }
+        stats
+    }
+}
