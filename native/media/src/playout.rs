@@ -1,32 +1,40 @@
-//! What is said to the caller: whole chunks in, one 20 ms frame of 8 kHz out per tick.
+//! What is said to the caller: whole chunks in, one 20 ms frame at the rate of the leg out per tick.
 //!
-//! The count of samples handed out is the truth about what was heard. Chunks are converted to 8 kHz as they are
-//! played, 20 ms at a time, so that a long chunk never stalls the tick.
+//! The count of samples handed out is the truth about what was heard. Chunks are converted to the rate of the leg as
+//! they are played, 20 ms at a time, so that a long chunk never stalls the tick. Time is counted in ticks of 48 kHz, of
+//! which every rate that can be played has a whole number per sample.
 //!
 //! Rules:
 //!
 //! * chunks play in order and back to back; every mark ends exactly once: as [`PlayoutEvent::Played`] with the frame
 //!   that holds its last sample, or dropped by a flush whose [`Flushed`] names the first of the marks it dropped;
 //! * pause, resume and flush fade over 10 ms; what was faded was heard and counts;
-//! * what is enqueued after a flush is not part of it.
+//! * what is enqueued after a flush is not part of it;
+//! * a change of the rate goes on within the chunk where the listener is: nothing is lost, repeated, or counted twice.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use codec::resample::{ResampleError, Resampler};
+use codec::resample::Resampler;
 
-/// Sample rate of the frames.
+/// Sample rate of the frames of a telephone leg.
 pub const LEG_RATE_HZ: u32 = 8000;
-/// Samples per frame: 20 ms.
+/// Samples per frame of a telephone leg: 20 ms.
 pub const FRAME: usize = 160;
-/// A cut or a return of sound takes 10 ms, which is heard as neither click nor swell.
-const FADE: usize = 80;
-/// Output samples for which the conversion filter rings after its last input.
-const RING: usize = 32;
-/// A chunk counts for at least a frame, so that the limit on time also limits their number.
-const RESERVE_MIN: u64 = FRAME as u64;
-const SAMPLES_PER_MS: u64 = LEG_RATE_HZ as u64 / 1000;
+/// Samples per frame at the highest rate.
+pub const FRAME_MAX: usize = 960;
+/// The unit of all accounts.
+const TICK_HZ: u32 = 48_000;
+const TICKS_PER_MS: u64 = TICK_HZ as u64 / 1000;
+/// The conversion filter spans so many periods of the lower of its two rates, and delays by half of them.
+const FILTER_PERIODS: usize = 32;
+/// Samples of the filter at the widest ratio.
+const RING_MAX: usize = FILTER_PERIODS * 6;
+/// What a new filter has to know of the past: its own length and what the old one still held.
+const HISTORY: usize = 2 * RING_MAX;
+/// A chunk counts for at least 20 ms, so that the limit on time also limits their number.
+const RESERVE_MIN: u64 = 20 * TICKS_PER_MS;
 
 /// Why a chunk was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +57,7 @@ pub enum PlayoutError {
 /// How much one stream may have waiting; shared by those who enqueue and the [`Playout`].
 #[derive(Debug)]
 pub struct PlayoutBudget {
+    // In ticks.
     max: u64,
     reserved: AtomicU64,
     refused: AtomicU64,
@@ -58,7 +67,7 @@ impl PlayoutBudget {
     /// A budget of `max_ms` of audio.
     pub fn new(max_ms: u64) -> Arc<Self> {
         Arc::new(Self {
-            max: max_ms.saturating_mul(SAMPLES_PER_MS),
+            max: max_ms.saturating_mul(TICKS_PER_MS),
             reserved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
@@ -74,9 +83,9 @@ impl PlayoutBudget {
         rate_hz: u32,
         mark: u64,
     ) -> Result<Chunk, PlayoutError> {
-        let ratio = Ratio::of(rate_hz)?;
-        let reserved = (samples.len() / ratio.0) as u64;
-        let reserved = reserved.max(RESERVE_MIN);
+        let rate = Rate::of(rate_hz)?;
+        let length = samples.len() as u64 * rate.ticks_per_sample();
+        let reserved = length.max(RESERVE_MIN);
         // Relaxed: a count alone; the chunk itself travels through a queue that orders its contents.
         let room = |now: u64| Some(now + reserved).filter(|&sum| sum <= self.max);
         if let Err(now) = self
@@ -85,14 +94,14 @@ impl PlayoutBudget {
         {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(PlayoutError::Full {
-                queued_ms: now / SAMPLES_PER_MS,
-                chunk_ms: (samples.len() / ratio.0) as u64 / SAMPLES_PER_MS,
-                max_ms: self.max / SAMPLES_PER_MS,
+                queued_ms: now / TICKS_PER_MS,
+                chunk_ms: length / TICKS_PER_MS,
+                max_ms: self.max / TICKS_PER_MS,
             });
         }
         Ok(Chunk {
             samples,
-            ratio,
+            rate,
             mark,
             fed: 0,
             heard: 0,
@@ -103,7 +112,7 @@ impl PlayoutBudget {
 
     /// What waits, in milliseconds.
     pub fn queued_ms(&self) -> u64 {
-        self.reserved.load(Ordering::Relaxed) / SAMPLES_PER_MS
+        self.reserved.load(Ordering::Relaxed) / TICKS_PER_MS
     }
 
     /// Chunks refused so far.
@@ -111,25 +120,30 @@ impl PlayoutBudget {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn release(&self, samples: u64) {
-        self.reserved.fetch_sub(samples, Ordering::Relaxed);
+    fn release(&self, ticks: u64) {
+        self.reserved.fetch_sub(ticks, Ordering::Relaxed);
     }
 }
 
-/// Input samples per output sample.
+/// A rate that can be played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ratio(usize);
+struct Rate(u32);
 
-impl Ratio {
+impl Rate {
     fn of(rate_hz: u32) -> Result<Self, PlayoutError> {
         match rate_hz {
-            8000 | 16_000 | 24_000 | 48_000 => Ok(Self((rate_hz / LEG_RATE_HZ) as usize)),
+            8000 | 16_000 | 24_000 | 48_000 => Ok(Self(rate_hz)),
             _ => Err(PlayoutError::Rate(rate_hz)),
         }
     }
 
-    fn resampler(self) -> Result<Resampler, ResampleError> {
-        Resampler::new(LEG_RATE_HZ * self.0 as u32, LEG_RATE_HZ)
+    fn ticks_per_sample(self) -> u64 {
+        u64::from(TICK_HZ / self.0)
+    }
+
+    /// A cut or a return of sound takes 10 ms, which is heard as neither click nor swell.
+    fn fade_len(self) -> usize {
+        self.0 as usize / 100
     }
 }
 
@@ -137,47 +151,47 @@ impl Ratio {
 #[derive(Debug)]
 pub struct Chunk {
     samples: Vec<i16>,
-    ratio: Ratio,
+    rate: Rate,
     mark: u64,
-    /// Input samples taken.
+    /// Samples given to the converter.
     fed: usize,
-    /// Output samples handed out.
+    /// How much of it was handed out, in ticks; never less than it was.
     heard: u64,
+    /// Ticks.
     reserved: u64,
     budget: Arc<PlayoutBudget>,
 }
 
 impl Chunk {
-    fn is_done(&self) -> bool {
+    fn is_fed(&self) -> bool {
         self.fed == self.samples.len()
     }
 
-    fn chunk_ms(&self) -> u64 {
-        (self.samples.len() / self.ratio.0) as u64 / SAMPLES_PER_MS
-    }
-
-    fn heard_ms(&self) -> u64 {
-        if self.is_done() {
-            self.chunk_ms()
-        } else {
-            (self.heard / SAMPLES_PER_MS).min(self.chunk_ms())
-        }
+    fn length(&self) -> u64 {
+        self.samples.len() as u64 * self.rate.ticks_per_sample()
     }
 
     fn left(&self) -> u64 {
-        ((self.samples.len() - self.fed) / self.ratio.0) as u64
+        self.length() - self.heard
     }
 
-    /// Convert what at most `room` output samples take.
-    fn feed(&mut self, resampler: &mut Resampler, room: usize, output: &mut Vec<i16>) {
-        let end = self.samples.len().min(self.fed + room * self.ratio.0);
-        resampler.process(&self.samples[self.fed..end], output);
-        self.fed = end;
-        let count = output.len() as u64;
-        self.heard += count;
-        let released = count.min(self.reserved);
+    /// The next samples, at most `count`.
+    fn take(&mut self, count: usize) -> &[i16] {
+        let begin = self.fed;
+        self.fed = self.samples.len().min(begin + count);
+        &self.samples[begin..self.fed]
+    }
+
+    /// All that was given to the converter but `ahead` (ticks) is handed out. Returns by how much that is more than
+    /// before.
+    fn advance(&mut self, ahead: u64) -> u64 {
+        let fed = self.fed as u64 * self.rate.ticks_per_sample();
+        let more = fed.saturating_sub(ahead).saturating_sub(self.heard);
+        self.heard += more;
+        let released = more.min(self.reserved);
         self.reserved -= released;
         self.budget.release(released);
+        more
     }
 }
 
@@ -242,40 +256,172 @@ enum Mode {
 #[derive(Debug)]
 struct Cut {
     chunk: Chunk,
-    /// Samples of later chunks that were dropped.
+    /// Ticks of later chunks that were dropped.
     dropped: u64,
+}
+
+/// From the rate of the chunks to that of the leg, with what came out but has no place in the frame yet.
+#[derive(Debug)]
+struct Converter {
+    from: Rate,
+    to: Rate,
+    resampler: Resampler,
+    /// Converted beyond the end of the frame: no more than one sample of the input makes, but for a change of rate.
+    ahead: VecDeque<i16>,
+    /// So many of the next to come out were heard already, through the filter of an earlier rate.
+    heard: usize,
+    scratch: Vec<i16>,
+}
+
+impl Converter {
+    fn new(from: Rate, to: Rate) -> Option<Self> {
+        Some(Self {
+            from,
+            to,
+            resampler: Resampler::new(from.0, to.0).ok()?,
+            ahead: VecDeque::with_capacity(2 * RING_MAX),
+            heard: 0,
+            scratch: Vec::with_capacity(FRAME_MAX + RING_MAX),
+        })
+    }
+
+    /// Go on at another rate where this one is: with the sample of the source that would have come out next.
+    /// `history` is what went in last, oldest first.
+    fn at_rate(&self, to: Rate, history: &[i16]) -> Option<Self> {
+        let mut new = Self::new(self.from, to)?;
+        let held = (self.delay_ticks() + self.ahead_ticks())
+            .saturating_sub(self.heard as u64 * self.to.ticks_per_sample());
+        let delay = new.delay_ticks();
+        new.heard = (delay.saturating_sub(held) / to.ticks_per_sample()) as usize;
+        let again = (held.saturating_sub(delay) / self.from.ticks_per_sample()) as usize;
+        let (past, again) = history.split_at(history.len().saturating_sub(again));
+        new.resampler.process(past, &mut new.scratch);
+        new.scratch.clear();
+        new.resampler.process(again, &mut new.scratch);
+        new.ahead.extend(&new.scratch);
+        Some(new)
+    }
+
+    fn delay_ticks(&self) -> u64 {
+        (u64::from(self.resampler.delay_us()) * TICKS_PER_MS).div_ceil(1000)
+    }
+
+    fn ahead_ticks(&self) -> u64 {
+        self.ahead.len() as u64 * self.to.ticks_per_sample()
+    }
+
+    /// Add to `out` what `chunk` gives; returns how many samples.
+    fn play(&mut self, chunk: &mut Chunk, out: &mut [i16]) -> usize {
+        let mut given = 0;
+        loop {
+            given += lay(&mut self.ahead, &mut out[given..]);
+            if given == out.len() || chunk.is_fed() {
+                return given;
+            }
+            let wanted = out.len() - given + self.heard;
+            let inputs = (wanted * self.from.0 as usize).div_ceil(self.to.0 as usize);
+            self.scratch.clear();
+            self.resampler.process(chunk.take(inputs), &mut self.scratch);
+            let heard = self.heard.min(self.scratch.len());
+            self.heard -= heard;
+            self.ahead.extend(&self.scratch[heard..]);
+        }
+    }
+
+    /// What the filter still rings after its last input.
+    fn ring_out(&mut self, ringing: &mut VecDeque<i16>) {
+        const ZEROS: [i16; RING_MAX] = [0; RING_MAX];
+        if self.from == self.to {
+            return;
+        }
+        let taps = FILTER_PERIODS * (self.from.0 / self.from.0.min(self.to.0)) as usize;
+        self.scratch.clear();
+        self.resampler.process(&ZEROS[..taps], &mut self.scratch);
+        ringing.clear();
+        ringing.extend(&self.scratch);
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        self.resampler.reset();
+        self.ahead.clear();
+        self.heard = 0;
+    }
 }
 
 /// The playout of one leg.
 #[derive(Debug)]
 pub struct Playout {
+    rate: Rate,
     queue: VecDeque<Chunk>,
     cut: Option<Cut>,
     mode: Mode,
     /// Not idle: chunks follow each other without a gap (or are held by a pause).
     speaking: bool,
+    /// Ticks.
     played: u64,
-    converter: Option<(Ratio, Resampler)>,
+    /// What it has ahead belongs to the chunk in front.
+    converter: Option<Converter>,
     /// What the filter still rings after its last input, to be laid over what follows.
     ringing: VecDeque<i16>,
-    scratch: Vec<i16>,
+    /// The end of what was fed before the chunk in front.
+    history: Vec<i16>,
     events: VecDeque<PlayoutEvent>,
 }
 
 impl Playout {
     /// Nothing queued.
-    pub fn new() -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`PlayoutError::Rate`] unless `rate_hz` is 8000, 16000, 24000 or 48000.
+    pub fn new(rate_hz: u32) -> Result<Self, PlayoutError> {
+        Ok(Self {
+            rate: Rate::of(rate_hz)?,
             queue: VecDeque::new(),
             cut: None,
             mode: Mode::Running,
             speaking: false,
             played: 0,
             converter: None,
-            ringing: VecDeque::with_capacity(RING),
-            scratch: Vec::with_capacity(FRAME),
+            ringing: VecDeque::with_capacity(RING_MAX),
+            history: Vec::with_capacity(2 * HISTORY),
             events: VecDeque::new(),
+        })
+    }
+
+    /// The rate of the frames from the next one on. What is queued stays, also a chunk that sounds: it goes on where it
+    /// is, to within a sample.
+    ///
+    /// # Errors
+    /// [`PlayoutError::Rate`] unless `rate_hz` is 8000, 16000, 24000 or 48000; then nothing changes.
+    pub fn set_rate(&mut self, rate_hz: u32) -> Result<(), PlayoutError> {
+        let rate = Rate::of(rate_hz)?;
+        if rate == self.rate {
+            return Ok(());
         }
+        let front = self.cut.as_ref().map(|cut| &cut.chunk).or(self.queue.front());
+        let begun = front.filter(|chunk| chunk.fed > 0);
+        if let (Some(converter), Some(chunk)) = (&self.converter, begun) {
+            let mut history = self.history.clone();
+            remember(&mut history, &chunk.samples[..chunk.fed]);
+            self.converter = converter.at_rate(rate, &history);
+        } else {
+            self.ring_out();
+            self.converter = None;
+        }
+        convert(&mut self.ringing, self.rate, rate);
+        self.rate = rate;
+        Ok(())
+    }
+
+    /// The rate of the frames.
+    pub fn rate_hz(&self) -> u32 {
+        self.rate.0
+    }
+
+    /// Samples in 20 ms.
+    pub fn frame_len(&self) -> usize {
+        self.rate.0 as usize / 50
     }
 
     /// Append a chunk. The number of chunks is bounded by the budget that made them.
@@ -325,25 +471,26 @@ impl Playout {
         }
     }
 
-    /// The next 20 ms.
-    pub fn next_frame(&mut self, frame: &mut [i16; FRAME]) -> FrameInfo {
+    /// The next 20 ms: `frame` has [`Playout::frame_len`] samples.
+    pub fn next_frame(&mut self, frame: &mut [i16]) -> FrameInfo {
         frame.fill(0);
         if let Some(cut) = self.cut.take() {
             return self.cut_off(cut, frame);
         }
+        let faded = self.rate.fade_len().min(frame.len());
         let samples = match self.mode {
             Mode::Paused => 0,
             Mode::Running => self.fill(frame),
             Mode::Resuming => {
                 self.mode = Mode::Running;
                 let samples = self.fill(frame);
-                fade(&mut frame[..FADE], |step| step);
+                fade_in(&mut frame[..faded]);
                 samples
             }
             Mode::Pausing => {
                 self.mode = Mode::Paused;
-                let samples = self.fill(&mut frame[..FADE]);
-                fade(&mut frame[..FADE], |step| FADE - step);
+                let samples = self.fill(&mut frame[..faded]);
+                fade_out(&mut frame[..faded]);
                 self.ringing.clear();
                 samples
             }
@@ -358,7 +505,7 @@ impl Playout {
 
     /// Total of chunks handed out.
     pub fn played_ms(&self) -> u64 {
-        self.played / SAMPLES_PER_MS
+        self.played / TICKS_PER_MS
     }
 
     /// Whether nothing is queued and nothing sounds.
@@ -378,7 +525,8 @@ impl Playout {
                 break;
             };
             filled += self.play_from(&mut chunk, &mut out[filled..]);
-            if chunk.is_done() {
+            if self.is_over(&chunk) {
+                remember(&mut self.history, &chunk.samples);
                 self.events.push_back(PlayoutEvent::Played {
                     mark: chunk.mark,
                     played_ms: self.played_ms(),
@@ -390,56 +538,49 @@ impl Playout {
         filled
     }
 
+    /// Whether all of the chunk in front is handed out.
+    fn is_over(&self, chunk: &Chunk) -> bool {
+        chunk.is_fed() && self.converter.as_ref().is_none_or(|it| it.ahead.is_empty())
+    }
+
     fn play_from(&mut self, chunk: &mut Chunk, out: &mut [i16]) -> usize {
-        if self
-            .converter
-            .as_ref()
-            .is_some_and(|(ratio, _)| *ratio != chunk.ratio)
-        {
+        if self.converter.as_ref().is_some_and(|it| it.from != chunk.rate) {
             self.ring_out();
             lay(&mut self.ringing, out);
             self.converter = None;
         }
         if self.converter.is_none() {
-            // A chunk exists only for a rate that the resampler knows.
-            self.converter = chunk.ratio.resampler().ok().map(|new| (chunk.ratio, new));
+            // A chunk and a playout exist only for rates that the resampler knows.
+            self.converter = Converter::new(chunk.rate, self.rate);
         }
-        self.scratch.clear();
-        if let Some((_, resampler)) = &mut self.converter {
-            chunk.feed(resampler, out.len(), &mut self.scratch);
-        }
-        if !self.scratch.is_empty() && !std::mem::replace(&mut self.speaking, true) {
+        let Some(converter) = &mut self.converter else {
+            return 0;
+        };
+        let samples = converter.play(chunk, out);
+        self.played += chunk.advance(converter.ahead_ticks());
+        if samples > 0 && !std::mem::replace(&mut self.speaking, true) {
             self.events.push_back(PlayoutEvent::Started { mark: chunk.mark });
         }
-        for (sample, &x) in out.iter_mut().zip(&self.scratch) {
-            *sample = sample.saturating_add(x);
-        }
-        self.played += self.scratch.len() as u64;
-        self.scratch.len()
+        samples
     }
 
     /// The input ends (or changes its rate): what the filter still holds. It is linear, so that laying this over
     /// what follows equals having gone on.
     fn ring_out(&mut self) {
-        const ZEROS: [i16; RING * 6] = [0; RING * 6];
-        let Some((ratio, resampler)) = &mut self.converter else {
-            return;
-        };
-        if !self.speaking || ratio.0 == 1 {
-            return;
+        self.history.clear();
+        if let Some(converter) = &mut self.converter
+            && self.speaking
+        {
+            converter.ring_out(&mut self.ringing);
         }
-        self.scratch.clear();
-        resampler.process(&ZEROS[..RING * ratio.0], &mut self.scratch);
-        resampler.reset();
-        self.ringing.clear();
-        self.ringing.extend(&self.scratch);
     }
 
-    fn cut_off(&mut self, Cut { mut chunk, dropped }: Cut, frame: &mut [i16; FRAME]) -> FrameInfo {
-        let head = &mut frame[..FADE];
+    fn cut_off(&mut self, Cut { mut chunk, dropped }: Cut, frame: &mut [i16]) -> FrameInfo {
+        let faded = self.rate.fade_len().min(frame.len());
+        let head = &mut frame[..faded];
         lay(&mut self.ringing, head);
         let samples = self.play_from(&mut chunk, head);
-        fade(head, |step| FADE - step);
+        fade_out(head);
         self.end_flush(Some(&chunk), dropped);
         FrameInfo { samples }
     }
@@ -448,36 +589,63 @@ impl Playout {
         let dropped = dropped + first.map_or(0, Chunk::left);
         self.events.push_back(PlayoutEvent::Flushed(Flushed {
             mark: first.map(|chunk| chunk.mark),
-            heard_ms: first.map_or(0, Chunk::heard_ms),
-            chunk_ms: first.map_or(0, Chunk::chunk_ms),
+            heard_ms: first.map_or(0, |chunk| chunk.heard / TICKS_PER_MS),
+            chunk_ms: first.map_or(0, |chunk| chunk.length() / TICKS_PER_MS),
             played_ms: self.played_ms(),
-            dropped_ms: dropped / SAMPLES_PER_MS,
+            dropped_ms: dropped / TICKS_PER_MS,
         }));
         self.speaking = false;
         self.ringing.clear();
-        if let Some((_, resampler)) = &mut self.converter {
-            resampler.reset();
+        self.history.clear();
+        if let Some(converter) = &mut self.converter {
+            converter.reset();
         }
     }
 }
 
-impl Default for Playout {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Add as much of `ringing` as fits, and keep the rest.
-fn lay(ringing: &mut VecDeque<i16>, out: &mut [i16]) {
-    let count = ringing.len().min(out.len());
-    for (sample, x) in out.iter_mut().zip(ringing.drain(..count)) {
+/// Add as much of `tail` as fits, and keep the rest; returns how many samples.
+fn lay(tail: &mut VecDeque<i16>, out: &mut [i16]) -> usize {
+    let count = tail.len().min(out.len());
+    for (sample, x) in out.iter_mut().zip(tail.drain(..count)) {
         *sample = sample.saturating_add(x);
     }
+    count
 }
 
-/// Scale each sample by `weight(step) / FADE`.
-fn fade(samples: &mut [i16], weight: impl Fn(usize) -> usize) {
-    for (step, sample) in samples.iter_mut().enumerate() {
-        *sample = (i32::from(*sample) * weight(step) as i32 / FADE as i32) as i16;
+/// Keep the end of `past` and `more`.
+fn remember(past: &mut Vec<i16>, more: &[i16]) {
+    let more = &more[more.len().saturating_sub(HISTORY)..];
+    let excess = (past.len() + more.len()).saturating_sub(HISTORY);
+    past.drain(..excess);
+    past.extend_from_slice(more);
+}
+
+/// Bring a short tail to another rate, in its place.
+fn convert(tail: &mut VecDeque<i16>, from: Rate, to: Rate) {
+    if tail.is_empty() {
+        return;
+    }
+    let Ok(mut resampler) = Resampler::new(from.0, to.0) else {
+        return;
+    };
+    let delay = (resampler.delay_us() as usize * to.0 as usize).div_ceil(1_000_000);
+    tail.extend([0; RING_MAX]);
+    let mut out = Vec::new();
+    resampler.process(tail.make_contiguous(), &mut out);
+    tail.clear();
+    tail.extend(out.iter().skip(delay).take(RING_MAX));
+}
+
+fn fade_in(samples: &mut [i16]) {
+    let length = samples.len() as i32;
+    for (step, sample) in (0..).zip(samples) {
+        *sample = (i32::from(*sample) * step / length) as i16;
+    }
+}
+
+fn fade_out(samples: &mut [i16]) {
+    let length = samples.len() as i32;
+    for (step, sample) in (0..).zip(samples) {
+        *sample = (i32::from(*sample) * (length - step) / length) as i16;
     }
 }

@@ -134,7 +134,7 @@ impl Stream {
     /// A leg without media yet.
     ///
     /// # Panics
-    /// Never: 8 and 16 kHz are rates of the resampler.
+    /// Never: 8 and 16 kHz are rates of the resampler and of the playout.
     pub fn new(params: StreamParams) -> Self {
         Self {
             format: None,
@@ -144,7 +144,7 @@ impl Stream {
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
             activity: ActivityDetector::default(),
             dtmf: DtmfReceiver::new(),
-            playout: Playout::new(),
+            playout: Playout::new(LEG_RATE_HZ).expect("8 kHz can be played"),
             tape: None,
             sequence: params.first_sequence,
             timestamp: params.first_timestamp,

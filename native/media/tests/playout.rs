@@ -18,7 +18,7 @@ struct Leg {
 impl Leg {
     fn new() -> Self {
         Self {
-            playout: Playout::new(),
+            playout: Playout::new(8000).unwrap(),
             budget: PlayoutBudget::new(600_000),
         }
     }
@@ -256,6 +256,51 @@ fn the_budget_refuses_and_a_strange_rate_too() {
     );
 }
 
+/// A tone goes on in phase when the leg changes its rate in the middle of it.
+#[test]
+fn a_change_of_rate_goes_on_where_the_listener_is() {
+    for (from, before, after) in RATES.into_iter().flat_map(|from| {
+        RATES
+            .into_iter()
+            .flat_map(move |before| RATES.into_iter().map(move |after| (from, before, after)))
+    }) {
+        let mut leg = Leg::new();
+        let tone = |seconds: f64| 8000.0 * (seconds * 300.0 * std::f64::consts::TAU).sin();
+        // What the tone changes by in one sample of the slower leg.
+        let sample = 8000.0 * 300.0 * std::f64::consts::TAU / f64::from(before.min(after));
+        let samples = (0..from).map(|n| tone(f64::from(n) / f64::from(from)) as i16);
+        leg.play(1, from, samples.collect());
+        leg.playout.set_rate(before).unwrap();
+        let delay = if from == before {
+            0.0
+        } else {
+            16.0 / f64::from(from.min(before))
+        };
+        for frame_index in 0..50 {
+            if frame_index == 7 {
+                leg.playout.set_rate(after).unwrap();
+            }
+            let rate_hz = leg.playout.rate_hz();
+            let mut frame = vec![0; leg.playout.frame_len()];
+            leg.playout.next_frame(&mut frame);
+            for (n, &x) in (0..).zip(&frame).filter(|_| (1..49).contains(&frame_index)) {
+                let seconds = f64::from(frame_index) * 0.02 + f64::from(n) / f64::from(rate_hz) - delay;
+                let error = (f64::from(x) - tone(seconds)).abs();
+                assert!(
+                    error < if frame_index < 7 { 30.0 } else { sample },
+                    "{from} Hz, {before} to {after} Hz: {error} at {seconds}"
+                );
+            }
+        }
+        // The end may wait for what the first filter held.
+        leg.playout.next_frame(&mut [0; 960]);
+        assert!(leg.events().contains(&PlayoutEvent::Played {
+            mark: 1,
+            played_ms: 1000
+        }));
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Play(u32, usize),
@@ -263,17 +308,22 @@ enum Step {
     Resume,
     Flush,
     Settle,
+    Rate(u32),
     Frame,
 }
 
-fn steps(rates: Vec<u32>) -> impl Strategy<Value = Vec<Step>> {
-    let rate = prop::sample::select(rates);
+const RATES: [u32; 4] = [8000, 16_000, 24_000, 48_000];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let rate = prop::sample::select(&RATES[..]);
+    let leg_rate = rate.clone();
     let step = prop_oneof![
         4 => (rate, 0_usize..2500).prop_map(|(rate, length)| Step::Play(rate, length)),
         1 => Just(Step::Pause),
         2 => Just(Step::Resume),
         1 => Just(Step::Flush),
         1 => Just(Step::Settle),
+        1 => leg_rate.prop_map(Step::Rate),
         10 => Just(Step::Frame),
     ];
     prop::collection::vec(step, 0..150)
@@ -315,10 +365,10 @@ impl Reference {
 
 proptest! {
     #[test]
-    fn marks_end_in_order_exactly_once(steps in steps(vec![8000, 16_000, 24_000, 48_000])) {
+    fn marks_end_in_order_exactly_once(steps in steps()) {
         let mut leg = Leg::new();
         let mut reference = Reference::default();
-        let (mut mark, mut handed_out, mut flushing) = (0, 0, false);
+        let (mut mark, mut last_ms, mut flushing) = (0, 0, false);
         for step in steps {
             match step {
                 Step::Play(rate, length) => {
@@ -334,25 +384,68 @@ proptest! {
                     reference.owed = Some(reference.waiting.len());
                 }
                 Step::Settle => leg.playout.settle(),
+                Step::Rate(rate_hz) => leg.playout.set_rate(rate_hz).unwrap(),
                 Step::Frame => {
-                    let mut frame = [0; FRAME];
+                    let mut frame = vec![0; leg.playout.frame_len()];
                     let samples = leg.playout.next_frame(&mut frame).samples;
-                    handed_out += samples as u64;
+                    let half = frame.len() / 2;
                     if std::mem::take(&mut flushing) {
-                        prop_assert!(frame[RING + FADE..].iter().all(|&x| x == 0) || samples > FADE);
+                        let rung_out = frame.len() * 7 / 10;
+                        prop_assert!(frame[rung_out..].iter().all(|&x| x == 0) || samples > half);
                     }
                 }
             }
-            reference.check(leg.events(), handed_out / 8)?;
-            prop_assert_eq!(leg.playout.played_ms(), handed_out / 8);
+            let played_ms = leg.playout.played_ms();
+            prop_assert!(last_ms <= played_ms && played_ms <= last_ms + 22);
+            last_ms = played_ms;
+            reference.check(leg.events(), played_ms)?;
         }
         leg.playout.resume();
         while !leg.playout.is_idle() {
-            let (_, samples, events) = leg.frame();
-            handed_out += samples as u64;
-            reference.check(events, handed_out / 8)?;
+            let mut frame = vec![0; leg.playout.frame_len()];
+            leg.playout.next_frame(&mut frame);
+            let played_ms = leg.playout.played_ms();
+            reference.check(leg.events(), played_ms)?;
         }
         prop_assert!(reference.waiting.is_empty() && reference.owed.is_none());
+        prop_assert_eq!(leg.budget.queued_ms(), 0);
+    }
+
+    /// Whatever the rates of chunks and leg, and however often the latter changes: what was played is as long as what
+    /// was enqueued, to the tick of 48 kHz.
+    #[test]
+    fn the_accounts_are_exact_at_any_rate(
+        chunks in prop::collection::vec((prop::sample::select(&RATES[..]), 1_usize..3000), 1..12),
+        changes in prop::collection::vec(prop::option::of(prop::sample::select(&RATES[..])), 0..40),
+    ) {
+        let mut leg = Leg::new();
+        let mut ticks = 0;
+        let mut ends = Vec::new();
+        for (mark, &(rate, length)) in (0..).zip(&chunks) {
+            leg.play(mark, rate, vec![500; length]);
+            ticks += length as u64 * u64::from(48_000 / rate);
+            ends.push((mark, ticks / 48));
+        }
+        let mut changes = changes.into_iter();
+        let (mut handed_out, mut reported) = (0, Vec::new());
+        let mut changed = 0;
+        while !leg.playout.is_idle() {
+            if let Some(rate_hz) = changes.next().flatten() {
+                changed += u64::from(rate_hz != leg.playout.rate_hz());
+                leg.playout.set_rate(rate_hz).unwrap();
+            }
+            let mut frame = vec![0; leg.playout.frame_len()];
+            let samples = leg.playout.next_frame(&mut frame).samples as u64;
+            handed_out += samples * u64::from(48_000 / leg.playout.rate_hz());
+            reported.extend(leg.events().into_iter().filter_map(|event| match event {
+                PlayoutEvent::Played { mark, played_ms } => Some((mark, played_ms)),
+                _ => None,
+            }));
+        }
+        prop_assert_eq!(reported, ends);
+        // A sample for every end of a chunk, and the filter's 2 ms for every change.
+        let tolerance = 6 * chunks.len() as u64 + (96 + 12) * changed;
+        prop_assert!(handed_out.abs_diff(ticks) <= tolerance, "{handed_out} of {ticks}");
         prop_assert_eq!(leg.budget.queued_ms(), 0);
     }
 
@@ -379,12 +472,15 @@ proptest! {
 
     #[test]
     fn any_rate_plays_for_as_long_as_the_chunk_lasts(
-        rate in prop::sample::select(vec![8000_u32, 16_000, 24_000, 48_000]), ms in 1_usize..800,
+        rate in prop::sample::select(&RATES[..]), leg_rate in prop::sample::select(&RATES[..]),
+        ms in 1_usize..800,
     ) {
         let mut leg = Leg::new();
+        leg.playout.set_rate(leg_rate).unwrap();
         leg.play(1, rate, vec![500; ms * rate as usize / 1000]);
         let mut frames = 0;
-        while leg.frame().1 > 0 {
+        let mut frame = vec![0; leg_rate as usize / 50];
+        while leg.playout.next_frame(&mut frame).samples > 0 {
             frames += 1;
         }
         prop_assert_eq!(leg.playout.played_ms(), ms as u64);
