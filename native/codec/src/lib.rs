@@ -1,6 +1,7 @@
 //! Signal processing without a clock: speech codecs, loss concealment, comfort noise, sample rate conversion.
 
 mod codec;
+pub mod comfort_noise;
 mod decoder;
 mod encoder;
 mod error;
