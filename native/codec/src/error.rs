@@ -10,8 +10,8 @@ pub enum CodecError {
     #[error("no frame of {0} samples")]
     Frame(usize),
     /// The encoded frame does not fit.
-    #[error("no room for the payload in {0} octets")]
-    Room(usize),
+    #[error("no room for the payload")]
+    Room,
     /// The codec cannot be had, at least not with these settings.
     #[error("{} is not available with these settings", .0.name())]
     Unavailable(Codec),

@@ -1,9 +1,16 @@
 //! Signal processing without a clock: speech codecs, loss concealment, comfort noise, sample rate conversion.
 
 mod codec;
+pub mod comfort_noise;
+mod decoder;
+mod encoder;
 mod error;
 pub mod g711;
+pub mod g722;
+pub mod plc;
 pub mod resample;
 
-pub use codec::{Codec, Decoder, Encoder, EncoderSettings};
+pub use codec::Codec;
+pub use decoder::Decoder;
+pub use encoder::{Encoder, EncoderSettings};
 pub use error::CodecError;
