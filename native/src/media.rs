@@ -8,8 +8,8 @@ use ::media::engine::{Engine, EngineConfig, EngineError};
 use ::media::playout::{Flushed as FlushedReport, PlayoutEvent};
 use ::media::recorder::Recorder;
 use ::media::speech::{SpeechEvent, SpeechParams};
-use ::media::stream::{Format, StreamEvent, StreamParams};
-use codec::g711::Law;
+use ::media::stream::{Format, StreamEvent, StreamParams, TelephoneEvent};
+use codec::Codec;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -111,6 +111,13 @@ fn host_address(host: &str) -> PyResult<IpAddr> {
 
 fn address((host, port): (String, u16)) -> PyResult<SocketAddr> {
     Ok(SocketAddr::new(host_address(&host)?, port))
+}
+
+fn codec_named(name: &str) -> PyResult<Codec> {
+    Codec::from_name(name).ok_or_else(|| {
+        let known = Codec::ALL.map(Codec::name).join(", ");
+        refused(format!("codec {name:?} is none of {known}"))
+    })
 }
 
 fn bytes(py: Python<'_>, pcm: &[i16]) -> PyResult<Py<PyBytes>> {
@@ -371,7 +378,8 @@ impl MediaEngine {
             .map_err(Refusal)?)
     }
 
-    #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, send=true, receive=true))]
+    #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, telephone_event_hz=8000,
+        comfort_noise=None, send=true, receive=true))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn connect_stream(
         &self,
@@ -380,21 +388,29 @@ impl MediaEngine {
         codec: &str,
         payload_type: u8,
         telephone_event: Option<u8>,
+        telephone_event_hz: u32,
+        comfort_noise: Option<u8>,
         send: bool,
         receive: bool,
     ) -> PyResult<()> {
-        let law = match codec {
-            "PCMU" => Law::Mu,
-            "PCMA" => Law::A,
-            other => return Err(refused(format!("codec {other:?} is none of PCMU, PCMA"))),
-        };
-        if payload_type > 127 || telephone_event.is_some_and(|kind| kind > 127) {
+        let codec = codec_named(codec)?;
+        let kinds = [Some(payload_type), telephone_event, comfort_noise];
+        if kinds.iter().flatten().any(|&kind| kind > 127) {
             return Err(refused("payload types are 0 to 127"));
         }
+        if ![8000, 16_000, 48_000].contains(&telephone_event_hz) {
+            return Err(refused(format!(
+                "telephone_event_hz {telephone_event_hz} is none of 8000, 16000, 48000"
+            )));
+        }
         let format = Format {
-            law,
+            codec,
             payload_type,
-            telephone_event,
+            telephone_event: telephone_event.map(|payload_type| TelephoneEvent {
+                payload_type,
+                clock_hz: telephone_event_hz,
+            }),
+            comfort_noise,
             send,
             receive,
         };
@@ -435,8 +451,14 @@ impl MediaEngine {
         Ok(self.engine.resume(stream).map_err(Refusal)?)
     }
 
-    fn record(&self, stream: u64, path: &str) -> PyResult<()> {
-        let recorder = Recorder::create(path, ::media::playout::LEG_RATE_HZ).map_err(refused)?;
+    #[pyo3(signature = (stream, path, rate_hz=8000))]
+    fn record(&self, stream: u64, path: &str, rate_hz: u32) -> PyResult<()> {
+        if ![8000, 16_000, 24_000, 48_000].contains(&rate_hz) {
+            return Err(refused(format!(
+                "rate_hz {rate_hz} is none of 8000, 16000, 24000, 48000"
+            )));
+        }
+        let recorder = Recorder::create(path, rate_hz).map_err(refused)?;
         Ok(self.engine.record(stream, recorder).map_err(Refusal)?)
     }
 

@@ -5,18 +5,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use codec::Codec;
 use codec::g711::{Law, encode_into};
 use codec::resample::Resampler;
 use media::playout::{FRAME, PlayoutBudget};
 use media::speech::{Listening, SpeechParams};
-use media::stream::{FRAME_US, Format, PACKET_LEN, Stream, StreamEvent, StreamParams};
+use media::stream::{
+    Coding, CodingError, FRAME_US, Format, PACKET_MAX, Stream, StreamEvent, StreamParams, TelephoneEvent,
+};
 use rtp::packet::{RtpHeader, RtpPacket};
 use silero::{DetectorParams, Model};
 
 const FORMAT: Format = Format {
-    law: Law::Mu,
+    codec: Codec::Pcmu,
     payload_type: 0,
-    telephone_event: Some(101),
+    telephone_event: Some(TelephoneEvent {
+        payload_type: 101,
+        clock_hz: 8000,
+    }),
+    comfort_noise: None,
     send: true,
     receive: true,
 };
@@ -70,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut streams: Vec<(Stream, Arc<PlayoutBudget>)> = (0..count)
         .map(|index| {
-            let mut stream = Stream::new(StreamParams {
+            let mut stream = Stream::new(&StreamParams {
                 speech: Some(speech),
                 media_timeout_ms: 10_000,
                 report_activity: false,
@@ -78,10 +85,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 first_sequence: 0,
                 first_timestamp: 0,
             });
-            stream.connect(0, FORMAT);
-            (stream, PlayoutBudget::new(120_000))
+            stream.connect(0, FORMAT, Coding::new(FORMAT.codec)?);
+            Ok((stream, PlayoutBudget::new(120_000)))
         })
-        .collect();
+        .collect::<Result<_, CodingError>>()?;
     let audio = caller(seconds);
     let mut codes = vec![0; audio.len()];
     encode_into(Law::Mu, &audio, &mut codes);
@@ -134,9 +141,9 @@ fn run(
         let resampled = Instant::now();
         judge(streams, listening, &mut events);
         let judged = Instant::now();
-        let mut packet = [0; PACKET_LEN];
+        let mut packet = [0; PACKET_MAX];
         for (stream, _) in streams.iter_mut() {
-            stream.tick(now_us, &mut packet, &mut events);
+            stream.tick(now_us, None, &mut packet, &mut events);
             std::hint::black_box(&packet);
         }
         stages.send += judged.elapsed();

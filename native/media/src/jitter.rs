@@ -87,6 +87,29 @@ pub struct ListeningStats {
     pub overflow: u64,
 }
 
+impl std::ops::Add for ListeningStats {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
+impl std::ops::AddAssign for ListeningStats {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.released += other.released;
+        self.aside += other.aside;
+        self.lost += other.lost;
+        self.late += other.late;
+        self.duplicate += other.duplicate;
+        self.reordered += other.reordered;
+        self.reset += other.reset;
+        self.overflow += other.overflow;
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Audio that follows what came before it.

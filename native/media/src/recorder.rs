@@ -61,6 +61,7 @@ struct Frame {
 /// One recording; dropping it closes the file in the background.
 #[derive(Debug)]
 pub struct Recorder {
+    rate_hz: u32,
     frames: Option<SyncSender<Frame>>,
     spare: Receiver<Vec<u8>>,
     failure: Receiver<String>,
@@ -112,6 +113,7 @@ impl Recorder {
             .spawn(work)
             .map_err(RecorderError::Thread)?;
         Ok(Self {
+            rate_hz,
             frames: Some(frames),
             spare,
             failure,
@@ -119,6 +121,11 @@ impl Recorder {
             owed,
             dropped_frames: 0,
         })
+    }
+
+    /// Samples per second of each channel.
+    pub fn rate_hz(&self) -> u32 {
+        self.rate_hz
     }
 
     /// Append a frame of both sides (20 ms each, at most 4800 samples); the shorter side is padded with silence.

@@ -9,12 +9,16 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
+
 use silero::{Detector, DetectorParams, EnergyGate, Model, Scratch, State, Transition, WINDOW, WINDOW_MS};
 
 /// Samples per millisecond of what the detector and the transcription hear.
 const SAMPLES_PER_MS: u64 = 16;
 /// Arrival times kept at most, to find the packet in which speech ended.
 const ARRIVALS: usize = 1024;
+/// Windows judged in one pass over the weights: beyond some dozens a larger batch saves nothing.
+const BATCH: usize = 64;
 /// Room in `held` that is kept when a burst has passed: two seconds.
 const HELD_CAPACITY: usize = 32_000;
 
@@ -256,7 +260,7 @@ impl SpeechCutter {
 pub struct Listening {
     model: std::sync::Arc<Model>,
     scratch: Scratch,
-    probabilities: Vec<f32>,
+    probabilities: [f32; BATCH],
 }
 
 impl Listening {
@@ -265,26 +269,38 @@ impl Listening {
         Self {
             model,
             scratch: Scratch::new(),
-            probabilities: Vec::new(),
+            probabilities: [0.0; BATCH],
         }
     }
 
     /// Judge all complete windows of these legs, one window of each per pass.
     pub fn judge<'a>(&mut self, cutters: impl Iterator<Item = &'a mut SpeechCutter>) {
-        let mut busy: Vec<&mut SpeechCutter> = cutters.collect();
+        let mut batch = ArrayVec::<&mut SpeechCutter, BATCH>::new();
+        for cutter in cutters {
+            batch.push(cutter);
+            if batch.is_full() {
+                self.judge_batch(&mut batch);
+            }
+        }
+        self.judge_batch(&mut batch);
+    }
+
+    /// Judge until no leg of the batch has a window left; it is empty then.
+    fn judge_batch(&mut self, batch: &mut ArrayVec<&mut SpeechCutter, BATCH>) {
         loop {
-            busy.retain_mut(|cutter| cutter.prepare());
-            if busy.is_empty() {
+            batch.retain(|cutter| cutter.prepare());
+            if batch.is_empty() {
                 return;
             }
-            let mut windows: Vec<_> = busy
+            let mut windows: ArrayVec<_, BATCH> = batch
                 .iter_mut()
                 .map(|cutter| (&mut cutter.state, &cutter.window))
                 .collect();
-            self.probabilities.resize(windows.len(), 0.0);
+            let probabilities = &mut self.probabilities[..windows.len()];
             self.model
-                .infer_batch(&mut self.scratch, &mut windows, &mut self.probabilities);
-            for (cutter, &probability) in busy.iter_mut().zip(&self.probabilities) {
+                .infer_batch(&mut self.scratch, &mut windows, probabilities);
+            drop(windows);
+            for (cutter, &probability) in batch.iter_mut().zip(&*probabilities) {
                 cutter.judge(probability);
             }
         }

@@ -9,6 +9,7 @@ use silero::Model;
 use super::COMMAND_CAPACITY;
 use super::ports::{PortError, StreamId};
 use crate::playout::PlayoutError;
+use crate::stream::CodingError;
 
 /// Most media threads: one per core of a large machine.
 pub const THREADS_MAX: usize = 64;
@@ -89,4 +90,7 @@ pub enum EngineError {
     /// The playout holds its limit, or cannot play that.
     #[error(transparent)]
     Playout(#[from] PlayoutError),
+    /// The codec could not be set up.
+    #[error(transparent)]
+    Coding(#[from] CodingError),
 }

@@ -37,14 +37,14 @@ use self::thread::{MediaThread, Parts, WAKE};
 use crate::playout::{Chunk, PlayoutBudget};
 use crate::recorder::Recorder;
 use crate::speech::Listening;
-use crate::stream::{Format, StreamParams};
+use crate::stream::{Coding, Format, StreamParams};
 
 const COMMAND_CAPACITY: usize = 4096;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) enum Command {
     Open(StreamId, usize, Box<StreamParams>),
-    Connect(StreamId, Format),
+    Connect(StreamId, Format, Box<Coding>),
     Close(StreamId),
     Play(StreamId, Chunk),
     Flush(StreamId),
@@ -258,8 +258,9 @@ impl Engine {
     pub fn connect(&self, id: StreamId, remote: SocketAddr, format: Format) -> Result<(), EngineError> {
         self.budget(id)?;
         let remote = self.reachable(remote)?;
+        let coding = Box::new(Coding::new(format.codec)?);
         lock(&self.shard(id).table).connect(now_us(), id, remote)?;
-        self.send(id, Command::Connect(id, format))
+        self.send(id, Command::Connect(id, format, coding))
     }
 
     /// Append a chunk to the playout.

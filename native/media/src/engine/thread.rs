@@ -22,7 +22,7 @@ use super::ports::{PortTable, Route, StreamId};
 use super::sockets::{Inbox, Outbox, Pair};
 use crate::recorder::Recorder;
 use crate::speech::{Listening, SpeechCutter};
-use crate::stream::{FRAME_US, PACKET_LEN, Stream, StreamEvent};
+use crate::stream::{FRAME_US, Stream, StreamEvent};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Legs tick in this many groups, one after the other.
@@ -166,7 +166,7 @@ impl MediaThread {
                 let place = self.phases[phase].partition_point(|&other| other < (port, id));
                 self.phases[phase].insert(place, (port, id));
                 let leg = Leg {
-                    stream: Stream::new(*params),
+                    stream: Stream::new(&params),
                     remote: None,
                     phase,
                 };
@@ -186,11 +186,11 @@ impl MediaThread {
                 }
             }
             Command::Stop => {}
-            Command::Connect(id, format) => {
+            Command::Connect(id, format, coding) => {
                 let remote = lock(&self.parts.table).remote(id);
                 self.with_leg(id, |leg| {
                     leg.remote = remote;
-                    leg.stream.connect(now_us(), format);
+                    leg.stream.connect(now_us(), format, *coding);
                 });
             }
             Command::Play(id, chunk) => self.with_leg(id, |leg| leg.stream.play(chunk)),
@@ -334,10 +334,11 @@ impl MediaThread {
 
     fn tick_leg(&mut self, id: StreamId, outbox: &mut Outbox) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let packet = outbox.room().first_chunk_mut::<PACKET_LEN>();
-        let send = packet.is_some_and(|packet| leg.stream.tick(now_us(), packet, &mut self.leg_events));
-        if send && let Some(remote) = leg.remote {
-            outbox.commit(PACKET_LEN, remote);
+        let written = leg
+            .stream
+            .tick(now_us(), None, outbox.room(), &mut self.leg_events);
+        if let (Some(written), Some(remote)) = (written, leg.remote) {
+            outbox.commit(written.length, remote);
         }
         self.collect(id);
     }
@@ -358,6 +359,8 @@ impl Leg {
             ("reordered", listening.reordered),
             ("reset", listening.reset),
             ("overflow", listening.overflow),
+            ("undecodable", stats.undecodable),
+            ("unencodable", stats.unencodable),
             ("dropped_payload_type", stats.payload_type),
             ("dropped_not_receiving", stats.not_receiving),
             ("dropped_not_connected", stats.not_connected),

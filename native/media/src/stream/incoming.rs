@@ -1,0 +1,207 @@
+//! What a leg hears: packets to samples, in order and without holes, and what is made of them.
+
+use codec::resample::Resampler;
+use codec::{Codec, Decoder};
+use rtp::packet::RtpPacket;
+use rtp::telephone_event::DtmfReceiver;
+
+use super::format::Format;
+use super::{FRAME_US, LISTENED_HZ, StreamEvent, StreamParams};
+use crate::activity::ActivityDetector;
+use crate::jitter::{ListeningBuffer, ListeningStats, Release};
+use crate::speech::SpeechCutter;
+use crate::taping::Tape;
+
+/// Without a packet for this long in the middle of speech, silence is assumed.
+const SPEECH_STALL_US: u64 = 120_000;
+/// Samples of a frame of what speech detection hears.
+const LISTENED_FRAME: usize = (LISTENED_HZ as u64 * FRAME_US / 1_000_000) as usize;
+/// The clock of a leg that was never connected; nothing is timed by it.
+const NO_CLOCK_HZ: u32 = 8000;
+
+/// The receiving half of a codec.
+#[derive(Debug)]
+struct Decoding {
+    decoder: Decoder,
+    to_listened: Resampler,
+    /// Samples per second of the decoder, and ticks per second of the RTP clock.
+    decoded_hz: u32,
+    clock_hz: u32,
+    duration: fn(&[u8]) -> u32,
+}
+
+/// The receiving side of a leg.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    buffer: ListeningBuffer,
+    /// What buffers of earlier codecs counted.
+    before: ListeningStats,
+    decoding: Option<Decoding>,
+    dtmf: DtmfReceiver,
+    pub(super) speech: Option<Box<SpeechCutter>>,
+    activity: Option<ActivityDetector>,
+    /// Packets that the decoder could make nothing of.
+    undecodable: u64,
+    /// New beginnings that the tape knows of.
+    resets: u64,
+    /// Silence that was assumed by the clock and will be in the timestamps when packets come again; samples as listened to.
+    assumed: u32,
+    // Working memory, reused.
+    decoded: Vec<i16>,
+    listened: Vec<i16>,
+}
+
+impl Incoming {
+    pub(super) fn new(params: &StreamParams) -> Self {
+        Self {
+            buffer: ListeningBuffer::new(NO_CLOCK_HZ, |_| 0),
+            before: ListeningStats::default(),
+            decoding: None,
+            dtmf: DtmfReceiver::new(),
+            speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
+            activity: params.report_activity.then(ActivityDetector::default),
+            undecodable: 0,
+            resets: 0,
+            assumed: 0,
+            decoded: Vec::with_capacity(2 * LISTENED_FRAME),
+            listened: Vec::with_capacity(2 * LISTENED_FRAME),
+        }
+    }
+
+    /// Another codec; what waits in the buffer was encoded with the one before, and is lost with it.
+    pub(super) fn set_decoding(&mut self, codec: Codec, decoder: Decoder, to_listened: Resampler) {
+        let (clock_hz, duration) = (codec.clock_hz(), codec.duration());
+        let buffer = ListeningBuffer::new(clock_hz, duration);
+        self.before += std::mem::replace(&mut self.buffer, buffer).stats();
+        self.resets = 0;
+        self.decoding = Some(Decoding {
+            decoder,
+            to_listened,
+            decoded_hz: codec.decoded_hz(),
+            clock_hz,
+            duration,
+        });
+    }
+
+    pub(super) fn listening_stats(&self) -> ListeningStats {
+        self.before + self.buffer.stats()
+    }
+
+    pub(super) fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// Take a packet of the session.
+    pub(super) fn packet(
+        &mut self,
+        now_us: u64,
+        format: &Format,
+        packet: &RtpPacket<'_>,
+        tape: Option<&mut Tape>,
+        events: &mut Vec<StreamEvent>,
+    ) {
+        let header = &packet.header;
+        let event = format
+            .telephone_event
+            .filter(|event| event.payload_type == header.payload_type);
+        if let Some(event) = event {
+            self.buffer.push_aside(now_us, header);
+            let digit = self.dtmf.push(header.timestamp, packet.payload);
+            events.extend(digit.map(|digit| StreamEvent::digit(digit, event.clock_hz)));
+        } else if header.payload_type != format.payload_type || packet.payload.is_empty() {
+            self.buffer.push_aside(now_us, header);
+        } else {
+            self.buffer.push(now_us, header, packet.payload);
+        }
+        self.release(now_us, tape, events);
+    }
+
+    /// Release from the listening buffer what is due, and let it be heard.
+    pub(super) fn release(
+        &mut self,
+        now_us: u64,
+        mut tape: Option<&mut Tape>,
+        events: &mut Vec<StreamEvent>,
+    ) {
+        let Some(decoding) = &mut self.decoding else {
+            return;
+        };
+        loop {
+            self.decoded.clear();
+            let (at_us, heard) = match self.buffer.poll(now_us) {
+                None => return,
+                Some(Release::Packet {
+                    payload, arrival_us, ..
+                }) => {
+                    if decoding.decoder.decode(payload, &mut self.decoded).is_err() {
+                        self.undecodable += 1;
+                        let samples = decoding.samples((decoding.duration)(payload));
+                        decoding.decoder.conceal(samples, &mut self.decoded);
+                    }
+                    self.assumed = 0;
+                    let change = self
+                        .activity
+                        .as_mut()
+                        .and_then(|activity| activity.packet(&self.decoded, arrival_us));
+                    events.extend(change.map(StreamEvent::Activity));
+                    (arrival_us, true)
+                }
+                Some(Release::Lost { samples, .. }) => {
+                    let samples = decoding.samples(samples);
+                    decoding.decoder.conceal(samples, &mut self.decoded);
+                    (now_us, true)
+                }
+                Some(Release::Silence { samples, .. }) => {
+                    self.decoded.resize(decoding.samples(samples), 0);
+                    (now_us, false)
+                }
+            };
+            if let Some(tape) = &mut tape {
+                let resets = self.buffer.stats().reset;
+                if std::mem::replace(&mut self.resets, resets) != resets {
+                    tape.restart();
+                }
+                tape.receive(&self.decoded, decoding.decoded_hz, heard);
+            }
+            self.listened.clear();
+            decoding.to_listened.process(&self.decoded, &mut self.listened);
+            if !heard {
+                let assumed = self.assumed.min(self.listened.len() as u32);
+                self.assumed -= assumed;
+                self.listened.drain(..assumed as usize);
+            }
+            if let Some(speech) = &mut self.speech {
+                speech.push(&self.listened, at_us);
+            }
+        }
+    }
+
+    /// A tick: what is due by the clock alone.
+    pub(super) fn watch_the_clock(
+        &mut self,
+        now_us: u64,
+        silent_us: u64,
+        format: &Format,
+        events: &mut Vec<StreamEvent>,
+    ) {
+        let clock_hz = format.telephone_event.map_or(NO_CLOCK_HZ, |event| event.clock_hz);
+        let digit = self.dtmf.poll(now_us);
+        events.extend(digit.map(|digit| StreamEvent::digit(digit, clock_hz)));
+        let change = self.activity.as_mut().and_then(|activity| activity.poll(now_us));
+        events.extend(change.map(StreamEvent::Activity));
+        let Some(speech) = self.speech.as_mut().filter(|speech| speech.is_speech()) else {
+            return;
+        };
+        if silent_us > SPEECH_STALL_US {
+            self.assumed += LISTENED_FRAME as u32;
+            speech.push(&[0; LISTENED_FRAME], now_us);
+        }
+    }
+}
+
+impl Decoding {
+    /// Samples of the decoder in so many ticks of the RTP clock.
+    fn samples(&self, ticks: u32) -> usize {
+        (u64::from(ticks) * u64::from(self.decoded_hz) / u64::from(self.clock_hz)) as usize
+    }
+}

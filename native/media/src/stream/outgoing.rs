@@ -1,0 +1,148 @@
+//! What a leg says: one frame of the playout, and of what others contribute, per tick, as an RTP packet.
+
+use codec::resample::Resampler;
+use codec::{Codec, Encoder};
+use rtp::packet::{HEADER_LEN, RtpHeader};
+
+use super::format::Format;
+use super::{FRAME_MAX, FRAMES_PER_S, StreamParams};
+use crate::playout::Playout;
+
+/// The rate before a codec is known.
+const NO_RATE_HZ: u32 = 8000;
+
+/// The sending half of a codec.
+#[derive(Debug)]
+struct Encoding {
+    encoder: Encoder,
+    from_listened: Resampler,
+    rate_hz: u32,
+    /// Ticks of the RTP clock per frame.
+    frame_ticks: u32,
+}
+
+/// A packet that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its header.
+    pub header: RtpHeader,
+    /// Its length with the header.
+    pub length: usize,
+}
+
+/// The sending side of a leg.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) playout: Playout,
+    encoding: Option<Encoding>,
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    talking: bool,
+    /// Frames that the encoder refused; none, as far as we know, can be.
+    pub(super) unencodable: u64,
+    frame: [i16; FRAME_MAX],
+    frame_len: usize,
+    mixed: Vec<i16>,
+}
+
+impl Outgoing {
+    pub(super) fn new(params: &StreamParams) -> Self {
+        Self {
+            playout: Playout::new(NO_RATE_HZ).expect("8 kHz can be played"),
+            encoding: None,
+            ssrc: params.ssrc,
+            sequence: params.first_sequence,
+            timestamp: params.first_timestamp,
+            talking: false,
+            unencodable: 0,
+            frame: [0; FRAME_MAX],
+            frame_len: (NO_RATE_HZ / FRAMES_PER_S) as usize,
+            mixed: Vec::with_capacity(FRAME_MAX),
+        }
+    }
+
+    /// Another codec; what is queued goes on in it.
+    pub(super) fn set_encoding(&mut self, codec: Codec, encoder: Encoder, from_listened: Resampler) {
+        let rate_hz = codec.encoded_hz();
+        // Every codec's rate is one of the playout's.
+        let _ = self.playout.set_rate(rate_hz);
+        self.frame_len = (rate_hz / FRAMES_PER_S) as usize;
+        self.encoding = Some(Encoding {
+            encoder,
+            from_listened,
+            rate_hz,
+            frame_ticks: codec.clock_hz() / FRAMES_PER_S,
+        });
+    }
+
+    /// The next frame: of the playout, with `mix` laid over it (a frame as listened to). Nothing is heard where nothing is sent.
+    pub(super) fn next_frame(&mut self, sending: bool, mix: Option<&[i16]>) -> bool {
+        let frame = &mut self.frame[..self.frame_len];
+        if !sending {
+            frame.fill(0);
+            // Nobody hears anything: what is queued waits, but a flush is answered.
+            self.playout.settle();
+            return false;
+        }
+        let mut sounds = self.playout.next_frame(frame).samples > 0;
+        if let (Some(mix), Some(encoding)) = (mix, &mut self.encoding) {
+            self.mixed.clear();
+            encoding.from_listened.process(mix, &mut self.mixed);
+            for (sample, &other) in frame.iter_mut().zip(&self.mixed) {
+                *sample = sample.saturating_add(other);
+            }
+            sounds |= self.mixed.iter().any(|&sample| sample != 0);
+        }
+        sounds
+    }
+
+    /// The frame that [`Outgoing::next_frame`] made, and its rate.
+    pub(super) fn frame(&self) -> (&[i16], u32) {
+        let rate_hz = self
+            .encoding
+            .as_ref()
+            .map_or(NO_RATE_HZ, |encoding| encoding.rate_hz);
+        (&self.frame[..self.frame_len], rate_hz)
+    }
+
+    /// Write the frame as a packet; the media clock goes on whether or not there is one.
+    pub(super) fn write(
+        &mut self,
+        format: Option<&Format>,
+        sounds: bool,
+        packet: &mut [u8],
+    ) -> Option<Written> {
+        let timestamp = self.timestamp;
+        let talked = std::mem::replace(&mut self.talking, sounds);
+        let encoding = self.encoding.as_mut()?;
+        self.timestamp = timestamp.wrapping_add(encoding.frame_ticks);
+        let format = format?;
+        let (head, payload) = packet.split_at_mut_checked(HEADER_LEN)?;
+        let encoded = encoding.encoder.encode(&self.frame[..self.frame_len], payload);
+        self.unencodable += u64::from(encoded.is_err());
+        let length = encoded.unwrap_or(0);
+        if length == 0 {
+            return None;
+        }
+        let header = RtpHeader {
+            marker: sounds && !talked,
+            payload_type: format.payload_type,
+            sequence: self.sequence,
+            timestamp,
+            ssrc: self.ssrc,
+        };
+        self.sequence = self.sequence.wrapping_add(1);
+        header.write(head);
+        Some(Written {
+            header,
+            length: HEADER_LEN + length,
+        })
+    }
+
+    /// So many frames will not be sent.
+    pub(super) fn skip(&mut self, frames: u64) {
+        let ticks = self.encoding.as_ref().map_or(0, |encoding| encoding.frame_ticks);
+        self.timestamp = self.timestamp.wrapping_add((frames as u32).wrapping_mul(ticks));
+    }
+}
