@@ -156,10 +156,20 @@ class SipEndpoint:
         self._perform(self._core.answer(dialog, sdp, self._now_ms()))
 
     def reject(
-        self, dialog: DialogId, status: int, reason: str | None = None, *, retry_after_s: int | None = None
+        self,
+        dialog: DialogId,
+        status: int,
+        reason: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+        warning: tuple[int, str] | None = None,
     ) -> None:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits."""
-        self._perform(self._core.reject(dialog, status, self._now_ms(), reason, retry_after_s=retry_after_s))
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488."""
+        self._perform(
+            self._core.reject(
+                dialog, status, self._now_ms(), reason, retry_after_s=retry_after_s, warning=warning
+            )
+        )
 
     def hang_up(self, dialog: DialogId) -> None:
         """End a call in whatever state it is; `CallEnded` comes at once, the wire tidies up by itself."""
