@@ -32,11 +32,13 @@ class MediaError(Exception):
 
 @final
 class MediaEngine:
-    """One media thread with its UDP sockets. It never attaches to the interpreter.
+    """Media threads with their UDP sockets. They never attach to the interpreter.
 
     Times called ``*_at_us`` are microseconds of CLOCK_MONOTONIC (``time.monotonic_ns() // 1000``).
     PCM is signed 16-bit little-endian mono. ``host``: an IPv4 or IPv6 address to bind; ``first_port``: the first
     of ``port_count`` consecutive ports, 0 for any free ones. Without ``vad_model`` there are no speech events.
+    ``realtime``: SCHED_FIFO where the system permits it. ``public_addresses``: where the outside world reaches
+    ``host``, at most one a family.
     Every method but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
     """
 
@@ -49,6 +51,9 @@ class MediaEngine:
         vad_model: bytes | None = None,
         max_streams: int = 1000,
         event_capacity: int = 65536,
+        threads: int = 1,
+        realtime: bool = True,
+        public_addresses: list[str] = [],
     ) -> MediaEngine: ...
     def fileno(self) -> int: ...
     def ports(self) -> list[int]: ...
@@ -81,8 +86,20 @@ class MediaEngine:
         telephone_event: int | None = None,
         send: bool = True,
         receive: bool = True,
+        comfort_noise: int | None = None,
+        telephone_event_hz: int = 8000,
+        srtp: tuple[str, str, str] | None = None,
+        rtcp_remote: tuple[str, int] | None = None,
+        rtcp_mux: bool = False,
+        rtcp_xr: bool = False,
+        rtcp_reduced_size: bool = False,
+        rtcp: bool = True,
     ) -> None:
-        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU" or "PCMA".
+        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU", "PCMA", "G722" or "opus".
+
+        `comfort_noise`: payload type of RFC 3389. `srtp`: (suite, our key, their key), keys as after ``inline:`` in
+        RFC 4568; None is plain RTP. RTCP goes to `rtcp_remote` (None: the port above `remote`'s) or, with `rtcp_mux`,
+        where RTP goes; with `rtcp_xr` it has VoIP metrics, without `rtcp` there is none.
 
         The first valid packet locks the stream to its source (symmetric RTP), until another ``remote`` is given.
         Without ``send`` what is queued waits; without ``receive`` there is no media timeout.
