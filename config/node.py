@@ -46,6 +46,7 @@ class SipConfig(StrictModel):
     """The SIP listener. UDP always; RFC 3261 18 asks for TCP as well."""
 
     host: Host = ANY_HOST
+    """An address or a name to listen on; ``::`` is every IPv6 interface, and IPv6 alone."""
     port: Port = 5060
     tcp: bool = True
     advertised_host: Host | None = None

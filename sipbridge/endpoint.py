@@ -323,9 +323,14 @@ class SipEndpoint:
         loop = asyncio.get_running_loop()
         self._port = port
         if self._config.udp:
-            self._udp, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self), local_addr=(self._config.host, port)
-            )
+            if ":" in self._config.host:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), sock=_ipv6_socket(self._config.host, port)
+                )
+            else:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=(self._config.host, port)
+                )
             self._port = int(self._udp.get_extra_info("sockname")[1])
         if self._config.tcp:
             self._server = await loop.create_server(self._pool.factory(), self._config.host, self._port)
@@ -354,6 +359,19 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def resume_writing(self) -> None:
         self._endpoint.udp_blocked = False
+
+
+def _ipv6_socket(host: str, port: int) -> socket.socket:
+    """Bind a socket for IPv6 alone, as the event loop's TCP listener is: one Contact cannot name both families."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setblocking(False)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _is_address(host: str) -> bool:
