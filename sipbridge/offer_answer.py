@@ -31,7 +31,7 @@ from sipbridge.description import (
     SessionDescription,
 )
 from sipbridge.errors import NotAcceptable, UsageError
-from sipbridge.rtcp_terms import RtcpTerms, rtcp_terms
+from sipbridge.rtcp_terms import NO_BANDWIDTH, RtcpTerms, rtcp_terms
 from sipbridge.sdes import MasterKeys, SrtpKeys, SrtpPolicy, accept, agreed, usable
 
 USERNAME = "-"
@@ -82,13 +82,14 @@ def make_offer(
     *,
     srtp: SrtpPolicy = SrtpPolicy.OFF,
     keys: MasterKeys | None = None,
+    rtcp: bool = True,
     rtcp_port: int | None = None,
 ) -> SessionDescription:
     """One audio stream with these codecs, in order of preference.
 
     `SrtpPolicy.REQUIRED` offers RTP/SAVP; `SrtpPolicy.OPTIONAL` offers keys under RTP/AVP, which a peer that knows
-    nothing of them ignores (RFC 8643 3.1). Both take ``keys``. ``rtcp_port``: ours where it is not the one above
-    ``port`` (RFC 3605).
+    nothing of them ignores (RFC 8643 3.1). Both take ``keys``. Without ``rtcp`` no bandwidth is left for it (RFC 3556).
+    ``rtcp_port``: ours where it is not the one above ``port`` (RFC 3605).
     """
     known = known_codecs(codecs)
     events = [] if telephone_event is None else [(telephone_event, 8_000)]
@@ -107,9 +108,10 @@ def make_offer(
             ("ptime", str(DEFAULT_PTIME_MS)),
             *crypto,
             *_rtcp_port_line(port, rtcp_port),
-            ("rtcp-mux", None),
+            *((("rtcp-mux", None),) if rtcp else ()),
             ("sendrecv", None),
         ),
+        other=() if rtcp else NO_BANDWIDTH,
     )
     connection = _connection(address)
     return SessionDescription(

@@ -10,6 +10,8 @@ from sipbridge.description import Attribute, MediaDescription, SessionDescriptio
 MUX_CONFLICTS = range(64, 96)
 """RTP payload types that look like RTCP packets on a shared port (RFC 5761 4)."""
 MAX_PORT = 65_535
+NO_BANDWIDTH = (("b", "RS:0"), ("b", "RR:0"))
+"""The b= lines of a side that neither sends RTCP nor wants any (RFC 3556 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class RtcpTerms:
 
     def bandwidths(self) -> tuple[tuple[str, str], ...]:
         """The b= lines of our answer: no bandwidth where the peer has none."""
-        return (("b", "RS:0"), ("b", "RR:0")) if self.silenced else ()
+        return NO_BANDWIDTH if self.silenced else ()
 
 
 def rtcp_terms(

@@ -111,6 +111,13 @@ def test_payload_types_that_look_like_rtcp_are_not_multiplexed() -> None:
     assert (negotiated.payload_type, negotiated.rtcp.mux) == (72, False)
 
 
+def test_an_offer_without_rtcp_gets_none() -> None:
+    offer = make_offer("198.51.100.7", 4000, ("PCMU",), rtcp=False)
+    answered = negotiate(offer, address="192.0.2.1", port=6000)
+    assert not answered.rtcp.enabled
+    assert SessionDescription.parse(str(offer)) == offer
+
+
 def test_our_rtcp_port_is_said_where_it_is_another() -> None:
     offer = make_offer("198.51.100.7", 4000, ("PCMU",), rtcp_port=4000)
     assert offer.media[0].attribute("rtcp") == "4000"
