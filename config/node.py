@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from config.tenant import HttpUrl, OpenAICompatible, StrictModel
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
-Port = Annotated[int, Field(ge=0, le=65_535)]
+MAX_PORT = 65_535
+Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 """A port; 0 lets the system choose one."""
 
 ANY_HOST = "0.0.0.0"
+
+
+def _address(text: str) -> str:
+    """Check and normalise an IP address."""
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an IPv4 or IPv6 address such as '192.0.2.10'") from error
+
+
+def _ipv6_address(text: str) -> str:
+    """Check and normalise an IPv6 address."""
+    try:
+        return str(IPv6Address(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an IPv6 address such as '2001:db8::10'") from error
+
+
+IpAddress = Annotated[str, AfterValidator(_address)]
+"""An IPv4 or IPv6 address: media sockets and SDP take no names."""
+Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
+Codec = Literal["PCMU", "PCMA", "G722", "opus"]
+"""A codec of the media engine, as IANA registers its name."""
 
 
 class SipConfig(StrictModel):
     """The SIP listener. UDP always; RFC 3261 18 asks for TCP as well."""
 
     host: Host = ANY_HOST
+    """An address or a name to listen on; ``::`` is every IPv6 interface, and IPv6 alone."""
     port: Port = 5060
     tcp: bool = True
     advertised_host: Host | None = None
@@ -28,13 +54,56 @@ class SipConfig(StrictModel):
 
 
 class MediaConfig(StrictModel):
-    """The RTP sockets. Calls share them, so a handful serves hundreds of calls."""
+    """The media engine: its threads, its RTP sockets, and what it agrees to.
 
-    host: Host = ANY_HOST
+    Calls share the sockets, so a handful serves hundreds of calls.
+    """
+
+    host: IpAddress = ANY_HOST
+    """An IPv4 or IPv6 address of this machine; ``::`` takes both families."""
     first_port: Port = 40_000
+    """The first of ``port_count`` consecutive ports; 0: any free ones."""
     port_count: int = Field(default=8, ge=1, le=256)
-    advertised_host: Host | None = None
-    """What SDP names: the public address of a node behind NAT."""
+    advertised_host: IpAddress | None = None
+    """What SDP names: the public address of a node behind NAT that maps each port to itself."""
+    advertised_host_ipv6: Ipv6Address | None = None
+    """The same for callers on IPv6, where ``advertised_host`` is the IPv4 address of a node on both."""
+    threads: int = Field(default=0, ge=0, le=64)
+    """Media threads; 0: one per core."""
+    realtime: Literal["auto", "off"] = "auto"
+    """auto: the threads run under SCHED_FIFO where the system permits it, and say in the log where not."""
+    codecs: tuple[Codec, ...] = Field(default=("G722", "opus", "PCMU", "PCMA"), min_length=1, max_length=4)
+    """Codecs that calls may use. The order is that of our own offers: wideband, which speech recognition hears better,
+    before narrowband, and G.722 first because it costs a fraction of Opus."""
+    codec_order: Literal["theirs", "ours"] = "theirs"
+    """Whose order decides between the codecs that a caller offers. A gateway puts the one first that it need not
+    transcode (RFC 3264 6.1); "ours" is for desk phones that can do wideband and put it last."""
+    srtp: Literal["off", "optional", "required"] = "optional"
+    """Encryption with keys in SDP (RFC 4568): wherever the caller offers it, or for every call. Over UDP and TCP the
+    keys themselves travel in clear."""
+
+    @field_validator("codecs", mode="before")
+    @classmethod
+    def _spelt_as_registered(cls, value: object) -> object:
+        """Take the names in any case (RFC 8866 6.6)."""
+        if not isinstance(value, list | tuple):
+            return value
+        registered = {name.lower(): name for name in get_args(Codec)}
+        return tuple(registered.get(name.lower(), name) if isinstance(name, str) else name for name in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MediaConfig:
+        if len(set(self.codecs)) != len(self.codecs):
+            raise ValueError("codecs: each codec may stand there once")
+        last = self.first_port + self.port_count - 1
+        if self.first_port and last > MAX_PORT:
+            raise ValueError(
+                f"port_count ({self.port_count}) from first_port ({self.first_port}) on would end at {last}; "
+                f"the last port is {MAX_PORT}"
+            )
+        if self.advertised_host_ipv6 is not None and ":" in (self.advertised_host or ""):
+            raise ValueError("advertised_host must be an IPv4 address beside advertised_host_ipv6")
+        return self
 
 
 class HttpConfig(StrictModel):

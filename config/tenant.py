@@ -173,6 +173,9 @@ class TurnTaking(StrictModel):
     end_of_turn_ms: int = Field(default=500, ge=100, le=5_000)
     """Silence, from the last speech, after which the receptionist answers."""
     vad_threshold: float = Field(default=0.5, ge=0.05, le=0.95)
+    """How sure the detector must be that it hears speech; higher for callers with noise around them."""
+    preroll_ms: int = Field(default=300, ge=0, le=1_000)
+    """Audio from before the start of speech that goes to transcription with it: soft first sounds are in there."""
     silence_prompt_ms: int = Field(default=15_000, ge=1_000, le=120_000)
     """Silence of the caller after which the receptionist asks whether anybody is there, and after as much again hangs
     up."""

@@ -37,8 +37,9 @@ class MediaEngine:
     Times called ``*_at_us`` are microseconds of CLOCK_MONOTONIC (``time.monotonic_ns() // 1000``).
     PCM is signed 16-bit little-endian mono. ``host``: an IPv4 or IPv6 address to bind; ``first_port``: the first
     of ``port_count`` even ports, each with the odd one after it for RTCP; 0 for any free ones. They are dealt out among
-    ``threads`` media threads. ``public_addresses``: by which browsers reach the ports, where it is not ``host``. Without
-    ``vad_model`` there are no speech events. Every method but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
+    ``threads`` media threads. ``realtime``: SCHED_FIFO where the system permits it. ``public_addresses``: where browsers
+    reach the ports, if not at ``host``; at most one a family. Without ``vad_model`` there are no speech events. Every method
+    but `fileno`, `ports`, `drain`, `stats` and `close` raises `MediaError` once the engine is closed.
     """
 
     def __new__(
@@ -88,8 +89,20 @@ class MediaEngine:
         telephone_event: int | None = None,
         send: bool = True,
         receive: bool = True,
+        comfort_noise: int | None = None,
+        telephone_event_hz: int = 8000,
+        srtp: tuple[str, str, str] | None = None,
+        rtcp_remote: tuple[str, int] | None = None,
+        rtcp_mux: bool = False,
+        rtcp_xr: bool = False,
+        rtcp_reduced_size: bool = False,
+        rtcp: bool = True,
     ) -> None:
-        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU" or "PCMA".
+        """Begin (or, after a re-INVITE, change) media: 20 ms RTP both ways. codec: "PCMU", "PCMA", "G722" or "opus".
+
+        `comfort_noise`: payload type of RFC 3389. `srtp`: (suite, our key, their key), keys as after ``inline:`` in
+        RFC 4568; None is plain RTP. RTCP goes to `rtcp_remote` (None: the port above `remote`'s) or, with `rtcp_mux`,
+        where RTP goes; with `rtcp_xr` it has VoIP metrics, without `rtcp` there is none.
 
         The first valid packet locks the stream to its source (symmetric RTP), until another ``remote`` is given.
         Without ``send`` what is queued waits; without ``receive`` there is no media timeout.

@@ -19,6 +19,7 @@ from mediaserver.errors import MediaServerError
 PIPECAT_BANNER = "ᓚᘏᗢ"
 """What Pipecat logs when it is imported."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+CODEC_NAMES = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", "opus": "opus"}
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -56,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--record", type=Path, metavar="FILE", help="keep the call as a stereo WAV")
     call.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     call.add_argument("--transport", choices=("udp", "tcp"), default="udp", help="for SIP (default: udp)")
+    call.add_argument(
+        "--codec", choices=sorted(CODEC_NAMES), help="the one to offer (default: pcmu, then pcma)"
+    )
+    call.add_argument("--srtp", action="store_true", help="offer encrypted media alone (SDES)")
     call.add_argument("--start-server", action="store_true", help="start a demo server if none answers")
     call.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     call.set_defaults(run=_call)
@@ -94,6 +99,8 @@ async def _call(options: argparse.Namespace) -> int:
             record=options.record,
             transport=options.transport,
             start_server=options.start_server,
+            codec=CODEC_NAMES[options.codec] if options.codec else None,
+            srtp=options.srtp,
         ),
         (lambda _: None) if options.json else (lambda line: print(line, flush=True)),
     )

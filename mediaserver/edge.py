@@ -12,9 +12,9 @@ from loguru import logger
 
 from admission import AdmissionGate, Admit, Lease, Reject
 from mediaserver._native import MediaError
-from mediaserver.addresses import local_address_towards
 from mediaserver.call import Call
 from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.media_session import MediaPolicy, stream_arguments
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from sipbridge import (
     CallAnswered,
@@ -33,8 +33,7 @@ from sipbridge.sdp import (
     NotAcceptable,
     SessionDescription,
     accept_answer,
-    make_offer,
-    negotiate,
+    remote_host,
     succeed,
 )
 from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
@@ -49,10 +48,8 @@ MAX_LOGGED_CHARACTERS = 64
 """Of what a stranger chose; logged quoted, so that it can be no line of its own."""
 DRAIN_RETRY_AFTER_S = 10
 WORD_ABOUT_OVERLOAD = "all lines are busy"
-CODECS = ("PCMU", "PCMA")
-DISCARD_ADDRESS = "127.0.0.1"
 DISCARD_PORT = 9
-"""Stand in an answer that is made only to learn whether an offer is acceptable (RFC 863: port 9)."""
+"""Stands in an answer that is made only to learn whether an offer is acceptable (RFC 863)."""
 
 
 @dataclass(slots=True)
@@ -90,13 +87,13 @@ class Edge:
         gate: AdmissionGate,
         hub: EngineHub,
         resources: PipelineResources,
-        advertised_host: str | None,
+        media: MediaPolicy,
     ) -> None:
         self._registry = registry
         self._gate = gate
         self._hub = hub
         self._resources = resources
-        self._advertised_host = advertised_host
+        self._media = media
         self._sip: SipEndpoint | None = None
         self._active: dict[DialogId, _Active] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
@@ -205,7 +202,7 @@ class Edge:
             leg = self._open_leg(event.offer, tenant, event.source[0])
         except NotAcceptable as refusal:
             self._gate.release(lease, self._now_ms())
-            sip.reject(event.dialog, refusal.status, str(refusal))
+            sip.reject(event.dialog, refusal.status, warning=(refusal.warning, str(refusal)))
             return
         except (MediaError, ValueError) as error:
             logger.error("no media for a call: {}", error)
@@ -240,21 +237,22 @@ class Edge:
     def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext, caller_host: str) -> _Leg:
         """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
         turns = tenant.config.turn_taking
-        remote = negotiate(offer, address=DISCARD_ADDRESS, port=DISCARD_PORT).remote if offer else None
-        address = self._advertised_host or _our_address(remote[0] if remote else caller_host)
+        address = self._media.address_towards((remote_host(offer) if offer else None) or caller_host)
+        remote = self._media.answer(offer, address, DISCARD_PORT).remote if offer else None
         stream, port = self._hub.engine.open_stream(
             remote=remote,
             origin=caller_host,
             vad_threshold=turns.vad_threshold,
             speech_start_ms=turns.speech_start_ms,
             speech_stop_ms=turns.speech_stop_ms,
+            preroll_ms=turns.preroll_ms,
             media_timeout_ms=MEDIA_TIMEOUT_MS,
         )
         link = self._hub.attach(stream)
         try:
             if offer is None:
-                return _Leg(link, address, port, make_offer(address=address, port=port, codecs=CODECS))
-            negotiated = negotiate(offer, address=address, port=port, codecs=CODECS)
+                return _Leg(link, address, port, self._media.offer(address, port))
+            negotiated = self._media.answer(offer, address, port)
             self._connect(stream, negotiated)
             return _Leg(link, address, port, negotiated.answer, negotiated)
         except (NotAcceptable, MediaError, ValueError):
@@ -271,15 +269,7 @@ class Edge:
             active.hold = loop.call_later(MAX_HOLD_S, self._over, dialog, "on hold for too long")
 
     def _connect(self, stream: int, negotiated: Negotiated) -> None:
-        self._hub.engine.connect_stream(
-            stream,
-            remote=negotiated.remote,
-            codec=negotiated.codec,
-            payload_type=negotiated.payload_type,
-            telephone_event=negotiated.telephone_event,
-            send=negotiated.send,
-            receive=negotiated.receive,
-        )
+        self._hub.engine.connect_stream(stream, **stream_arguments(negotiated))
 
     # -- a call in progress ----------------------------------------------------------------------------
 
@@ -322,13 +312,16 @@ class Edge:
             sip.answer(event.dialog, str(active.leg.local))
             return
         try:
-            negotiated = negotiate(
-                event.offer, address=active.leg.address, port=active.leg.port, codecs=CODECS
-            )
-            self._connect(active.leg.link.stream, negotiated)
-        except (NotAcceptable, MediaError) as refusal:
+            leg = active.leg
+            negotiated = self._media.answer(event.offer, leg.address, leg.port, leg.negotiated)
+            self._connect(leg.link.stream, negotiated)
+        except NotAcceptable as refusal:
             # The session goes on as it was (RFC 3261 14.2).
-            sip.reject(event.dialog, 488, str(refusal))
+            sip.reject(event.dialog, refusal.status, warning=(refusal.warning, str(refusal)))
+            return
+        except MediaError as error:
+            logger.error("no media for a new offer: {}", error)
+            sip.reject(event.dialog, 488)
             return
         active.leg.local = succeed(active.leg.local, negotiated.answer)
         active.leg.negotiated = negotiated
@@ -386,13 +379,6 @@ class Edge:
     async def _settled(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-
-
-def _our_address(host: str) -> str:
-    try:
-        return local_address_towards(host)
-    except OSError:
-        return DISCARD_ADDRESS
 
 
 def record_of(call: Call, cause: str) -> CallRecord:

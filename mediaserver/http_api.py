@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 from mediaserver.errors import StartupError
+from sipbridge.uri import bracketed
 
 StatusSource = Callable[[], dict[str, object]]
 
@@ -69,14 +70,15 @@ class HttpServer:
 
     def bind(self) -> None:
         """Take the port; raises `StartupError` when somebody else has it."""
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self._host, self._port))
         except OSError as error:
             listener.close()
             raise StartupError(
-                f"HTTP cannot listen on {self._host}:{self._port}: {error.strerror}. "
+                f"HTTP cannot listen on {bracketed(self._host)}:{self._port}: {error.strerror}. "
                 "Stop what uses the port, or set http.port in the node's configuration."
             ) from error
         self._socket = listener

@@ -19,6 +19,7 @@ from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app
 from mediaserver.media_link import EngineHub
+from mediaserver.media_session import MediaPolicy, thread_arguments
 from mediaserver.models.process import ModelProcess
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
@@ -153,7 +154,7 @@ class Node:
             gate=self._gate,
             hub=self._hub,
             resources=resources,
-            advertised_host=config.media.advertised_host,
+            media=MediaPolicy.of(config.media),
         )
         await self._start_sip(self._edge)
         self._ready = True
@@ -193,6 +194,7 @@ class Node:
                 port_count=media.port_count,
                 vad_model=silero_weights(),
                 max_streams=slots_of(self._config) + SPARE_STREAMS,
+                **thread_arguments(media, len(os.sched_getaffinity(0))),
             )
         except MediaError as error:
             raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error

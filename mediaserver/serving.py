@@ -48,15 +48,18 @@ async def serve(config: NodeConfig) -> int:
 
 def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
     """What is printed when calls are answered."""
+    from sipbridge.uri import bracketed  # Loaded by now; at the top it would hold up the models' start.
+
+    loopback = "[::1]" if ":" in sip_host else "127.0.0.1"
     lines = [
         f"ready after {took_s:.1f} s",
-        f"  SIP   udp+tcp {sip_host}:{node.sip_port}",
-        f"  HTTP  http://{http_host}:{node.http_port}/status",
+        f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
+        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/status",
         "",
         "dial",
     ]
     lines += [
-        f"  sip:{number}@127.0.0.1:{node.sip_port}   {tenant.config.business_name}"
+        f"  sip:{number}@{loopback}:{node.sip_port}   {tenant.config.business_name}"
         for tenant in node.tenants
         for number in tenant.config.numbers
     ]

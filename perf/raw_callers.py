@@ -123,7 +123,7 @@ class Calls:
         """Place one call and wait until it is answered."""
         line = self.lines[index]
         host, port = line.address
-        offer = make_offer(address=host, port=port, codecs=("PCMU",))
+        offer = make_offer(address=host, port=port, codecs=("PCMU",), rtcp=False)
         caller = SipAddress(display="Bench", uri=SipUri("sip", f"bench{index}", host))
         dialog = self.sip.invite(self.target, caller, str(offer), transport="udp")
         self._answers[dialog] = asyncio.get_running_loop().create_future()

@@ -12,9 +12,10 @@ from sipbridge.errors import SdpError
 MAX_BYTES = 16_384
 MAX_MEDIA = 32
 MAX_LINES = 512
-RTP_AVP = "RTP/AVP"
 
 Attribute = tuple[str, str | None]
+SECRET_ATTRIBUTES = frozenset({"crypto", "key-mgmt"})
+"""Attributes with keys in them (RFC 4568, RFC 4567): written to the peer, never into a log."""
 
 
 class Direction(StrEnum):
@@ -84,7 +85,7 @@ class Connection:
         return f"IN {self.address_type} {self.address}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MediaDescription:
     """One m= section."""
 
@@ -121,6 +122,18 @@ class MediaDescription:
         """The media-level direction where one is stated."""
         return _direction(self.attributes)
 
+    def has(self, name: str) -> bool:
+        """Whether an attribute is there, with or without a value."""
+        return any(key == name for key, _ in self.attributes)
+
+    def fmtp(self, payload_type: int) -> str:
+        """Format parameters of a payload type, empty where there are none."""
+        for key, value in self.attributes:
+            number, _, parameters = (value or "").strip().partition(" ")
+            if key == "fmtp" and number == str(payload_type):
+                return parameters
+        return ""
+
     def encodings(self) -> dict[str, str]:
         """Payload type to ``name/rate`` as a=rtpmap says, names upper case."""
         found = {}
@@ -140,8 +153,11 @@ class MediaDescription:
         yield from (f"{letter}={value}" for letter, value in self.other if letter != "i")
         yield from map(_attribute_line, self.attributes)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' | '.join(map(_without_keys, self.lines()))}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class SessionDescription:
     """A whole description."""
 
@@ -173,6 +189,17 @@ class SessionDescription:
         """Return a stream's direction: its own, the session's, or sendrecv (RFC 3264 5.1)."""
         return media.direction or self.direction or Direction.SENDRECV
 
+    def bandwidth_of(self, media: MediaDescription, kind: str) -> int | None:
+        """A b= line's number for a stream: its own, the session's, or None (RFC 8866 5.8)."""
+        for letter, value in (*media.other, *self.other):
+            name, _, number = value.partition(":")
+            if letter == "b" and name == kind:
+                return whole_number(number, 0, 10**9)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' | '.join(map(_without_keys, str(self).splitlines()))}>"
+
     def __str__(self) -> str:
         lines = ["v=0", f"o={self.origin}", f"s={self.name}"]
         lines += [f"{letter}={value}" for letter, value in self.other if letter in "iuep"]
@@ -196,6 +223,22 @@ def _direction(attributes: tuple[Attribute, ...]) -> Direction | None:
     return next((Direction(name) for name, _ in attributes if name in set(Direction)), None)
 
 
+def whole_number(text: str | None, low: int, high: int) -> int | None:
+    """Read a number of an optional attribute; None where there is none or it is out of range."""
+    text = (text or "").strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    return int(text) if low <= int(text) <= high else None
+
+
+def _without_keys(line: str) -> str:
+    """Return a line as it may be shown: k= and the attributes with keys lose their value."""
+    name = line[2:].partition(":")[0]
+    if line.startswith("k=") or (line.startswith("a=") and name.lower() in SECRET_ATTRIBUTES):
+        return f"{line[:2]}{name if line[0] == 'a' else ''}..."
+    return line
+
+
 def _number(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise SdpError(f"{text!r} in {where} is not a number")
@@ -210,13 +253,14 @@ def _lines(data: bytes | str) -> list[tuple[str, str]]:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
         raise SdpError("not UTF-8") from error
-    found = []
+    found: list[tuple[str, str]] = []
     for line in text.replace("\r\n", "\n").split("\n"):
         if not line:
             continue
         letter, equals, value = line.partition("=")
         if not equals or len(letter) != 1 or not letter.isalpha() or "\r" in value or "\0" in value:
-            raise SdpError(f"not an SDP line: {line[:40]!r}")
+            # Not the line itself: it may be a damaged a=crypto, and errors reach logs.
+            raise SdpError(f"line {len(found) + 1} is not an SDP line")
         found.append((letter, value))
     if len(found) > MAX_LINES:
         raise SdpError(f"more than {MAX_LINES} lines")

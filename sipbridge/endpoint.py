@@ -156,10 +156,20 @@ class SipEndpoint:
         self._perform(self._core.answer(dialog, sdp, self._now_ms()))
 
     def reject(
-        self, dialog: DialogId, status: int, reason: str | None = None, *, retry_after_s: int | None = None
+        self,
+        dialog: DialogId,
+        status: int,
+        reason: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+        warning: tuple[int, str] | None = None,
     ) -> None:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits."""
-        self._perform(self._core.reject(dialog, status, self._now_ms(), reason, retry_after_s=retry_after_s))
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488."""
+        self._perform(
+            self._core.reject(
+                dialog, status, self._now_ms(), reason, retry_after_s=retry_after_s, warning=warning
+            )
+        )
 
     def hang_up(self, dialog: DialogId) -> None:
         """End a call in whatever state it is; `CallEnded` comes at once, the wire tidies up by itself."""
@@ -313,9 +323,14 @@ class SipEndpoint:
         loop = asyncio.get_running_loop()
         self._port = port
         if self._config.udp:
-            self._udp, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self), local_addr=(self._config.host, port)
-            )
+            if ":" in self._config.host:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), sock=_ipv6_socket(self._config.host, port)
+                )
+            else:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=(self._config.host, port)
+                )
             self._port = int(self._udp.get_extra_info("sockname")[1])
         if self._config.tcp:
             self._server = await loop.create_server(self._pool.factory(), self._config.host, self._port)
@@ -344,6 +359,19 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def resume_writing(self) -> None:
         self._endpoint.udp_blocked = False
+
+
+def _ipv6_socket(host: str, port: int) -> socket.socket:
+    """Bind a socket for IPv6 alone, as the event loop's TCP listener is: one Contact cannot name both families."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setblocking(False)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _is_address(host: str) -> bool:

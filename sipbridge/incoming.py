@@ -10,9 +10,9 @@ from sipbridge.description import SessionDescription
 from sipbridge.dialog import Call, CallState, Pending, Trigger, Unacknowledged, contact_of, recorded_routes
 from sipbridge.errors import UriError, UsageError
 from sipbridge.events import DialogId, EndCause, InviteReceived
-from sipbridge.offer_answer import refusal_warning, succeed
+from sipbridge.offer_answer import WARN_MEDIA_TYPE, refusal_warning, succeed
 from sipbridge.screening import offer_in
-from sipbridge.uri import SipAddress, SipUri
+from sipbridge.uri import SipAddress, SipUri, bracketed
 from sipbridge.wire import SDP_TYPE, Flow, Header, Reply, cseq_of, write_response
 
 _TAG = re.compile(r"\s*;\s*tag\s*=\s*[^;\s]*", re.IGNORECASE)
@@ -129,16 +129,25 @@ class IncomingCalls:
         self._accept(call, pending, Reply(200, body=str(description).encode()))
         return True
 
-    def reject(self, call: Call, reply: Reply, cause: EndCause = EndCause.REJECTED) -> bool:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits; a refused offer leaves the session as it was."""
+    def reject(
+        self,
+        call: Call,
+        reply: Reply,
+        cause: EndCause = EndCause.REJECTED,
+        warning: tuple[int, str] | None = None,
+    ) -> bool:
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; a refused offer leaves the session as it was.
+
+        488 says why (RFC 3261 21.4.26), in the words of ``warning`` where there are any.
+        """
         if call.pending is None:
             return False
         if reply.status == 488:
-            warning = refusal_warning(call.pending.offer)
-            agent = f"{self._table.config.host}:{self._table.config.port}"
-            text = "Media type not available" if warning == 304 else "Incompatible media format"
+            code, text = warning or _usual_warning(call.pending.offer)
+            agent = f"{bracketed(self._table.config.host)}:{self._table.config.port}"
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
             reply = Reply(
-                488, reply.reason, (*reply.headers, ("Warning", f'{warning} {agent} "{text}"')), reply.body
+                488, reply.reason, (*reply.headers, ("Warning", f'{code} {agent} "{quoted}"')), reply.body
             )
         if call.pending.initial:
             return self.refuse(call, reply, cause, f"{reply.status} {reply.phrase}")
@@ -226,6 +235,11 @@ class IncomingCalls:
         data = write_response(pending.request, reply, tag=call.local_tag, extra=extra)
         self._table.transactions.respond(pending.key, data)
         return data
+
+
+def _usual_warning(offer: SessionDescription | None) -> tuple[int, str]:
+    code = refusal_warning(offer)
+    return code, "Media type not available" if code == WARN_MEDIA_TYPE else "Incompatible media format"
 
 
 def _untagged(value: str) -> str:

@@ -113,14 +113,14 @@ class UserAgent:
         reason: str | None = None,
         *,
         retry_after_s: int | None = None,
+        warning: tuple[int, str] | None = None,
     ) -> list[Action]:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits."""
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488."""
         if not 300 <= status <= 699:
             raise UsageError(f"{status} is no status to refuse with")
         headers = () if retry_after_s is None else (("Retry-After", str(max(0, retry_after_s))),)
-        return self._command(
-            dialog, now_ms, lambda call: self._incoming.reject(call, Reply(status, reason, headers))
-        )
+        reply = Reply(status, reason, headers)
+        return self._command(dialog, now_ms, lambda call: self._incoming.reject(call, reply, warning=warning))
 
     def hang_up(self, dialog: DialogId, now_ms: int) -> list[Action]:
         """End a call in whatever state it is."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mediaserver.addresses import is_local, local_address_towards
 from mediaserver.errors import MediaServerError
+from mediaserver.media_session import NARROWBAND_ONLY
 from mediaserver.models.process import ModelProcess
 from mediaserver.softphone.listening import Ear
 from mediaserver.softphone.phone import Phone, PhoneOptions
@@ -19,6 +20,7 @@ from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance, from_wav, synthesise
 from mediaserver.vad_weights import silero_weights
 from sipbridge import SipUri, UriError
+from sipbridge.sdp import SrtpPolicy
 
 DEFAULT_SIP_PORT = 5060
 SERVER_START_TIMEOUT_S = 120.0
@@ -36,6 +38,10 @@ class CallRequest:
     record: Path | None
     transport: str
     start_server: bool
+    codec: str | None = None
+    """The one codec to offer; None: PCMU and PCMA."""
+    srtp: bool = False
+    """Whether to offer encrypted media alone."""
 
 
 async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallReport:
@@ -70,6 +76,8 @@ async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallRe
                 local_host=_our_address(target),
                 vad_model=silero_weights(),
                 transport=request.transport,
+                codecs=NARROWBAND_ONLY if request.codec is None else (request.codec,),
+                srtp=SrtpPolicy.REQUIRED if request.srtp else SrtpPolicy.OFF,
                 record=request.record,
             ),
             ear,

@@ -12,6 +12,7 @@ from typing import assert_never
 from mediaserver._native import Activity, MediaEngine, Played
 from mediaserver.errors import LinkClosed, MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink, MediaEvent
+from mediaserver.media_session import NARROWBAND_ONLY, MediaPolicy, stream_arguments
 from mediaserver.softphone.dialogue import Dialogue, DialogueAction, HangUp, Heard, Say, Unanswered
 from mediaserver.softphone.listening import Ear
 from mediaserver.softphone.report import CallReport, Exchange
@@ -31,9 +32,15 @@ from sipbridge import (
     SipEvent,
     SipUri,
 )
-from sipbridge.sdp import NotAcceptable, SessionDescription, accept_answer, make_offer, negotiate
+from sipbridge.sdp import (
+    Negotiated,
+    NotAcceptable,
+    SessionDescription,
+    SrtpPolicy,
+    accept_answer,
+    succeed,
+)
 
-CODECS = ("PCMU", "PCMA")
 RING_TIMEOUT_S = 30.0
 MAX_CALL_S = 300.0
 BYE_TIMEOUT_S = 2.0
@@ -48,6 +55,9 @@ class PhoneOptions:
     local_host: str
     vad_model: bytes
     transport: str = "udp"
+    codecs: tuple[str, ...] = NARROWBAND_ONLY
+    """Codecs to offer, best first."""
+    srtp: SrtpPolicy = SrtpPolicy.OFF
     record: Path | None = None
     quiet_ms: int = 1_300
     """Silence that ends a stretch of the other side's speech."""
@@ -57,11 +67,28 @@ class PhoneOptions:
     """Whether what was heard is turned into text."""
 
 
+@dataclass(slots=True)
+class _Line:
+    """The media side of the call."""
+
+    hub: EngineHub
+    link: LocalMediaLink
+    port: int
+    local: SessionDescription
+    """What we sent last."""
+    negotiated: Negotiated
+
+    def connect(self) -> None:
+        """Tell the engine what was agreed on."""
+        self.hub.engine.connect_stream(self.link.stream, **stream_arguments(self.negotiated))
+
+
 class Phone:
     """Places one call and follows a `Dialogue` through it."""
 
     def __init__(self, options: PhoneOptions, ear: Ear, say: Callable[[str], None]) -> None:
         self._options = options
+        self._media = MediaPolicy(options.local_host, codecs=options.codecs, srtp=options.srtp)
         self._ear = ear
         self._print = say
         self._report = CallReport(target=str(options.target), requested=len(options.utterances))
@@ -97,7 +124,7 @@ class Phone:
             remote=None, speech_stop_ms=400, preroll_ms=400, report_activity=True
         )
         link = hub.attach(stream)
-        offer = make_offer(address=self._options.local_host, port=port, codecs=CODECS)
+        offer = self._media.offer(self._options.local_host, port)
         caller = SipAddress(display="Softphone", uri=SipUri("sip", "softphone", self._options.local_host))
         placed_at = time.monotonic()
         dialog = sip.invite(self._options.target, caller, str(offer), transport=self._options.transport)
@@ -114,15 +141,11 @@ class Phone:
         if self._options.record is not None:
             hub.engine.record(stream, str(self._options.record))
             self._report.recording = self._options.record
-        hub.engine.connect_stream(
-            stream,
-            remote=negotiated.remote,
-            codec=negotiated.codec,
-            payload_type=negotiated.payload_type,
-            telephone_event=negotiated.telephone_event,
-        )
+        line = _Line(hub, link, port, offer, negotiated)
+        line.connect()
+        self._report.codec, self._report.encrypted = negotiated.codec, negotiated.srtp is not None
         self._dialogue.connected(now_us())
-        await self._converse(sip, dialog, link, port)
+        await self._converse(sip, dialog, line)
         stats = hub.engine.stream_stats(stream)
         self._report.packets_received = stats["received"]
         self._report.packets_lost = stats["lost"]
@@ -153,8 +176,9 @@ class Phone:
             self._report.reason = f"no answer within {RING_TIMEOUT_S:.0f} s"
             return None
 
-    async def _converse(self, sip: SipEndpoint, dialog: DialogId, link: LocalMediaLink, port: int) -> None:
+    async def _converse(self, sip: SipEndpoint, dialog: DialogId, line: _Line) -> None:
         """Run the dialogue until either side hangs up."""
+        link = line.link
         media: asyncio.Task[MediaEvent] = asyncio.ensure_future(link.next_event())
         signalling: asyncio.Task[SipEvent] = asyncio.ensure_future(self._sip_events.get())
         give_up_us = now_us() + int(MAX_CALL_S * 1_000_000)
@@ -170,7 +194,7 @@ class Phone:
                     self._media_event(media.result())
                     media = asyncio.ensure_future(link.next_event())
                 if signalling in done:
-                    over = await self._signalling_event(sip, signalling.result(), port)
+                    over = await self._signalling_event(sip, signalling.result(), line)
                     signalling = asyncio.ensure_future(self._sip_events.get())
                 for action in self._dialogue.poll(now_us()):
                     over = await self._act(action, link) or over
@@ -201,7 +225,7 @@ class Phone:
         elif isinstance(event, Played) and event.mark == self._utterance_mark:
             self._dialogue.said(event.at_us)
 
-    async def _signalling_event(self, sip: SipEndpoint, event: SipEvent, port: int) -> bool:
+    async def _signalling_event(self, sip: SipEndpoint, event: SipEvent, line: _Line) -> bool:
         """Handle an event in the call; True when it ended it."""
         match event:
             case CallEnded():
@@ -210,12 +234,7 @@ class Phone:
                 self._print("the other side hung up")
                 return True
             case OfferReceived(dialog=dialog, offer=offer):
-                if offer is None:
-                    sip.reject(dialog, 488)
-                else:
-                    sip.answer(
-                        dialog, str(negotiate(offer, address=self._options.local_host, port=port).answer)
-                    )
+                self._reoffered(sip, dialog, offer, line)
                 return False
             case InviteReceived(dialog=dialog):
                 sip.reject(dialog, 486)
@@ -224,6 +243,22 @@ class Phone:
                 return False
             case _:
                 assert_never(event)
+
+    def _reoffered(
+        self, sip: SipEndpoint, dialog: DialogId, offer: SessionDescription | None, line: _Line
+    ) -> None:
+        """Follow a re-INVITE: another address, a hold, new keys."""
+        if offer is None:
+            sip.reject(dialog, 488)
+            return
+        try:
+            line.negotiated = self._media.answer(offer, self._options.local_host, line.port, line.negotiated)
+        except NotAcceptable as refusal:
+            sip.reject(dialog, refusal.status, warning=(refusal.warning, str(refusal)))
+            return
+        line.connect()
+        line.local = succeed(line.local, line.negotiated.answer)
+        sip.answer(dialog, str(line.local))
 
     async def _heard(self) -> str:
         return await self._ear.transcribe() if self._options.transcribe else "(not transcribed)"

@@ -26,6 +26,10 @@ class CallReport:
     answered: bool = False
     status: int | None = None
     reason: str = ""
+    codec: str | None = None
+    """What both sides agreed on."""
+    encrypted: bool = False
+    """Whether media were SRTP."""
     setup_ms: int | None = None
     """INVITE sent to 200 received."""
     greeting: str | None = None
@@ -70,7 +74,8 @@ class CallReport:
         if self.latencies_ms:
             values = ", ".join(f"{value} ms" for value in self.latencies_ms)
             lines.append(f"turn latency on the wire (last speech packet -> first answer packet): {values}")
-        lines.append(f"{self.packets_received} packets received, {self.packets_lost} lost")
+        media = f"{self.codec} in {'SRTP' if self.encrypted else 'plain RTP'}"
+        lines.append(f"{self.packets_received} packets received, {self.packets_lost} lost ({media})")
         if self.recording is not None:
             lines.append(f"recording: {self.recording} (left: the receptionist, right: you)")
         return "\n".join(lines)

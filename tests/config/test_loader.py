@@ -30,6 +30,7 @@ from config.loader import (
     parse_node_config,
     parse_tenant_config,
 )
+from config.node import MediaConfig
 from config.tenant import TenantConfig
 
 DENTIST = (DEMO_NODE_FILE.parent / "bright_smile_dental.yaml").read_text()
@@ -97,6 +98,7 @@ def test_a_mistyped_field_inside_a_union_gets_that_members_fields() -> None:
         ("corner-shop", "../etc", "tenant_id", "not '../etc'"),
         ("{name: Ada}", "{name: Ada}\nmax_concurrent_calls: '3'", "max_concurrent_calls", "not '3'"),
         ("{name: Ada}", "{name: Ada}\nmax_concurrent_calls: 0", "max_concurrent_calls", "not 0"),
+        ("{name: Ada}", "{name: Ada}\nturn_taking: {preroll_ms: 1001}", "turn_taking.preroll_ms", "not 1001"),
         ("{name: Ada}", "{name: Ada}\nschema_version: 2", "schema_version", "Input should be 1"),
         ("{name: Ada}", "{name: Ada}\nproviders: {llm: [{kind: opena}]}", "providers.llm[0]", "'openai'?"),
         ("{name: Ada}", "{name: Ada}\nproviders: {llm: []}", "providers.llm", "at least 1 item"),
@@ -254,6 +256,52 @@ def test_the_environment_overrides_and_empty_is_unset() -> None:
     assert config.sip.advertised_host == config.media.advertised_host == "192.0.2.1"
     assert config.data_dir == Path("/srv/data")
     assert (config.capacity.slots, config.log_level) == (7, "DEBUG")
+
+
+def node(media: str) -> MediaConfig:
+    return parse_node_config(f"media: {{{media}}}".encode(), "n.yaml", {}).media
+
+
+def test_the_media_section() -> None:
+    media = node("host: '::', codecs: [PCMA, OPUS, g722], srtp: off, realtime: off, threads: 2")
+    assert media.codecs == ("PCMA", "opus", "G722")
+    assert (media.host, media.srtp, media.realtime, media.threads) == ("::", "off", "off", 2)
+    assert (
+        node("advertised_host: 192.0.2.1, advertised_host_ipv6: 2001:DB8::0:1").advertised_host_ipv6
+        == "2001:db8::1"
+    )
+    assert node("first_port: 65535, port_count: 1").first_port == 65_535
+    assert node("first_port: 0, port_count: 256").port_count == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "words"),
+    [
+        ("host: localhost", "media.host", "'localhost' is not an IPv4 or IPv6 address"),
+        ("advertised_host: pbx.example.org", "media.advertised_host", "not an IPv4 or IPv6 address"),
+        ("advertised_host_ipv6: 192.0.2.1", "media.advertised_host_ipv6", "not an IPv6 address"),
+        (
+            "advertised_host: '2001:db8::1', advertised_host_ipv6: '2001:db8::2'",
+            "media",
+            "advertised_host must be an IPv4 address beside advertised_host_ipv6",
+        ),
+        ("codecs: [G729]", "media.codecs[0]", "'G729' is not allowed; allowed: G722, PCMA, PCMU, opus"),
+        ("codecs: []", "media.codecs", "at least 1 item"),
+        ("codecs: [PCMU, pcmu]", "media", "each codec may stand there once"),
+        ("first_port: 65530", "media", "would end at 65537; the last port is 65535"),
+        ("srtp: on", "media.srtp", "'on' is not allowed"),
+        ("realtime: always", "media.realtime", "'always' is not allowed"),
+        ("threads: 65", "media.threads", "not 65"),
+        ("thread: 1", "media.thread", "did you mean 'threads'?"),
+        ("codec_order: mine", "media.codec_order", "'mine' is not allowed"),
+    ],
+)
+def test_a_wrong_media_section_is_named(text: str, field: str, words: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        node(text)
+    (problem,) = caught.value.problems
+    assert problem.field == field
+    assert words in problem.text
 
 
 @pytest.mark.parametrize("variable", [name for name, _ in OVERRIDES])

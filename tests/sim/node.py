@@ -20,6 +20,7 @@ from config.node import (
     SipConfig,
 )
 from config.tenant import TenantConfig
+from mediaserver.media_session import NARROWBAND_ONLY
 from mediaserver.node import Node
 from mediaserver.softphone.listening import Ear
 from mediaserver.softphone.phone import Phone, PhoneOptions
@@ -28,6 +29,7 @@ from mediaserver.softphone.speech import Utterance
 from mediaserver.vad_weights import silero_weights
 from perf.simulators import Script, running
 from sipbridge import SipUri
+from sipbridge.sdp import SrtpPolicy
 
 NUMBER = "+15550199"
 GREETING = "Hello, this is the test bakery. How can I help you?"
@@ -59,6 +61,7 @@ class RunningNode:
 
     node: Node
     script: Script
+    host: str = "127.0.0.1"
 
     @property
     def sip_port(self) -> int:
@@ -73,13 +76,17 @@ class RunningNode:
         interrupt_greeting_ms: int | None = None,
         quiet_ms: int = 700,
         on_line: Callable[[str], None] = lambda _: None,
+        codecs: tuple[str, ...] = NARROWBAND_ONLY,
+        srtp: SrtpPolicy = SrtpPolicy.OFF,
     ) -> CallReport:
         """Call a number with the softphone."""
         ear = Ear("http://127.0.0.1:9/v1")
         options = PhoneOptions(
-            target=SipUri("sip", number, "127.0.0.1", self.sip_port),
+            target=SipUri("sip", number, self.host, self.sip_port),
             utterances=utterances,
-            local_host="127.0.0.1",
+            local_host=self.host,
+            codecs=codecs,
+            srtp=srtp,
             vad_model=silero_weights(),
             record=record,
             quiet_ms=quiet_ms,
@@ -101,6 +108,7 @@ async def running_node(
     budgets: Mapping[str, int] | None = None,
     sip_port: int = 0,
     http_port: int = 0,
+    host: str = "127.0.0.1",
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -109,9 +117,9 @@ async def running_node(
         tenant_file = directory / "tenant.yaml"
         tenant_file.write_text(yaml.safe_dump(tenant(url, **changes).model_dump(mode="json")))
         config = NodeConfig(
-            sip=SipConfig(host="127.0.0.1", port=sip_port),
-            media=MediaConfig(host="127.0.0.1", first_port=0, port_count=12),
-            http=HttpConfig(port=http_port),
+            sip=SipConfig(host=host, port=sip_port),
+            media=MediaConfig(host=host, first_port=0, port_count=12),
+            http=HttpConfig(host=host, port=http_port),
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
             tenants=(tenant_file,),
@@ -122,7 +130,7 @@ async def running_node(
         await node.start()
         http = asyncio.create_task(node.run())
         try:
-            yield RunningNode(node, script)
+            yield RunningNode(node, script, host)
         finally:
             node.request_stop()
             await http

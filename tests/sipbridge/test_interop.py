@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from sipbridge import (
     SipAddress,
     SipUri,
 )
+from sipbridge.sdp import MasterKeys, SrtpPolicy, negotiate
 from tests.sipbridge.bench import OFFER
 from tests.sipbridge.test_wire import HOST, party
 
@@ -105,3 +108,68 @@ async def test_baresip_calls_us_and_we_hang_up(transport: str, tmp_path: Path) -
             await process.wait()
         assert callee.endpoint.stats()["byes_answered"] == 1
         assert callee.endpoint.stats()["dialogs"] == 0
+
+
+@pytest.mark.skipif(BARESIP is None or BARESIP_MODULES is None, reason="baresip is not installed")
+@pytest.mark.parametrize(
+    ("account", "codec", "suite", "protocol", "packet_bytes"),
+    [
+        ("audio_codecs=opus/48000/2", "opus", None, "RTP/AVP", None),
+        ("audio_codecs=G722/16000/1", "G722", None, "RTP/AVP", 12 + 160),
+        # RTP/AVP with keys: taken or left.
+        (
+            "audio_codecs=PCMU/8000/1;mediaenc=srtp",
+            "PCMU",
+            "AES_CM_128_HMAC_SHA1_80",
+            "RTP/AVP",
+            12 + 160 + 10,
+        ),
+        (
+            "audio_codecs=PCMA/8000/1;mediaenc=srtp-mand",
+            "PCMA",
+            "AES_CM_128_HMAC_SHA1_80",
+            "RTP/SAVP",
+            12 + 160 + 10,
+        ),
+    ],
+)
+async def test_baresip_agrees_with_us_on_codec_and_keys(
+    account: str, codec: str, suite: str | None, protocol: str, packet_bytes: int | None, tmp_path: Path
+) -> None:
+    config = BARESIP_CONFIG.format(host=HOST, modules=BARESIP_MODULES)
+    more = "".join(f"module {name}.so\n" for name in ("opus", "g722", "srtp"))
+    (tmp_path / "config").write_text(config.replace("module g711.so\n", "module g711.so\n" + more))
+    (tmp_path / "accounts").write_text(f"<sip:baresip@{HOST}>;regint=0;{account}\n")
+    (tmp_path / "contacts").touch()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media:
+        media.bind((HOST, 0))
+        media.setblocking(False)
+        async with party() as callee:
+            process = await asyncio.create_subprocess_exec(
+                str(BARESIP), "-f", str(tmp_path), "-e", f"/dial sip:4930@{HOST}:{callee.endpoint.local_port}", "-t", "3",
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            received = await callee.expect(InviteReceived)
+            assert received.offer is not None
+            negotiated = negotiate(
+                received.offer,
+                address=HOST,
+                port=media.getsockname()[1],
+                codecs=("G722", "opus", "PCMU", "PCMA"),
+                srtp=SrtpPolicy.OPTIONAL,
+                keys=MasterKeys.draw(secrets.token_bytes),
+            )
+            assert (negotiated.codec, negotiated.srtp and negotiated.srtp.suite) == (codec, suite)
+            assert negotiated.answer.media[0].protocol == protocol
+            callee.endpoint.answer(received.dialog, str(negotiated.answer))
+            await callee.expect(InviteConfirmed)
+            # It sends what was agreed on; the tag of SRTP is 80 bits.
+            async with asyncio.timeout(10):
+                packet = await asyncio.get_running_loop().sock_recv(media, 2_048)
+            assert packet[0] >> 6 == 2
+            assert packet[1] & 0x7F == negotiated.payload_type
+            assert packet_bytes in (None, len(packet))
+            callee.endpoint.hang_up(received.dialog)
+            assert (await callee.expect(CallEnded)).cause is EndCause.LOCAL_BYE
+            async with asyncio.timeout(20):
+                await process.wait()

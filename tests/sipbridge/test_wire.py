@@ -45,10 +45,11 @@ OPTIONS = (
 class Party:
     """An endpoint whose events queue up, and which answers calls if it is told to."""
 
-    def __init__(self, *, answers: bool = False, **settings: object) -> None:
+    def __init__(self, *, answers: bool = False, host: str = HOST, **settings: object) -> None:
         self.events: asyncio.Queue[SipEvent] = asyncio.Queue(maxsize=1_000)
         self.answers = answers
-        self.endpoint = SipEndpoint(SipEndpointConfig(host=HOST, port=0, **settings), self.heard)  # type: ignore[arg-type]
+        self.host = host
+        self.endpoint = SipEndpoint(SipEndpointConfig(host=host, port=0, **settings), self.heard)  # type: ignore[arg-type]
 
     def heard(self, event: SipEvent) -> None:
         self.events.put_nowait(event)
@@ -57,9 +58,9 @@ class Party:
                 self.endpoint.ring(event.dialog)
             offer = event.offer
             description = (
-                make_offer(HOST, 6000, ("PCMU",))
+                make_offer(self.host, 6000, ("PCMU",))
                 if offer is None
-                else negotiate(offer, address=HOST, port=6000).answer
+                else negotiate(offer, address=self.host, port=6000).answer
             )
             self.endpoint.answer(event.dialog, str(description))
 
@@ -79,8 +80,8 @@ class Party:
 
 
 @asynccontextmanager
-async def party(*, answers: bool = False, **settings: object) -> AsyncIterator[Party]:
-    one = Party(answers=answers, **settings)
+async def party(*, answers: bool = False, host: str = HOST, **settings: object) -> AsyncIterator[Party]:
+    one = Party(answers=answers, host=host, **settings)
     await one.endpoint.start()
     try:
         yield one

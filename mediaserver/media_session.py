@@ -1,0 +1,174 @@
+"""Between SDP and the media engine: what we offer and accept, and what the engine is told of the outcome."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Required, TypedDict
+
+from config.node import MediaConfig
+from mediaserver._native import MediaEngine
+from mediaserver.addresses import local_address_towards
+from sipbridge.sdp import (
+    MasterKeys,
+    Negotiated,
+    SessionDescription,
+    SrtpPolicy,
+    make_offer,
+    negotiate,
+)
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+ENGINE_IS_WHOLE = "srtp" in inspect.signature(MediaEngine.connect_stream).parameters
+"""The extension module may be older than this file; then calls are PCMU or PCMA in plain RTP without RTCP."""
+NARROWBAND_ONLY = ("PCMU", "PCMA")
+
+
+class StreamArguments(TypedDict, total=False):
+    """Keyword arguments of `MediaEngine.connect_stream`."""
+
+    remote: Required[tuple[str, int]]
+    codec: Required[str]
+    payload_type: Required[int]
+    telephone_event: int | None
+    send: bool
+    receive: bool
+    comfort_noise: int | None
+    telephone_event_hz: int
+    srtp: tuple[str, str, str] | None
+    rtcp_remote: tuple[str, int] | None
+    rtcp_mux: bool
+    rtcp_xr: bool
+    rtcp_reduced_size: bool
+    rtcp: bool
+
+
+def stream_arguments(negotiated: Negotiated) -> StreamArguments:
+    """What to tell the engine; what is as its defaults have it is left out."""
+    arguments = StreamArguments(
+        remote=negotiated.remote,
+        codec=negotiated.codec,
+        payload_type=negotiated.payload_type,
+        telephone_event=negotiated.telephone_event,
+        send=negotiated.send,
+        receive=negotiated.receive,
+    )
+    if (keys := negotiated.srtp) is not None:
+        arguments["srtp"] = (keys.suite, keys.our_inline_key, keys.their_inline_key)
+    if not ENGINE_IS_WHOLE:
+        return arguments
+    if negotiated.comfort_noise is not None:
+        arguments["comfort_noise"] = negotiated.comfort_noise
+    if negotiated.telephone_event_hz != 8_000:
+        arguments["telephone_event_hz"] = negotiated.telephone_event_hz
+    terms, (host, port) = negotiated.rtcp, negotiated.remote
+    if not terms.enabled:
+        arguments["rtcp"] = False
+        return arguments
+    if terms.mux:
+        arguments["rtcp_mux"] = True
+    elif terms.remote != (host, port + 1):
+        arguments["rtcp_remote"] = terms.remote
+    if terms.xr_voip_metrics:
+        arguments["rtcp_xr"] = True
+    if terms.reduced_size:
+        arguments["rtcp_reduced_size"] = True
+    return arguments
+
+
+class ThreadArguments(TypedDict, total=False):
+    """Keyword arguments of `MediaEngine` about its threads and its place in the network."""
+
+    threads: int
+    realtime: bool
+    public_addresses: list[str]
+
+
+def thread_arguments(config: MediaConfig, cores: int) -> ThreadArguments:
+    """What to tell the engine about a node's ``cores``; what is as its defaults have it is left out."""
+    arguments = ThreadArguments()
+    if not ENGINE_IS_WHOLE:
+        return arguments
+    if (threads := config.threads or cores) != 1:
+        arguments["threads"] = threads
+    if config.realtime == "off":
+        arguments["realtime"] = False
+    if addresses := public_addresses(config):
+        arguments["public_addresses"] = list(addresses)
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPolicy:
+    """What this side of every call offers and accepts, and the address that it names.
+
+    ``host``: where the engine's sockets are bound. ``public_addresses``: where the outside world reaches them, at most
+    one a family.
+    """
+
+    host: str
+    codecs: tuple[str, ...] = NARROWBAND_ONLY
+    ours_first: bool = False
+    srtp: SrtpPolicy = SrtpPolicy.OFF
+    public_addresses: tuple[str, ...] = ()
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+    @classmethod
+    def of(cls, config: MediaConfig) -> MediaPolicy:
+        """As a node's configuration has it."""
+        known = tuple(codec for codec in config.codecs if ENGINE_IS_WHOLE or codec in NARROWBAND_ONLY)
+        return cls(
+            host=config.host,
+            codecs=known or NARROWBAND_ONLY,
+            ours_first=config.codec_order == "ours",
+            srtp=SrtpPolicy(config.srtp) if ENGINE_IS_WHOLE else SrtpPolicy.OFF,
+            public_addresses=public_addresses(config),
+        )
+
+    def address_towards(self, peer: str) -> str:
+        """Our address for a peer: the public one of its family, the one that is bound, or the one on the route."""
+        version, bound = ip_address(peer).version, ip_address(self.host)
+        for address in self.public_addresses:
+            if ip_address(address).version == version:
+                return address
+        if not bound.is_unspecified:
+            return self.host
+        if bound.version == 4 and version == 6:
+            # Not reachable on IPv6: SDP with an address of the wrong family is refused as such.
+            return LOOPBACK[4]
+        try:
+            return local_address_towards(peer)
+        except OSError:
+            return LOOPBACK[version]
+
+    def offer(self, address: str, port: int) -> SessionDescription:
+        """Describe our side first."""
+        return make_offer(address, port, self.codecs, srtp=self.srtp, keys=self._keys())
+
+    def answer(
+        self, offer: SessionDescription, address: str, port: int, previous: Negotiated | None = None
+    ) -> Negotiated:
+        """Answer an offer, or the next of a session that ``previous`` stands for; raises `NotAcceptable`."""
+        return negotiate(
+            offer,
+            address=address,
+            port=port,
+            codecs=self.codecs,
+            ours_first=self.ours_first,
+            srtp=self.srtp,
+            keys=self._keys(),
+            previous=previous,
+        )
+
+    def _keys(self) -> MasterKeys | None:
+        return None if self.srtp is SrtpPolicy.OFF else MasterKeys.draw(self.random_bytes)
+
+
+def public_addresses(config: MediaConfig) -> tuple[str, ...]:
+    """The advertised addresses of both families, where there are any."""
+    return tuple(
+        address for address in (config.advertised_host, config.advertised_host_ipv6) if address is not None
+    )

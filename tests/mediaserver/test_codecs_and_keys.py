@@ -1,0 +1,60 @@
+"""Whole calls by codec, by encryption, and on IPv6."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from mediaserver.media_session import ENGINE_IS_WHOLE
+from mediaserver.softphone.speech import Utterance
+from sipbridge.sdp import SrtpPolicy
+from tests.sim.node import running_node
+
+needs_whole_engine = pytest.mark.skipif(
+    not ENGINE_IS_WHOLE, reason="the extension module has neither SRTP nor wideband codecs"
+)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 on this machine")
+async def test_a_call_on_ipv6(tmp_path: Path, question: Utterance) -> None:
+    async with running_node(tmp_path, host="::1") as running:
+        report = await running.call(question)
+    assert report.success, report
+    assert report.packets_received > 50
+
+
+async def test_the_codec_that_is_offered_is_used(tmp_path: Path, question: Utterance) -> None:
+    async with running_node(tmp_path) as running:
+        report = await running.call(question, codecs=("PCMA",))
+    assert report.success, report
+    assert (report.codec, report.encrypted) == ("PCMA", False)
+
+
+@pytest.mark.skipif(ENGINE_IS_WHOLE, reason="the extension module has SRTP")
+async def test_srtp_is_refused_where_there_is_none(tmp_path: Path, question: Utterance) -> None:
+    async with running_node(tmp_path) as running:
+        report = await running.call(question, srtp=SrtpPolicy.REQUIRED)
+    assert (report.answered, report.status) == (False, 488)
+
+
+@needs_whole_engine
+@pytest.mark.parametrize("codec", ["PCMU", "G722", "opus"])
+@pytest.mark.parametrize("srtp", [SrtpPolicy.OFF, SrtpPolicy.REQUIRED])
+async def test_wideband_and_encrypted_calls(
+    tmp_path: Path, question: Utterance, codec: str, srtp: SrtpPolicy
+) -> None:
+    async with running_node(tmp_path) as running:
+        report = await running.call(question, codecs=(codec,), srtp=srtp)
+    assert report.success, report
+    assert (report.codec, report.encrypted) == (codec, srtp is SrtpPolicy.REQUIRED)
