@@ -223,10 +223,10 @@ mod tests {
     #[test]
     fn rtcp_keys_differ_in_every_part() {
         let master = MasterKey::new(Profile::AeadAes128Gcm, &[7; 28]).unwrap();
-        let (rtp, rtcp) = (SessionKeys::rtp(&master), SessionKeys::rtcp(&master));
-        assert_ne!(rtp.cipher, rtcp.cipher);
-        assert_ne!(rtp.auth, rtcp.auth);
-        assert_ne!(rtp.salt, rtcp.salt);
+        let (media, control) = (SessionKeys::rtp(&master), SessionKeys::rtcp(&master));
+        assert_ne!(media.cipher, control.cipher);
+        assert_ne!(media.auth, control.auth);
+        assert_ne!(media.salt, control.salt);
     }
 
     #[test]

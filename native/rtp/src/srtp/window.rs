@@ -50,12 +50,11 @@ impl IndexWindow {
     /// # Errors
     /// [`SrtpError::Replayed`] when it was seen, [`SrtpError::TooOld`] when that is no longer known.
     pub(super) fn check(&self, index: u64) -> Result<(), SrtpError> {
+        // While nothing came, no bit is set and the highest is zero.
         match self.highest.checked_sub(index) {
-            _ if self.seen == 0 => Ok(()),
-            None => Ok(()),
             Some(age) if age >= WINDOW => Err(SrtpError::TooOld),
             Some(age) if self.seen >> age & 1 == 1 => Err(SrtpError::Replayed),
-            Some(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
