@@ -143,7 +143,7 @@ impl Stream {
             to_16k: Resampler::new(LEG_RATE_HZ, 16_000).expect("both rates are supported"),
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
             activity: ActivityDetector::default(),
-            dtmf: DtmfReceiver::new(),
+            dtmf: DtmfReceiver::new(LEG_RATE_HZ),
             playout: Playout::new(),
             tape: None,
             sequence: params.first_sequence,
@@ -413,7 +413,7 @@ impl From<Digit> for StreamEvent {
     fn from(digit: Digit) -> Self {
         Self::Digit {
             digit: digit.digit,
-            duration_ms: u32::from(digit.duration) / (LEG_RATE_HZ / 1000),
+            duration_ms: digit.duration_ms,
         }
     }
 }
