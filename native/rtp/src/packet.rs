@@ -58,20 +58,8 @@ impl<'a> RtpPacket<'a> {
     /// # Errors
     /// The first reason for which this is no RTP packet.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, RtpError> {
-        let Some((fixed, rest)) = datagram.split_first_chunk::<HEADER_LEN>() else {
-            return Err(RtpError::Truncated);
-        };
-        if fixed[0] >> 6 != 2 {
-            return Err(RtpError::Version);
-        }
-        let csrc_len = 4 * usize::from(fixed[0] & 0x0f);
-        let mut rest = rest.get(csrc_len..).ok_or(RtpError::Csrc)?;
-        if fixed[0] & 0x10 != 0 {
-            // RFC 3550 section 5.3.1: the length counts 32-bit words after these four octets.
-            let (prefix, body) = rest.split_first_chunk::<4>().ok_or(RtpError::Extension)?;
-            let words = usize::from(u16::from_be_bytes([prefix[2], prefix[3]]));
-            rest = body.get(4 * words..).ok_or(RtpError::Extension)?;
-        }
+        let (head, mut rest) = datagram.split_at(header_len(datagram)?);
+        let fixed = head.first_chunk::<HEADER_LEN>().ok_or(RtpError::Truncated)?;
         if fixed[0] & 0x20 != 0 {
             let padding = usize::from(*rest.last().ok_or(RtpError::Padding)?);
             if padding == 0 || padding > rest.len() {
@@ -91,6 +79,31 @@ impl<'a> RtpPacket<'a> {
             payload: rest,
         })
     }
+}
+
+/// Octets of the whole header, the CSRC list and the header extension included.
+///
+/// # Errors
+/// The first reason for which this is no RTP packet; padding, which may be encrypted, is not looked at.
+pub fn header_len(datagram: &[u8]) -> Result<usize, RtpError> {
+    let (fixed, rest) = datagram
+        .split_first_chunk::<HEADER_LEN>()
+        .ok_or(RtpError::Truncated)?;
+    if fixed[0] >> 6 != 2 {
+        return Err(RtpError::Version);
+    }
+    let csrc_len = 4 * usize::from(fixed[0] & 0x0f);
+    let rest = rest.get(csrc_len..).ok_or(RtpError::Csrc)?;
+    if fixed[0] & 0x10 == 0 {
+        return Ok(HEADER_LEN + csrc_len);
+    }
+    // RFC 3550 section 5.3.1: the length counts 32-bit words after these four octets.
+    let (prefix, body) = rest.split_first_chunk::<4>().ok_or(RtpError::Extension)?;
+    let extension_len = 4 * usize::from(u16::from_be_bytes([prefix[2], prefix[3]]));
+    if extension_len > body.len() {
+        return Err(RtpError::Extension);
+    }
+    Ok(HEADER_LEN + csrc_len + 4 + extension_len)
 }
 
 impl RtpHeader {

@@ -1,24 +1,33 @@
-//! DTMF digits from telephone-event packets (RFC 4733): each key press exactly once.
+//! DTMF digits as telephone-event packets (RFC 4733): heard, each key press exactly once, and sent.
 //!
 //! A press is identified by its timestamp (section 2.5.1.2): updates and the three end packets repeat it. So a
-//! press is over when an end packet arrives, when another press begins, or when nothing came for a while.
+//! press is over when an end packet arrives, when another press begins, or when nothing came for a while. The
+//! marker bit adds nothing to that, so it may be missing.
+
+mod sender;
+
+pub use sender::{DtmfSender, EventPacket, MAX_PRESS_MS, MIN_PRESS_MS, PressError, QUEUE_LEN};
 
 /// Silence after which a press whose end packets were all lost is over: updates come at least every 50 ms.
 const IDLE_US: u64 = 200_000;
-/// A timestamp up to this far behind is an old packet (10 s at 8 kHz); further is a restarted clock.
-const STALE_UNITS: u32 = 80_000;
+/// A timestamp up to this far behind is an old packet; further is a restarted clock.
+const STALE_S: u32 = 10;
 /// Section 2.5.1.3: a press longer than this goes on under a new timestamp.
 const SEGMENT_UNITS: u32 = 0xffff;
-/// How far from the full length a segment's update packets may stop and still be continued.
+/// How far from the full length a sender may end a segment.
 const SEGMENT_SLACK_UNITS: u32 = 0x1000;
+/// How many of a segment's last update packets may be lost and the press still be continued.
+const SEGMENT_SLACK_MS: u32 = 500;
+/// The events that are digits, at their codes (section 3.2).
+const DIGITS: &[u8; 16] = b"0123456789*#ABCD";
 
 /// A completed key press.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digit {
     /// `0` to `9`, `*`, `#`, `A` to `D`.
     pub digit: char,
-    /// Length as far as it was heard, in units of the media clock; saturates.
-    pub duration: u16,
+    /// Length as far as it was heard.
+    pub duration_ms: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +40,9 @@ struct Press {
 }
 
 /// The receiving side of one leg.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DtmfReceiver {
+    clock_hz: u32,
     current: Option<Press>,
     /// Timestamp of the last press that is over: its repeated end packets are not another one.
     done: Option<u32>,
@@ -43,9 +53,16 @@ pub struct DtmfReceiver {
 }
 
 impl DtmfReceiver {
-    /// Nothing pressed.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing pressed; timestamps and durations count a clock of `clock_hz`, as the session description has it.
+    pub fn new(clock_hz: u32) -> Self {
+        Self {
+            clock_hz,
+            current: None,
+            done: None,
+            ready: None,
+            heard_us: 0,
+            touched: false,
+        }
     }
 
     /// Take the payload of a telephone-event packet; returns a press that is now known to be over.
@@ -87,13 +104,16 @@ impl DtmfReceiver {
         }
         self.touched = true;
         let duration = u32::from(u16::from_be_bytes([high, low]));
+        let slack = (u64::from(self.clock_hz) * u64::from(SEGMENT_SLACK_MS) / 1000) as u32;
         let mut earlier = None;
         match &mut self.current {
             Some(press) if press.timestamp == timestamp => {
                 press.duration = press.duration.max(duration);
             }
-            Some(press) if press.is_continued_by(timestamp, code) => {
-                press.before += timestamp.wrapping_sub(press.timestamp);
+            Some(press) if press.is_continued_by(timestamp, code, slack) => {
+                press.before = press
+                    .before
+                    .saturating_add(timestamp.wrapping_sub(press.timestamp));
                 press.timestamp = timestamp;
                 press.duration = duration;
             }
@@ -120,31 +140,34 @@ impl DtmfReceiver {
 
     /// Of a press that is over, or overtaken by a later one.
     fn is_old(&self, timestamp: u32) -> bool {
+        let stale = self.clock_hz.saturating_mul(STALE_S);
         let behind = |reference: u32| reference.wrapping_sub(timestamp);
-        let finished = self.done.is_some_and(|done| behind(done) < STALE_UNITS);
+        let finished = self.done.is_some_and(|done| behind(done) < stale);
         let overtaken = self
             .current
-            .is_some_and(|press| (1..STALE_UNITS).contains(&behind(press.timestamp)));
+            .is_some_and(|press| (1..stale).contains(&behind(press.timestamp)));
         finished || overtaken
     }
 
     fn end(&mut self) -> Option<Digit> {
         let press = self.current.take()?;
         self.done = Some(press.timestamp);
-        let digit = *b"0123456789*#ABCD".get(usize::from(press.code))?;
-        let duration = (press.before + press.duration).min(u32::from(u16::MAX)) as u16;
+        let digit = *DIGITS.get(usize::from(press.code))?;
+        let duration = u64::from(press.before) + u64::from(press.duration);
+        let duration_ms = duration * 1000 / u64::from(self.clock_hz.max(1));
         Some(Digit {
             digit: char::from(digit),
-            duration,
+            duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
         })
     }
 }
 
 impl Press {
-    fn is_continued_by(&self, timestamp: u32, code: u8) -> bool {
-        let full = SEGMENT_UNITS - SEGMENT_SLACK_UNITS..=SEGMENT_UNITS;
+    /// Whether an event is this press going on under a new timestamp; `slack` in units of the media clock.
+    fn is_continued_by(&self, timestamp: u32, code: u8, slack: u32) -> bool {
+        let ahead = timestamp.wrapping_sub(self.timestamp);
         code == self.code
-            && full.contains(&timestamp.wrapping_sub(self.timestamp))
-            && full.contains(&self.duration)
+            && (SEGMENT_UNITS - SEGMENT_SLACK_UNITS..=SEGMENT_UNITS).contains(&ahead)
+            && self.duration >= SEGMENT_UNITS.saturating_sub(slack)
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use rtp::telephone_event::{Digit, DtmfReceiver};
 
+const CLOCK_HZ: u32 = 8000;
 const DIGITS: &[u8; 16] = b"0123456789*#ABCD";
 
 fn event(code: u8, end: bool, duration: u16) -> [u8; 4] {
@@ -19,13 +20,17 @@ fn press(timestamp: u32, code: u8, updates: u16) -> Vec<(u32, [u8; 4])> {
     packets
 }
 
-fn digit(digit: char, duration: u16) -> Digit {
-    Digit { digit, duration }
+/// A digit and its length in units of the 8 kHz clock.
+fn digit(digit: char, duration: u32) -> Digit {
+    Digit {
+        digit,
+        duration_ms: duration / 8,
+    }
 }
 
 /// Push all, then let the stream end.
 fn receive(packets: &[(u32, [u8; 4])]) -> Vec<Digit> {
-    let mut receiver = DtmfReceiver::new();
+    let mut receiver = DtmfReceiver::new(CLOCK_HZ);
     let mut digits: Vec<_> = packets
         .iter()
         .filter_map(|(timestamp, payload)| receiver.push(*timestamp, payload))
@@ -37,7 +42,7 @@ fn receive(packets: &[(u32, [u8; 4])]) -> Vec<Digit> {
 #[test]
 fn every_digit_is_reported_once_at_its_first_end_packet() {
     for (code, &name) in DIGITS.iter().enumerate() {
-        let mut receiver = DtmfReceiver::new();
+        let mut receiver = DtmfReceiver::new(CLOCK_HZ);
         let packets = press(1000, code as u8, 3);
         let reports: Vec<_> = packets
             .iter()
@@ -64,7 +69,7 @@ fn the_same_key_twice_is_two_digits() {
 
 #[test]
 fn a_press_without_end_packets_ends_with_the_next() {
-    let mut receiver = DtmfReceiver::new();
+    let mut receiver = DtmfReceiver::new(CLOCK_HZ);
     assert_eq!(receiver.push(1000, &event(1, false, 400)), None);
     assert_eq!(receiver.push(5000, &event(2, false, 400)), Some(digit('1', 400)));
     // The first press's end packets, late.
@@ -74,7 +79,7 @@ fn a_press_without_end_packets_ends_with_the_next() {
 
 #[test]
 fn packets_of_any_earlier_press_are_old() {
-    let mut receiver = DtmfReceiver::new();
+    let mut receiver = DtmfReceiver::new(CLOCK_HZ);
     assert_eq!(receiver.push(1000, &event(1, true, 400)), Some(digit('1', 400)));
     assert_eq!(receiver.push(5000, &event(2, true, 400)), Some(digit('2', 400)));
     assert_eq!(receiver.push(1000, &event(1, true, 400)), None);
@@ -88,7 +93,7 @@ fn packets_of_any_earlier_press_are_old() {
 
 #[test]
 fn one_packet_may_complete_two_presses() {
-    let mut receiver = DtmfReceiver::new();
+    let mut receiver = DtmfReceiver::new(CLOCK_HZ);
     assert_eq!(receiver.push(1000, &event(1, false, 400)), None);
     assert_eq!(receiver.push(5000, &event(2, true, 800)), Some(digit('1', 400)));
     let mut pushed = receiver.clone();
@@ -100,7 +105,7 @@ fn one_packet_may_complete_two_presses() {
 
 #[test]
 fn a_press_whose_ends_are_lost_is_over_after_200_ms() {
-    let mut receiver = DtmfReceiver::new();
+    let mut receiver = DtmfReceiver::new(CLOCK_HZ);
     assert_eq!(receiver.push(1000, &event(9, false, 400)), None);
     assert_eq!(receiver.poll(1_000_000), None);
     assert_eq!(receiver.push(1000, &event(9, false, 800)), None);
@@ -123,10 +128,50 @@ fn a_key_held_beyond_one_segment_is_one_digit() {
         (next, event(7, true, 800)),
         (next, event(7, true, 800)),
     ];
-    assert_eq!(receive(&packets), [digit('7', u16::MAX)]);
+    assert_eq!(receive(&packets), [digit('7', 0xffff + 800)]);
     // A short press, its ends lost, and the same key eight seconds later are two.
     let packets = [(0, event(7, false, 400)), (0xffff, event(7, true, 400))];
     assert_eq!(receive(&packets), [digit('7', 400), digit('7', 400)]);
+}
+
+#[test]
+fn durations_are_in_ms_of_the_given_clock() {
+    // Opus legs: 48 kHz, where one segment is 1.365 s; six updates of the first are lost.
+    let mut receiver = DtmfReceiver::new(48_000);
+    let start = 0xffff_f000;
+    let next = 0xefff; // start + 0xffff
+    assert_eq!(receiver.push(start, &event(5, false, 960)), None);
+    assert_eq!(receiver.push(start, &event(5, false, 0xffff - 6 * 960)), None);
+    assert_eq!(receiver.push(next, &event(5, false, 960)), None);
+    let held = Digit {
+        digit: '5',
+        duration_ms: (0xffff + 4800) / 48,
+    };
+    assert_eq!(receiver.push(next, &event(5, true, 4800)), Some(held));
+    // A late packet of up to 10 s ago is old: 80000 units would be less than 2 s.
+    let later = next + 9 * 48_000;
+    assert_eq!(receiver.push(later, &event(6, false, 960)), None);
+    assert_eq!(receiver.push(next, &event(5, true, 4800)), None);
+    let short = Digit {
+        digit: '6',
+        duration_ms: 20,
+    };
+    assert_eq!(receiver.finish(), Some(short));
+}
+
+#[test]
+fn a_press_without_end_in_sight_saturates() {
+    let mut receiver = DtmfReceiver::new(1);
+    let mut timestamp = 0_u32;
+    for _ in 0..70_000 {
+        assert_eq!(receiver.push(timestamp, &event(1, false, 0xffff)), None);
+        timestamp = timestamp.wrapping_add(0xffff);
+    }
+    assert_eq!(receiver.finish().unwrap().duration_ms, u32::MAX);
+    assert_eq!(
+        DtmfReceiver::new(0).push(0, &event(1, true, 1)).unwrap().digit,
+        '1'
+    );
 }
 
 #[test]
@@ -187,7 +232,7 @@ proptest! {
             0..100,
         ),
     ) {
-        let mut receiver = DtmfReceiver::new();
+        let mut receiver = DtmfReceiver::new(CLOCK_HZ);
         let mut reports = 0;
         for (timestamp, payload, now_us) in &input {
             reports += usize::from(receiver.push(*timestamp, payload).is_some());

@@ -38,6 +38,7 @@ pub(super) struct Incoming {
     before: ListeningStats,
     decoding: Option<Decoding>,
     dtmf: DtmfReceiver,
+    event_clock_hz: u32,
     pub(super) speech: Option<Box<SpeechCutter>>,
     activity: Option<ActivityDetector>,
     /// Packets that the decoder could make nothing of.
@@ -57,7 +58,8 @@ impl Incoming {
             buffer: ListeningBuffer::new(NO_CLOCK_HZ, |_| 0),
             before: ListeningStats::default(),
             decoding: None,
-            dtmf: DtmfReceiver::new(),
+            dtmf: DtmfReceiver::new(NO_CLOCK_HZ),
+            event_clock_hz: NO_CLOCK_HZ,
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
             activity: params.report_activity.then(ActivityDetector::default),
             undecodable: 0,
@@ -83,6 +85,13 @@ impl Incoming {
         });
     }
 
+    /// The clock of key presses.
+    pub(super) fn set_event_clock(&mut self, clock_hz: u32) {
+        if clock_hz != self.event_clock_hz {
+            (self.dtmf, self.event_clock_hz) = (DtmfReceiver::new(clock_hz), clock_hz);
+        }
+    }
+
     pub(super) fn listening_stats(&self) -> ListeningStats {
         self.before + self.buffer.stats()
     }
@@ -104,10 +113,10 @@ impl Incoming {
         let event = format
             .telephone_event
             .filter(|event| event.payload_type == header.payload_type);
-        if let Some(event) = event {
+        if event.is_some() {
             self.buffer.push_aside(now_us, header);
             let digit = self.dtmf.push(header.timestamp, packet.payload);
-            events.extend(digit.map(|digit| StreamEvent::digit(digit, event.clock_hz)));
+            events.extend(digit.map(StreamEvent::from));
         } else if header.payload_type != format.payload_type || packet.payload.is_empty() {
             self.buffer.push_aside(now_us, header);
         } else {
@@ -177,16 +186,8 @@ impl Incoming {
     }
 
     /// A tick: what is due by the clock alone.
-    pub(super) fn watch_the_clock(
-        &mut self,
-        now_us: u64,
-        silent_us: u64,
-        format: &Format,
-        events: &mut Vec<StreamEvent>,
-    ) {
-        let clock_hz = format.telephone_event.map_or(NO_CLOCK_HZ, |event| event.clock_hz);
-        let digit = self.dtmf.poll(now_us);
-        events.extend(digit.map(|digit| StreamEvent::digit(digit, clock_hz)));
+    pub(super) fn watch_the_clock(&mut self, now_us: u64, silent_us: u64, events: &mut Vec<StreamEvent>) {
+        events.extend(self.dtmf.poll(now_us).map(StreamEvent::from));
         let change = self.activity.as_mut().and_then(|activity| activity.poll(now_us));
         events.extend(change.map(StreamEvent::Activity));
         let Some(speech) = self.speech.as_mut().filter(|speech| speech.is_speech()) else {

@@ -5,7 +5,7 @@ mod incoming;
 mod outgoing;
 
 use rtp::packet::{HEADER_LEN, RtpPacket};
-use rtp::telephone_event::Digit;
+use rtp::telephone_event::{Digit, PressError};
 
 pub use self::format::{Coding, CodingError, Format, TelephoneEvent};
 pub use self::outgoing::Written;
@@ -143,6 +143,10 @@ impl Stream {
             self.incoming.set_decoding(codec, decoder, to_listened);
             self.outgoing.set_encoding(codec, encoder, from_listened);
         }
+        if let Some(event) = format.telephone_event {
+            self.incoming.set_event_clock(event.clock_hz);
+            self.outgoing.set_event_clock(event.clock_hz);
+        }
         self.format = Some(format);
         self.last_packet_us = Some(now_us);
         self.timed_out = false;
@@ -166,6 +170,14 @@ impl Stream {
     /// The playout, for pause, resume and flush.
     pub fn playout(&mut self) -> &mut Playout {
         &mut self.outgoing.playout
+    }
+
+    /// Press a key at the peer (RFC 4733), after those that wait.
+    ///
+    /// # Errors
+    /// When it is no key, too short or long, or when too many wait.
+    pub fn press(&mut self, digit: char, duration_ms: u32) -> Result<(), PressError> {
+        self.outgoing.press(digit, duration_ms)
     }
 
     /// What was counted so far.
@@ -261,7 +273,7 @@ impl Stream {
             return;
         };
         let silent_us = now_us.saturating_sub(last_packet_us);
-        self.incoming.watch_the_clock(now_us, silent_us, format, events);
+        self.incoming.watch_the_clock(now_us, silent_us, events);
         let limit_us = self.media_timeout_us;
         if format.receive && limit_us > 0 && silent_us >= limit_us && !self.timed_out {
             self.timed_out = true;
@@ -282,11 +294,11 @@ impl Stream {
     }
 }
 
-impl StreamEvent {
-    fn digit(digit: Digit, clock_hz: u32) -> Self {
+impl From<Digit> for StreamEvent {
+    fn from(digit: Digit) -> Self {
         Self::Digit {
             digit: digit.digit,
-            duration_ms: u32::from(digit.duration) / (clock_hz / 1000).max(1),
+            duration_ms: digit.duration_ms,
         }
     }
 }

@@ -3,6 +3,7 @@
 use codec::resample::Resampler;
 use codec::{Codec, Encoder};
 use rtp::packet::{HEADER_LEN, RtpHeader};
+use rtp::telephone_event::{DtmfSender, PressError};
 
 use super::format::Format;
 use super::{FRAME_MAX, FRAMES_PER_S, StreamParams};
@@ -17,6 +18,7 @@ struct Encoding {
     encoder: Encoder,
     from_listened: Resampler,
     rate_hz: u32,
+    clock_hz: u32,
     /// Ticks of the RTP clock per frame.
     frame_ticks: u32,
 }
@@ -39,6 +41,10 @@ pub(super) struct Outgoing {
     sequence: u16,
     timestamp: u32,
     talking: bool,
+    dtmf: DtmfSender,
+    /// The clock of key presses, and the time by it.
+    event_clock_hz: u32,
+    event_timestamp: u32,
     /// Frames that the encoder refused; none, as far as we know, can be.
     pub(super) unencodable: u64,
     frame: [i16; FRAME_MAX],
@@ -55,6 +61,9 @@ impl Outgoing {
             sequence: params.first_sequence,
             timestamp: params.first_timestamp,
             talking: false,
+            dtmf: DtmfSender::new(NO_RATE_HZ),
+            event_clock_hz: NO_RATE_HZ,
+            event_timestamp: params.first_timestamp,
             unencodable: 0,
             frame: [0; FRAME_MAX],
             frame_len: (NO_RATE_HZ / FRAMES_PER_S) as usize,
@@ -72,8 +81,21 @@ impl Outgoing {
             encoder,
             from_listened,
             rate_hz,
+            clock_hz: codec.clock_hz(),
             frame_ticks: codec.clock_hz() / FRAMES_PER_S,
         });
+    }
+
+    /// The clock of key presses; those that wait are forgotten with the old one.
+    pub(super) fn set_event_clock(&mut self, clock_hz: u32) {
+        if clock_hz != self.event_clock_hz {
+            (self.dtmf, self.event_clock_hz) = (DtmfSender::new(clock_hz), clock_hz);
+        }
+    }
+
+    /// Press a key at the peer, after those that wait.
+    pub(super) fn press(&mut self, digit: char, duration_ms: u32) -> Result<(), PressError> {
+        self.dtmf.press(digit, duration_ms)
     }
 
     /// The next frame: of the playout, with `mix` laid over it (a frame as listened to). Nothing is heard where nothing is sent.
@@ -115,22 +137,30 @@ impl Outgoing {
     ) -> Option<Written> {
         let timestamp = self.timestamp;
         let talked = std::mem::replace(&mut self.talking, sounds);
-        let encoding = self.encoding.as_mut()?;
+        let encoding = self.encoding.as_ref()?;
+        let event_timestamp = self.event_timestamp(timestamp, encoding.clock_hz);
         self.timestamp = timestamp.wrapping_add(encoding.frame_ticks);
+        self.event_timestamp = event_timestamp.wrapping_add(self.event_clock_hz / FRAMES_PER_S);
         let format = format?;
         let (head, payload) = packet.split_at_mut_checked(HEADER_LEN)?;
-        let encoded = encoding.encoder.encode(&self.frame[..self.frame_len], payload);
-        self.unencodable += u64::from(encoded.is_err());
-        let length = encoded.unwrap_or(0);
-        if length == 0 {
-            return None;
-        }
-        let header = RtpHeader {
-            marker: sounds && !talked,
-            payload_type: format.payload_type,
-            sequence: self.sequence,
-            timestamp,
-            ssrc: self.ssrc,
+        let event = format
+            .telephone_event
+            .and_then(|event| Some((event.payload_type, self.dtmf.tick(event_timestamp)?)));
+        let (header, length) = if let Some((payload_type, event)) = event {
+            payload
+                .get_mut(..event.payload.len())?
+                .copy_from_slice(&event.payload);
+            let header = self.header(event.marker, payload_type, event.timestamp);
+            (header, event.payload.len())
+        } else {
+            let encoder = &mut self.encoding.as_mut()?.encoder;
+            let encoded = encoder.encode(&self.frame[..self.frame_len], payload);
+            self.unencodable += u64::from(encoded.is_err());
+            let length = encoded.ok().filter(|&length| length > 0)?;
+            (
+                self.header(sounds && !talked, format.payload_type, timestamp),
+                length,
+            )
         };
         self.sequence = self.sequence.wrapping_add(1);
         header.write(head);
@@ -138,6 +168,25 @@ impl Outgoing {
             header,
             length: HEADER_LEN + length,
         })
+    }
+
+    fn header(&self, marker: bool, payload_type: u8, timestamp: u32) -> RtpHeader {
+        RtpHeader {
+            marker,
+            payload_type,
+            sequence: self.sequence,
+            timestamp,
+            ssrc: self.ssrc,
+        }
+    }
+
+    /// The time of key presses: that of the audio (RFC 4733 section 2.1), or their own where a peer gave them another clock.
+    fn event_timestamp(&self, audio: u32, clock_hz: u32) -> u32 {
+        if clock_hz == self.event_clock_hz {
+            audio
+        } else {
+            self.event_timestamp
+        }
     }
 
     /// So many frames will not be sent.
