@@ -1,4 +1,5 @@
 //! The RTP family on octets, without a clock or a socket: RTP, telephone-event, RTCP, SRTP.
 
 pub mod packet;
+pub mod quality;
 pub mod telephone_event;
