@@ -2,4 +2,5 @@
 
 pub mod packet;
 pub mod quality;
+pub mod rtcp;
 pub mod telephone_event;
