@@ -3,6 +3,8 @@
 //! The spectrum is an all-pole filter 1/A(z) given by its reflection coefficients, with the sign that makes the first
 //! the first coefficient of A(z) = 1 + a1·z⁻¹ + …: noise with more power in the low frequencies has it below zero.
 
+use crate::linear_prediction::levinson;
+
 /// As many coefficients as we use; a payload may have more, and a filter cut short is still the best of its order
 /// (RFC 3389, 3: higher ones may be taken for zero).
 pub const ORDER_MAX: usize = 12;
@@ -188,30 +190,16 @@ impl NoiseEstimator {
         self.window.drain(..pcm.len());
     }
 
-    /// The noise so far, with `order` coefficients (Levinson-Durbin recursion).
+    /// The noise so far, with `order` coefficients at most [`ORDER_MAX`].
     pub fn parameters(&self, order: usize) -> NoiseParameters {
         let power = self.correlation[0];
         let level_db = -20.0 * (power.sqrt() / OVERLOAD).log10();
         // Nothing heard is an infinite level, which the cast takes to 255.
         let mut parameters = NoiseParameters::white(level_db.round().max(0.0) as u8);
         parameters.order = order.min(ORDER_MAX);
-        if power < 1.0 {
-            return parameters;
-        }
-        // A floor 40 dB down keeps the recursion from chasing what the quantisation cannot say.
-        let mut error = power * 1.0001;
-        let mut filter = [0.0_f32; ORDER_MAX + 1];
-        filter[0] = 1.0;
-        for stage in 1..=parameters.order {
-            let ahead: f32 = (0..stage).map(|n| filter[n] * self.correlation[stage - n]).sum();
-            let k = (-ahead / error).clamp(-REFLECTION_MAX, REFLECTION_MAX);
-            let before = filter;
-            for n in 1..=stage {
-                filter[n] = before[n] + k * before[stage - n];
-            }
-            error *= 1.0 - k * k;
-            parameters.reflections[stage - 1] = k;
-        }
+        let mut filter = [0.0; ORDER_MAX + 1];
+        let reflections = &mut parameters.reflections[..parameters.order];
+        levinson(&self.correlation, &mut filter[..=parameters.order], reflections);
         parameters
     }
 }

@@ -7,6 +7,7 @@ mod encoder;
 mod error;
 pub mod g711;
 pub mod g722;
+mod linear_prediction;
 pub mod plc;
 pub mod resample;
 

@@ -99,6 +99,34 @@ fn images_and_aliases_are_75_decibels_down() {
     }
 }
 
+/// Whatever else comes out, at any frequency: images, aliases, also those of the rational pairs, and rounding.
+#[test]
+fn nothing_but_the_tone_comes_out_of_the_pass_band() {
+    for (from_hz, to_hz) in pairs() {
+        // Multiples of 50 Hz have whole periods in the settled 200 ms.
+        let highest = (0.425 * f64::from(from_hz.min(to_hz)) / 50.0) as u32;
+        let mut worst_db = f64::MIN;
+        for frequency_hz in (0..12).map(|n| f64::from(1 + (highest - 1) * n / 11) * 50.0) {
+            let output = convert(from_hz, to_hz, &tone(from_hz, frequency_hz, from_hz as usize / 4));
+            let settled = &output[to_hz as usize / 20..];
+            let turn = TAU * frequency_hz / f64::from(to_hz);
+            let (mut re, mut im) = (0.0, 0.0);
+            for (n, &sample) in settled.iter().enumerate() {
+                re += 2.0 * f64::from(sample) * (turn * n as f64).cos() / settled.len() as f64;
+                im += 2.0 * f64::from(sample) * (turn * n as f64).sin() / settled.len() as f64;
+            }
+            let rest = settled.iter().enumerate().map(|(n, &sample)| {
+                let fitted = re * (turn * n as f64).cos() + im * (turn * n as f64).sin();
+                (f64::from(sample) - fitted).powi(2)
+            });
+            let rest = rest.sum::<f64>() / settled.len() as f64;
+            worst_db = worst_db.max(10.0 * (2.0 * rest / AMPLITUDE.powi(2)).log10());
+        }
+        println!("{from_hz} -> {to_hz}: everything else {worst_db:.1} dB");
+        assert!(worst_db < -73.0, "{from_hz} -> {to_hz}: {worst_db} dB");
+    }
+}
+
 #[test]
 fn an_impulse_peaks_after_the_stated_delay() {
     for (from_hz, to_hz) in pairs() {
