@@ -12,3 +12,4 @@ pub mod recorder;
 pub mod speech;
 pub mod stream;
 pub mod taping;
+pub mod tones;
