@@ -9,6 +9,7 @@ mod media_thread;
 pub mod playout;
 pub mod ports;
 pub mod recorder;
+pub mod room;
 pub mod speech;
 pub mod stream;
 pub mod taping;
