@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod clock;
+pub mod echo;
 pub mod engine;
 pub mod events;
 pub mod jitter;
