@@ -1,10 +1,14 @@
 //! The media engine: jitter buffers, speech, playout, recorder, and the thread that runs them on sockets.
 
 pub mod activity;
+pub mod clock;
+pub mod echo;
 pub mod engine;
 pub mod jitter;
 pub mod playout;
 pub mod recorder;
+pub mod room;
 pub mod speech;
 pub mod stream;
 pub mod taping;
+pub mod tones;
