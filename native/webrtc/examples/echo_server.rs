@@ -105,7 +105,7 @@ impl Server {
         let (leg, answer) = WebRtcLeg::answer(offer, params, self.now_us())?;
         println!("--- answer\n{answer}---");
         let ufrag = leg.local_ufrag().to_owned();
-        let leg = Leg {
+        let leg = Entry {
             leg,
             timeout_us: 0,
             sequence: 0,
