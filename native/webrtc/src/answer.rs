@@ -1,5 +1,6 @@
 //! The answer as str0m makes it, with what str0m does not know.
 
+use crate::offer::RefusedFormat;
 use std::fmt::Write as _;
 use str0m::IceCreds;
 
@@ -13,8 +14,13 @@ const MAX_PACKET_MS: u32 = 60;
 /// - The audio section gets `a=ptime` and `a=maxptime`.
 /// - When the first section is refused, the candidates move to the first that is not, which is the one whose
 ///   transport the bundle uses (RFC 8843 section 7.3); a browser does not look into a refused section.
+/// - A refused section gets a format of the offer.
 /// - `replace` changes the ICE credentials from those that str0m drew for an ICE restart to ours.
-pub(crate) fn complete(sdp: &str, replace: Option<(&IceCreds, &IceCreds)>) -> String {
+pub(crate) fn complete(
+    sdp: &str,
+    refused: &[Option<RefusedFormat>],
+    replace: Option<(&IceCreds, &IceCreds)>,
+) -> String {
     let mut head = String::new();
     let mut sections: Vec<String> = Vec::new();
     for line in sdp.lines() {
@@ -43,6 +49,15 @@ pub(crate) fn complete(sdp: &str, replace: Option<(&IceCreds, &IceCreds)>) -> St
         if section.starts_with("m=audio ") && !is_refused(section) {
             let _ = write!(section, "a=ptime:{PACKET_MS}\r\na=maxptime:{MAX_PACKET_MS}\r\n");
         }
+    }
+    for (section, refused) in sections.iter_mut().zip(refused) {
+        let Some(RefusedFormat { format, map }) = refused else {
+            continue;
+        };
+        let (line, rest) = section.split_once("\r\n").unwrap_or((section, ""));
+        let line = line.strip_suffix(" 0").unwrap_or(line);
+        let map_end = if map.is_empty() { "" } else { "\r\n" };
+        *section = format!("{line} {format}\r\n{rest}{map}{map_end}");
     }
     head + &sections.concat()
 }

@@ -24,14 +24,16 @@ mod ice;
 mod leg;
 mod offer;
 mod output;
+mod params;
 mod pump;
 mod reason;
 
 pub use channels::SendError;
 pub use ice::IceSeed;
-pub use leg::{Certificate, LegParams, Limits, WebRtcLeg};
+pub use leg::WebRtcLeg;
 pub use offer::{AgreedAudio, AudioCodec, OfferError};
 pub use output::{Disconnection, LegEvent, LegOutput, Quality, RtpIn};
+pub use params::{Certificate, LegParams, Limits};
 pub use reason::{Counts, Reason};
 
 /// What can go wrong with a leg as a whole; datagrams are refused by [`Reason`].

@@ -100,8 +100,10 @@ pub struct AgreedAudio {
     pub codec: AudioCodec,
     /// Its payload type.
     pub payload_type: u8,
-    /// The payload type of telephone-event (RFC 4733) with the codec's clock rate, when the peer has it.
+    /// The payload type of telephone-event (RFC 4733), when the peer has it.
     pub telephone_event: Option<u8>,
+    /// The clock rate of its durations: the codec's where the peer has that, else 8000 (Firefox has no other).
+    pub event_clock_rate_hz: u32,
 }
 
 /// What was read of an offer.
@@ -113,6 +115,17 @@ pub(crate) struct Offer {
     pub(crate) mid: String,
     /// Of the peer's certificate, in lower case; another one is another peer connection.
     pub(crate) fingerprint: String,
+    /// For each section that is refused: the first format of the offer and its `a=rtpmap`, for the answer.
+    pub(crate) refused: Vec<Option<RefusedFormat>>,
+}
+
+/// What the answer has for a section that it refuses. Any format would do (RFC 3264 section 6), but aiortc looks
+/// for one in common with its offer all the same.
+#[derive(Debug)]
+pub(crate) struct RefusedFormat {
+    pub(crate) format: String,
+    /// The line, or nothing.
+    pub(crate) map: String,
 }
 
 /// One section: the lines from `m=` to the next.
@@ -151,11 +164,16 @@ impl<'a> Section<'a> {
                 let number = codec.static_payload_type()?;
                 self.has_format(number).then_some(number)
             })?;
-            let event = format!("telephone-event/{}", codec.clock_rate_hz());
+            let clocks = [codec.clock_rate_hz(), 8_000];
+            let event = clocks.into_iter().find_map(|clock_rate_hz| {
+                let payload_type = self.payload_type(&format!("telephone-event/{clock_rate_hz}"))?;
+                Some((payload_type, clock_rate_hz))
+            });
             Some(AgreedAudio {
                 codec,
                 payload_type,
-                telephone_event: self.payload_type(&event),
+                telephone_event: event.map(|(payload_type, _)| payload_type),
+                event_clock_rate_hz: event.map_or(codec.clock_rate_hz(), |(_, clock_rate_hz)| clock_rate_hz),
             })
         })
     }
@@ -167,8 +185,24 @@ impl<'a> Section<'a> {
             .find_map(|map| {
                 let (number, name) = map.split_once(' ')?;
                 let number = number.parse().ok().filter(|number| *number < 128)?;
-                (name.trim().eq_ignore_ascii_case(encoding) && self.has_format(number)).then_some(number)
+                // One channel may be said or not (RFC 8866 section 6.6).
+                let name = name.strip_suffix("/1").unwrap_or(name);
+                (name.eq_ignore_ascii_case(encoding) && self.has_format(number)).then_some(number)
             })
+    }
+
+    fn first_format(&self) -> RefusedFormat {
+        let format = self.formats.split(' ').next().unwrap_or("0");
+        let map = format!("a=rtpmap:{format} ");
+        let map = self
+            .lines
+            .iter()
+            .find(|line| line.starts_with(&map))
+            .map_or("", |line| line);
+        RefusedFormat {
+            format: format.to_owned(),
+            map: map.to_owned(),
+        }
     }
 
     fn has_format(&self, payload_type: u8) -> bool {
@@ -214,11 +248,16 @@ impl Offer {
         let fingerprint = of_call("fingerprint")
             .ok_or(OfferError::NoFingerprint)?
             .to_ascii_lowercase();
+        let refused = (0..sections.len())
+            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].first_format()))
+            .collect();
+        let text = rewrite(&session, &sections, audio_at);
         Ok(Self {
-            text: rewrite(&session, &sections, audio_at),
+            text,
             audio: agreed,
             mid,
             fingerprint,
+            refused,
         })
     }
 }
@@ -248,9 +287,13 @@ fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     Ok((session, sections))
 }
 
+fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
+    sections[at].media != "application" && at != audio_at
+}
+
 /// The offer with every section refused but the audio and the data channel.
 fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize) -> String {
-    let is_refused = |at: usize| sections[at].media != "application" && at != audio_at;
+    let is_refused = |at: usize| is_refused(sections, audio_at, at);
     let refused: Vec<&str> = (0..sections.len())
         .filter(|&at| is_refused(at))
         .filter_map(|at| sections[at].attribute("mid"))

@@ -28,7 +28,8 @@ impl WebRtcLeg {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
-                    let us = at.saturating_duration_since(self.epoch).as_micros();
+                    // Upwards: a microsecond too early nothing is due, and the caller would come at once again.
+                    let us = at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1000);
                     self.rtc_timeout_us = u64::try_from(us).unwrap_or(u64::MAX);
                     return;
                 }

@@ -1,11 +1,11 @@
 //! A browser (str0m as the client, full ICE) and the leg, over a simulated network in virtual time.
-#![allow(dead_code, unreachable_pub)]
+#![allow(unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::channel::ChannelId;
+use str0m::channel::{ChannelConfig, ChannelId};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpWrite, SeqNo};
@@ -70,13 +70,13 @@ pub struct Datagram {
 /// The browser's side.
 pub struct Browser {
     pub rtc: Rtc,
-    pub address: SocketAddr,
     pub audio: Mid,
     pub channel: Option<ChannelId>,
     pub is_connected: bool,
     pub is_closed: bool,
     pub received: Vec<(u8, u16, Vec<u8>)>,
     pub messages: Vec<String>,
+    pub channels_closed: usize,
     pending: Option<SdpPendingOffer>,
     timeout: Instant,
 }
@@ -92,11 +92,11 @@ pub struct World {
     order: u64,
     pub browser: Browser,
     pub leg: WebRtcLeg,
-    pub answer: String,
     pub events: Vec<LegEvent>,
     pub rtp: Vec<RtpIn>,
     /// Everything that the browser sent, for attacks and repeats.
     pub sent_by_browser: Vec<Datagram>,
+    pub last_sent_by_leg_us: u64,
     leg_timeout_us: u64,
 }
 
@@ -125,13 +125,13 @@ pub fn browser(epoch: Instant, with_video: bool, with_channel: bool) -> (Browser
     let (offer, pending) = change.apply().unwrap();
     let browser = Browser {
         rtc,
-        address,
         audio,
         channel,
         is_connected: false,
         is_closed: false,
         received: Vec::new(),
         messages: Vec::new(),
+        channels_closed: 0,
         pending: Some(pending),
         timeout: epoch,
     };
@@ -183,8 +183,17 @@ impl Browser {
             .is_some_and(|mut channel| channel.write(binary, message).unwrap())
     }
 
+    pub fn open_channel(&mut self, label: &str) {
+        let config = ChannelConfig {
+            label: label.to_owned(),
+            ..ChannelConfig::default()
+        };
+        self.rtc.direct_api().create_data_channel(config);
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::ChannelClose(_) => self.channels_closed += 1,
             Event::Connected => self.is_connected = true,
             Event::Closed => self.is_closed = true,
             Event::RtpPacket(packet) => self.received.push((
@@ -205,13 +214,24 @@ impl World {
 
     pub fn with(seed: u64, impairment: Impairment, limits: Limits, with_video: bool) -> Self {
         let epoch = Instant::now();
-        let (mut browser, offer) = browser(epoch, with_video, true);
+        let (browser, offer) = browser(epoch, with_video, true);
         let params = LegParams {
             limits,
             ..params(epoch, seed as u8)
         };
         let (leg, answer) = WebRtcLeg::answer(&offer, params, 0).unwrap();
-        browser.accept(&answer);
+        Self::of(seed, impairment, epoch, browser, leg, &answer)
+    }
+
+    pub fn of(
+        seed: u64,
+        impairment: Impairment,
+        epoch: Instant,
+        mut browser: Browser,
+        leg: WebRtcLeg,
+        answer: &str,
+    ) -> Self {
+        browser.accept(answer);
         Self {
             epoch,
             now_us: 0,
@@ -222,10 +242,10 @@ impl World {
             order: 0,
             browser,
             leg,
-            answer,
             events: Vec::new(),
             rtp: Vec::new(),
             sent_by_browser: Vec::new(),
+            last_sent_by_leg_us: 0,
             leg_timeout_us: 0,
         }
     }
@@ -260,6 +280,7 @@ impl World {
                     destination,
                     payload,
                 } => {
+                    self.last_sent_by_leg_us = self.now_us;
                     self.post(&Datagram {
                         source,
                         destination,
