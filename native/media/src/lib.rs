@@ -1,6 +1,7 @@
 //! The media engine: jitter buffers, speech, playout, recorder, and the thread that runs them on sockets.
 
 pub mod activity;
+pub mod bridging;
 pub mod clock;
 pub mod engine;
 pub mod events;
@@ -9,6 +10,7 @@ mod media_thread;
 pub mod playout;
 pub mod ports;
 pub mod recorder;
+mod sequence;
 pub mod speech;
 pub mod stream;
 pub mod taping;
