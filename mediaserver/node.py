@@ -15,6 +15,7 @@ from admission import AdmissionGate, CallKind, slots_for
 from config.node import NodeConfig
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
+from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app
@@ -56,7 +57,7 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
-        self._edge: Edge | None = None
+        self._switchboard: Switchboard | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
         self._http = HttpServer(
@@ -83,8 +84,8 @@ class Node:
 
     async def idle(self) -> None:
         """Wait until no call is in progress or being wound up."""
-        if self._edge is not None:
-            await self._edge.idle()
+        if self._switchboard is not None:
+            await self._switchboard.idle()
 
     def media_stats(self) -> dict[str, int]:
         """Counters of the media engine and its links."""
@@ -148,16 +149,12 @@ class Node:
         )
         warmer = PhraseWarmer(phrases, access)
         await self._warm_phrases(warmer)
-        self._edge = Edge(
-            registry=self._registry,
-            gate=self._gate,
-            hub=self._hub,
-            resources=resources,
-            advertised_host=config.media.advertised_host,
+        self._switchboard = Switchboard(
+            registry=self._registry, gate=self._gate, hub=self._hub, resources=resources
         )
-        await self._start_sip(self._edge)
+        await self._start_sip(Edge(self._switchboard, advertised_host=config.media.advertised_host))
         self._ready = True
-        answers = AnswerWarmer(warmer, resources.clock, self._edge.idle)
+        answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [
             await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
             for tenant in self._tenants[:MAX_TENANTS]
@@ -232,8 +229,8 @@ class Node:
     def request_stop(self) -> None:
         """Make `run` return; calls that come in meanwhile are told to try again."""
         self._ready = False
-        if self._edge is not None:
-            self._edge.drain()
+        if self._switchboard is not None:
+            self._switchboard.drain()
         self._stop.set()
 
     async def stop(self) -> None:
@@ -265,19 +262,20 @@ class Node:
         self._warming, self._late_phrases = None, set()
 
     async def _stop_calls(self) -> None:
-        if self._edge is None or self._sip is None:
+        if self._switchboard is None:
             return
-        await self._edge.close()
-        await self._sip.close()
-        await self._edge.finish()
-        self._edge = self._sip = None
+        await self._switchboard.close()
+        if self._sip is not None:
+            await self._sip.close()
+        await self._switchboard.finish()
+        self._switchboard = self._sip = None
 
     def _status(self) -> dict[str, object]:
         gate = self._gate.snapshot()
         return {
             "ready": self._ready,
             "uptime_s": int(time.monotonic() - self._started_at),
-            "active_calls": self._edge.active_calls if self._edge else 0,
+            "active_calls": self._switchboard.active_calls if self._switchboard else 0,
             "slots": gate.slots,
             "admitted": gate.admitted,
             "refused": gate.refused,
