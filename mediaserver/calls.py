@@ -61,6 +61,8 @@ class ActiveCall:
     """Ends the signalling; the edge answers with `Switchboard.ended`, at once or later."""
     state: CallState = CallState.UP
     deadline: asyncio.TimerHandle | None = None
+    on_ended: Callable[[], None] | None = None
+    """Told once, when the call is over, however it ended: the edge forgets it."""
 
 
 class Switchboard:
@@ -138,7 +140,9 @@ class Switchboard:
     ) -> ActiveCall:
         """Build and start the call's pipeline. Where that fails, link and lease are given back: `CallRefused`."""
         try:
-            call = Call(tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener)
+            call = Call(
+                tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener
+            )
         except Exception as error:
             logger.exception("the call's pipeline could not be built")
             self.hub.detach(link)
@@ -172,6 +176,8 @@ class Switchboard:
         self._active.pop(active.lease.number, None)
         if active.deadline is not None:
             active.deadline.cancel()
+        if active.on_ended is not None:
+            active.on_ended()
         self.spawn(self._wind_up(active, why), "wind-up")
 
     async def _wind_up(self, active: ActiveCall, why: str) -> None:

@@ -135,7 +135,11 @@ class Edge:
             self._switchboard.give_back(lease)
             raise CallRefused(503, retry_after_s=NO_MEDIA_RETRY_AFTER_S) from error
         active = self._switchboard.begin(
-            tenant, str(event.caller.uri), lease, leg.link, hang_up=lambda _: self._endpoint.hang_up(event.dialog)
+            tenant,
+            str(event.caller.uri),
+            lease,
+            leg.link,
+            hang_up=lambda _: self._endpoint.hang_up(event.dialog),
         )
         held = self._dialogs[event.dialog] = _SipCall(active, leg)
         if leg.negotiated is not None:

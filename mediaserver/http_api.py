@@ -1,4 +1,4 @@
-"""HTTP on the node: health, readiness, and what can be dialled. The admin API and the console grow from here."""
+"""HTTP on the node: health, readiness, status, and what other parts add to it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 
 from mediaserver.errors import StartupError
 
 StatusSource = Callable[[], dict[str, object]]
 
 
-def make_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
+def make_app(status: StatusSource, ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
     """The node's HTTP application."""
-    app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None)
+    app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -36,6 +36,8 @@ def make_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
         """Counters of the node, for people and scripts."""
         return status()
 
+    for router in routers:
+        app.include_router(router)
     return app
 
 

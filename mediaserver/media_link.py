@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from mediaserver._native import (
     Activity,
+    ChannelMessage,
+    ChannelOpened,
     DtmfDigit,
     Flushed,
     MediaEngine,
@@ -24,6 +27,8 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    WebRtcConnected,
+    WebRtcEnded,
 )
 from mediaserver.errors import LinkClosed
 
@@ -39,6 +44,9 @@ MediaEvent = (
     | Activity
     | RecordingFailed
 )
+
+LegEvent = WebRtcConnected | ChannelOpened | ChannelMessage | WebRtcEnded
+"""What a WebRTC leg reports to its edge; no business of the pipeline."""
 
 MAX_PENDING_EVENTS = 1024
 """Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first."""
@@ -83,9 +91,12 @@ class LinkCounters:
 class LocalMediaLink:
     """A `MediaLink` to a media engine in this process."""
 
-    def __init__(self, engine: MediaEngine, stream: int) -> None:
+    def __init__(
+        self, engine: MediaEngine, stream: int, on_leg_event: Callable[[LegEvent], None] | None = None
+    ) -> None:
         self._engine = engine
         self._stream = stream
+        self._on_leg_event = on_leg_event
         self._mark = 0
         self._events: deque[MediaEvent] = deque()
         self._wake = asyncio.Event()
@@ -117,8 +128,18 @@ class LocalMediaLink:
         if not self._closed:
             self._engine.flush(self._stream)
 
+    def send_message(self, text: str) -> None:
+        """Send text over the leg's data channel. Raises `MediaError` when there is none or its queue is full."""
+        if not self._closed:
+            self._engine.send_message(self._stream, text)
+
+    def leg_event(self, event: LegEvent) -> None:
+        """Hand an event of the connection to the edge."""
+        if self._on_leg_event is not None and not self._closed:
+            self._on_leg_event(event)
+
     def deliver(self, event: MediaEvent) -> None:
-        """Take an event from the engine's drain."""
+        """Take an event from the engine's drain, or from the leg's edge."""
         if self._closed:
             return
         if len(self._events) >= MAX_PENDING_EVENTS:
@@ -176,9 +197,9 @@ class EngineHub:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.engine.fileno(), self._drain)
 
-    def attach(self, stream: int) -> LocalMediaLink:
-        """Make the link of a stream that was opened."""
-        link = LocalMediaLink(self.engine, stream)
+    def attach(self, stream: int, on_leg_event: Callable[[LegEvent], None] | None = None) -> LocalMediaLink:
+        """Make the link of a stream that was opened; ``on_leg_event`` is the edge's, for what concerns the leg alone."""
+        link = LocalMediaLink(self.engine, stream, on_leg_event)
         self._links[stream] = link
         return link
 
@@ -209,5 +230,7 @@ class EngineHub:
             link = self._links.get(event.stream)
             if link is None:
                 self._orphan_events += 1
+            elif isinstance(event, LegEvent):
+                link.leg_event(event)
             else:
                 link.deliver(event)

@@ -27,6 +27,8 @@ from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.vad_weights import silero_weights
+from mediaserver.webrtc.edge import WebEdge
+from mediaserver.webrtc.routes import web_routes
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
 
@@ -58,10 +60,12 @@ class Node:
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
         self._switchboard: Switchboard | None = None
+        self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
+        web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
         self._http = HttpServer(
-            make_app(self._status, lambda: self._ready), config.http.host, config.http.port
+            make_app(self._status, lambda: self._ready, web), config.http.host, config.http.port
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -153,6 +157,7 @@ class Node:
             registry=self._registry, gate=self._gate, hub=self._hub, resources=resources
         )
         await self._start_sip(Edge(self._switchboard, advertised_host=config.media.advertised_host))
+        self._web = WebEdge(self._switchboard)
         self._ready = True
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [
@@ -268,7 +273,14 @@ class Node:
         if self._sip is not None:
             await self._sip.close()
         await self._switchboard.finish()
-        self._switchboard = self._sip = None
+        self._switchboard = self._web = self._sip = None
+
+    def _numbers(self) -> dict[str, str]:
+        return {
+            number: tenant.config.business_name
+            for tenant in self._tenants
+            for number in tenant.config.numbers
+        }
 
     def _status(self) -> dict[str, object]:
         gate = self._gate.snapshot()
@@ -280,11 +292,8 @@ class Node:
             "admitted": gate.admitted,
             "refused": gate.refused,
             "refused_tenant_limit": gate.refused_tenant_limit,
-            "numbers": {
-                number: tenant.config.business_name
-                for tenant in self._tenants
-                for number in tenant.config.numbers
-            },
+            "web_sessions": self._web.sessions if self._web else 0,
+            "numbers": self._numbers(),
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
         }

@@ -111,7 +111,9 @@ class EngineOutput(BaseOutputTransport):
 def _announces_speech(frame: Frame) -> TypeGuard[AggregatedTextFrame]:
     """Whether the frame precedes a sentence's audio; what follows it repeats the text as a `TTSTextFrame`."""
     return (
-        isinstance(frame, AggregatedTextFrame) and not isinstance(frame, TTSTextFrame) and frame.will_be_spoken
+        isinstance(frame, AggregatedTextFrame)
+        and not isinstance(frame, TTSTextFrame)
+        and frame.will_be_spoken
     )
 
 

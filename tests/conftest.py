@@ -1,4 +1,4 @@
-"""One warm model process for all tests of the package."""
+"""One warm model process for all tests that need real models."""
 
 from __future__ import annotations
 
