@@ -11,6 +11,9 @@ from fastapi import APIRouter, FastAPI, Response
 
 from mediaserver.errors import StartupError
 
+BACKLOG = 128
+"""Connections that wait to be accepted."""
+
 StatusSource = Callable[[], dict[str, object]]
 
 
@@ -82,6 +85,11 @@ class HttpServer:
                 "Stop what uses the port, or set http.port in the node's configuration."
             ) from error
         self._socket = listener
+
+    def listen(self) -> None:
+        """Let requests come; they wait for `serve`."""
+        if self._socket is not None:
+            self._socket.listen(BACKLOG)
 
     async def serve(self) -> None:
         """Serve until `stop`."""

@@ -48,6 +48,9 @@ MediaEvent = (
 LegEvent = WebRtcConnected | ChannelOpened | ChannelMessage | WebRtcEnded
 """What a WebRTC leg reports to its edge; no business of the pipeline."""
 
+EngineEvent = MediaEvent | LegEvent
+"""All that an engine reports."""
+
 MAX_PENDING_EVENTS = 1024
 """Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first."""
 

@@ -158,6 +158,7 @@ class Node:
         )
         await self._start_sip(Edge(self._switchboard, advertised_host=config.media.advertised_host))
         self._web = WebEdge(self._switchboard)
+        self._http.listen()
         self._ready = True
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [

@@ -105,8 +105,13 @@ def _phone(
     say: Callable[[str], None],
 ) -> Phone | WebPhone:
     if isinstance(target, WebTarget):
-        # aiortc takes a third of a second to import, and a call over SIP needs none of it.
-        from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
+        # aiortc is an extra, takes a third of a second to import, and a call over SIP needs none of it.
+        try:
+            from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
+        except ModuleNotFoundError as error:
+            raise MediaServerError(
+                f"--webrtc needs the package {error.name}: pip install 'ai-receptionist-mediaserver[softphone]'"
+            ) from error
 
         return WebPhone(
             WebPhoneOptions(

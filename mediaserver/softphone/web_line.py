@@ -21,6 +21,7 @@ import numpy as np
 import soxr
 from aiortc import MediaStreamTrack, RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtpPacket
 from av import AudioFrame, AudioResampler
 
 from mediaserver.softphone.caller import now_us
@@ -117,10 +118,10 @@ class Arrivals:
         self._at_us: dict[int, int] = {}
         self._first: int | None = None
         self._receive = receiver._handle_rtp_packet
-        receiver._handle_rtp_packet = self._note  # the documented private hook
+        receiver._handle_rtp_packet = self._note  # type: ignore[method-assign] # the documented private hook
 
-    async def _note(self, packet: object, arrival_time_ms: int) -> None:
-        timestamp = int(packet.timestamp)  # type: ignore[attr-defined]
+    async def _note(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        timestamp = packet.timestamp
         if self._first is None:
             self._first = timestamp
         self._at_us[(timestamp - self._first) % 2**32] = now_us()

@@ -57,14 +57,12 @@ class WebPhoneOptions:
     record: Path | None = None
     quiet_ms: int = 1_300
     """Silence that ends a stretch of the other side's speech."""
-    transcribe: bool = True
-    """Whether what was heard is turned into text."""
 
 
 class WebPhone:
-    """Places one call over WebRTC."""
+    """Places one call over WebRTC. Without an ear nothing is turned into text."""
 
-    def __init__(self, options: WebPhoneOptions, ear: Ear, say: Callable[[str], None]) -> None:
+    def __init__(self, options: WebPhoneOptions, ear: Ear | None, say: Callable[[str], None]) -> None:
         self._options = options
         self._print = say
         self._report = CallReport(
@@ -74,7 +72,7 @@ class WebPhone:
             options.utterances,
             self._report,
             say,
-            ear=ear if options.transcribe else None,
+            ear=ear,
             quiet_ms=options.quiet_ms,
         )
         self._audibility = Audibility()
@@ -97,7 +95,7 @@ class WebPhone:
             async with httpx2.AsyncClient(base_url=self._options.url, timeout=HTTP_TIMEOUT_S) as http:
                 await self._place(connection, http)
         except httpx2.HTTPError as error:
-            raise MediaServerError(f"{self._options.url}: {error or type(error).__name__}") from error
+            raise MediaServerError(f"{self._options.url}: {str(error) or type(error).__name__}") from error
         finally:
             await connection.close()
             if self._listening is not None:

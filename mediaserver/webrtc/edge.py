@@ -57,6 +57,7 @@ class WebCall:
         self._deadline: asyncio.TimerHandle | None = None
         self._link: LocalMediaLink | None = None
         self._active: ActiveCall | None = None
+        self._our_reason: str | None = None
         self.unsent = 0
         """Messages that the data channel did not take."""
 
@@ -88,18 +89,20 @@ class WebCall:
 
     def hang_up(self, why: str) -> None:
         """Our side ends the call: say so, then close."""
+        self._our_reason = f"local_close: {why}"
         self._perform((Send(PEER_LEFT),))
-        self._switchboard.spawn(self._close_after_farewell(why), "web-farewell")
+        self._switchboard.spawn(self._close_after_farewell(self._our_reason), "web-farewell")
 
     async def _close_after_farewell(self, why: str) -> None:
         if self._connected:
             await asyncio.sleep(FAREWELL_S)
-        self._end(f"local_close: {why}")
+        self._end(why)
 
     def _end(self, why: str) -> None:
+        """The call is over; a client that leaves because we do is not who ended it."""
         self._stop_waiting()
         if self._active is not None:
-            self._switchboard.ended(self._active, why)
+            self._switchboard.ended(self._active, self._our_reason or why)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
