@@ -7,6 +7,7 @@ worker. Commands are coarse (whole chunks), events are what the media engine rep
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,11 @@ class LinkCounters:
 
 
 class LocalMediaLink:
-    """A `MediaLink` to a media engine in this process."""
+    """A `MediaLink` to a media engine in this process.
+
+    A link with ``on_leg_event`` can move to another stream (a browser that lost its connection makes a new one): it keeps
+    what was not played to its end, plays it again there, and ends speech whose end the lost stream will not report.
+    """
 
     def __init__(
         self, engine: MediaEngine, stream: int, on_leg_event: Callable[[LegEvent], None] | None = None
@@ -104,6 +109,10 @@ class LocalMediaLink:
         self._events: deque[MediaEvent] = deque()
         self._wake = asyncio.Event()
         self._closed = False
+        self._unplayed: dict[int, tuple[bytes, int]] = {}
+        self._paused = False
+        self._speech: SpeechStarted | SpeechAudio | None = None
+        """The last event of the speech that goes on."""
         self.counters = LinkCounters()
 
     @property
@@ -118,18 +127,34 @@ class LocalMediaLink:
     def play(self, pcm: bytes, rate_hz: int, mark: int) -> None:
         if not self._closed:
             self._engine.play(self._stream, pcm, rate_hz, mark)
+            if self._on_leg_event is not None:
+                self._unplayed[mark] = (pcm, rate_hz)
 
     def pause(self) -> None:
+        self._paused = True
         if not self._closed:
             self._engine.pause(self._stream)
 
     def resume(self) -> None:
+        self._paused = False
         if not self._closed:
             self._engine.resume(self._stream)
 
     def flush(self) -> None:
+        self._paused = False
+        self._unplayed.clear()
         if not self._closed:
             self._engine.flush(self._stream)
+
+    def move(self, stream: int) -> None:
+        """Go on with another stream of the engine; `EngineHub.move` calls it."""
+        self._stream = stream
+        if self._speech is not None:
+            self.deliver(_end_of(self._speech))
+        for mark, (pcm, rate_hz) in self._unplayed.items():
+            self._engine.play(stream, pcm, rate_hz, mark)
+        if self._paused:
+            self._engine.pause(stream)
 
     def send_message(self, text: str) -> None:
         """Send text over the leg's data channel. Raises `MediaError` when there is none or its queue is full."""
@@ -145,6 +170,12 @@ class LocalMediaLink:
         """Take an event from the engine's drain, or from the leg's edge."""
         if self._closed:
             return
+        if isinstance(event, Played):
+            self._unplayed.pop(event.mark, None)
+        elif isinstance(event, SpeechStarted | SpeechAudio):
+            self._speech = event
+        elif isinstance(event, SpeechStopped):
+            self._speech = None
         if len(self._events) >= MAX_PENDING_EVENTS:
             self._drop_one()
         self._events.append(event)
@@ -171,6 +202,14 @@ class LocalMediaLink:
         """End the link: pending events can still be read, then `LinkClosed`."""
         self._closed = True
         self._wake.set()
+
+
+def _end_of(speech: SpeechStarted | SpeechAudio) -> SpeechStopped:
+    """The end of speech that was cut off with its stream."""
+    now_us = time.monotonic_ns() // 1000
+    return SpeechStopped(
+        stream=speech.stream, media_ms=speech.media_ms, at_us=now_us, last_speech_at_us=now_us, pcm=b""
+    )
 
 
 class EngineHub:
@@ -205,6 +244,14 @@ class EngineHub:
         link = LocalMediaLink(self.engine, stream, on_leg_event)
         self._links[stream] = link
         return link
+
+    def move(self, link: LocalMediaLink, stream: int) -> None:
+        """Put a new stream in the place of the link's own, which is closed."""
+        old = link.stream
+        del self._links[old]
+        self._links[stream] = link
+        self.engine.close_stream(old)
+        link.move(stream)
 
     def detach(self, link: LocalMediaLink) -> None:
         """Close the stream and its link. Safe to call twice."""

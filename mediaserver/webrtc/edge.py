@@ -148,8 +148,8 @@ class WebEdge:
         self._switchboard = switchboard
         self._book = SessionBook()
         self._sources = SourceLimit()
-        self._streams: dict[str, int] = {}
-        """Media streams of the calls that are up, by pc_id."""
+        self._calls: dict[str, ActiveCall] = {}
+        """The calls that are up, by pc_id."""
 
     @property
     def sessions(self) -> int:
@@ -190,7 +190,7 @@ class WebEdge:
     def candidates(self, token: str, request: Candidates) -> None:
         """Pass trickled candidates on. Raises `WebRefusal`."""
         session = self._session(token)
-        stream = self._stream_of(session, request.pc_id)
+        stream = self._call_of(session, request.pc_id).call.link.stream
         for candidate in request.candidates:
             if candidate.candidate:
                 self._switchboard.hub.engine.add_candidate(stream, candidate.candidate)
@@ -219,7 +219,7 @@ class WebEdge:
         )
         web_call.begin(active)
         self._book.begin(session, pc_id)
-        self._streams[pc_id] = stream
+        self._calls[pc_id] = active
         active.on_ended = lambda: self._forget(session, pc_id)
         return Answer(answer, pc_id)
 
@@ -235,23 +235,29 @@ class WebEdge:
     def _renegotiate(self, session: Session, offer: Offer) -> Answer:
         if offer.pc_id is None:
             raise WebRefusal(409, "the session has its call: a further offer must carry its pc_id")
-        stream = self._stream_of(session, offer.pc_id)
+        call = self._call_of(session, offer.pc_id).call
+        hub = self._switchboard.hub
         try:
-            answer = self._switchboard.hub.engine.reoffer_webrtc(stream, offer.sdp)
+            if offer.restart_pc:
+                # The browser has made a new connection, with keys of its own: a new leg takes over the call.
+                stream, answer = self._open(call.tenant, offer.sdp)
+                hub.move(call.link, stream)
+            else:
+                answer = hub.engine.reoffer_webrtc(call.link.stream, offer.sdp)
         except MediaError as error:
             # The session goes on as it was (RFC 9429 4.1.10.2: the offerer rolls back).
             logger.info("a further offer was refused: {}", error)
             raise WebRefusal(422, f"the offer cannot be used: {error}") from error
         return Answer(answer, offer.pc_id)
 
-    def _stream_of(self, session: Session, pc_id: str) -> int:
-        stream = self._streams.get(pc_id) if session.pc_id == pc_id else None
-        if stream is None:
+    def _call_of(self, session: Session, pc_id: str) -> ActiveCall:
+        active = self._calls.get(pc_id) if session.pc_id == pc_id else None
+        if active is None:
             raise WebRefusal(404, "no such peer connection in this session")
-        return stream
+        return active
 
     def _forget(self, session: Session, pc_id: str) -> None:
-        self._streams.pop(pc_id, None)
+        self._calls.pop(pc_id, None)
         self._book.close(session)
 
 

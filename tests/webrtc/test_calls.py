@@ -8,7 +8,9 @@ import wave
 from pathlib import Path
 
 import httpx2
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import AudioFrame
 
 from mediaserver.softphone.speech import Utterance
 from perf.simulators import Behaviour, Script
@@ -133,3 +135,47 @@ async def test_a_call_that_is_up_when_the_node_stops_is_ended_and_recorded(
         running.node.request_stop()
         assert (await calling).answered
     assert json.dumps(phone.told[-1]) == '{"type": "signalling", "message": {"type": "peerLeft"}}'
+
+
+async def _connection() -> tuple[RTCPeerConnection, dict[str, object]]:
+    """A browser's connection that listens, and its offer."""
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connection.addTransceiver("audio")
+    connection.createDataChannel("chat")
+    await connection.setLocalDescription(await connection.createOffer())
+    return connection, {"sdp": connection.localDescription.sdp, "type": "offer"}
+
+
+async def _hears_something(connection: RTCPeerConnection, answer: dict[str, str]) -> None:
+    tracks: asyncio.Queue[MediaStreamTrack] = asyncio.Queue()
+    connection.on("track", tracks.put_nowait)
+    await connection.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+    async with asyncio.timeout(10):
+        track = await tracks.get()
+        while True:
+            frame = await track.recv()
+            assert isinstance(frame, AudioFrame)
+            if np.abs(frame.to_ndarray()).max() > 1_000:
+                return
+
+
+async def test_a_browser_that_lost_its_connection_goes_on_with_a_new_one(tmp_path: Path) -> None:
+    greeting = "Welcome to the test bakery. " + "We have fresh bread and rolls every morning. " * 6
+    async with running_node(tmp_path, greeting=greeting.strip()) as running:
+        base_url = f"http://127.0.0.1:{running.node.http_port}"
+        async with httpx2.AsyncClient(base_url=base_url) as client:
+            session = (await client.post("/start", json={"number": NUMBER})).json()["sessionId"]
+            path = f"/sessions/{session}/api/offer"
+            lost, offer = await _connection()
+            answer = (await client.post(path, json=offer)).json()
+            await _hears_something(lost, answer)
+            new, offer = await _connection()
+            restart = {**offer, "pc_id": answer["pc_id"], "restart_pc": True}
+            restarted = (await client.post(path, json=restart)).json()
+            assert restarted["pc_id"] == answer["pc_id"]
+            await _hears_something(new, restarted)
+            assert running.node.gate.snapshot().in_use == 1
+            await new.close()
+            await lost.close()
+            record = await _record(running)
+    assert record.cause
