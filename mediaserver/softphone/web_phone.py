@@ -34,15 +34,8 @@ HTTP_TIMEOUT_S = 10.0
 MAX_CALL_S = 300.0
 BEAT_S = 0.02
 PREROLL_FRAMES = 20
-CLIENT_READY: Final = json.dumps(
-    {
-        "label": "rtvi-ai",
-        "type": "client-ready",
-        "id": "ready",
-        "data": {"version": "2.1.0", "about": {"library": "mediaserver softphone"}},
-    }
-)
-DISCONNECT: Final = json.dumps({"label": "rtvi-ai", "type": "disconnect-bot", "id": "bye", "data": {}})
+ABOUT: Final = "mediaserver softphone"
+RTVI_VERSION: Final = "2.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +116,7 @@ class WebPhone:
         await self._converse(mouth)
         await self._note_statistics(connection)
         if channel.readyState == "open":
-            channel.send(DISCONNECT)
+            channel.send(_rtvi("disconnect-bot", {}))
             await asyncio.sleep(BEAT_S)
 
     def _watch(self, connection: RTCPeerConnection, channel: RTCDataChannel) -> None:
@@ -142,7 +135,7 @@ class WebPhone:
 
         @channel.on("open")
         def opened() -> None:
-            channel.send(CLIENT_READY)
+            channel.send(_rtvi("client-ready", {"version": RTVI_VERSION, "about": {"library": ABOUT}}))
 
         @channel.on("message")
         def message(text: object) -> None:
@@ -235,3 +228,8 @@ class WebPhone:
             if statistic.type == "inbound-rtp":
                 self._report.packets_received = statistic.packetsReceived
                 self._report.packets_lost = statistic.packetsLost
+
+
+def _rtvi(kind: str, data: dict[str, object]) -> str:
+    """A request of the RTVI protocol."""
+    return json.dumps({"label": "rtvi-ai", "type": kind, "id": kind, "data": data})
