@@ -98,7 +98,9 @@ impl Path {
             power(gain_db) * played[band]
         });
         let leak = echo.iter().sum::<f32>() * LEAK;
-        echo.iter_mut().for_each(|x| *x += leak);
+        for energy in &mut echo {
+            *energy += leak;
+        }
         echo
     }
 

@@ -1,7 +1,6 @@
 //! The media engine: jitter buffers, speech, playout, recorder, and the thread that runs them on sockets.
 
 pub mod activity;
-pub mod clock;
 pub mod echo;
 pub mod engine;
 pub mod jitter;

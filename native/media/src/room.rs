@@ -95,9 +95,9 @@ impl Path {
 /// Who is together.
 #[derive(Debug)]
 pub struct Room {
-    seats: [Option<Box<Seat>>; MEMBERS_MAX],
+    seats: [Option<Seat>; MEMBERS_MAX],
     /// Seats that were left, to be taken again.
-    spare: Vec<Box<Seat>>,
+    spare: Vec<Seat>,
     sum: [f32; ROOM_FRAME],
     joined: u64,
 }
@@ -105,15 +105,13 @@ pub struct Room {
 impl Room {
     /// Nobody is there.
     pub fn new() -> Self {
-        let seat = || {
-            Box::new(Seat {
-                number: 0,
-                presence: Presence::Here,
-                voice: Voice::Open,
-                frame: [0; ROOM_FRAME],
-                has_contributed: false,
-                hears: [Path::new(); MEMBERS_MAX],
-            })
+        let seat = || Seat {
+            number: 0,
+            presence: Presence::Here,
+            voice: Voice::Open,
+            frame: [0; ROOM_FRAME],
+            has_contributed: false,
+            hears: [Path::new(); MEMBERS_MAX],
         };
         Self {
             seats: [const { None }; MEMBERS_MAX],
@@ -169,14 +167,19 @@ impl Room {
         Ok(())
     }
 
-    /// How loudly `listener` hears `speaker`, as a factor from 0 (not at all) to 4; limited to that.
+    /// How loudly `listener` hears `speaker`, as a factor from 0 (not at all) to 4; limited to that; what is not a
+    /// number is 0.
     ///
     /// # Errors
     /// [`RoomError::Stranger`] for either.
     pub fn set_gain(&mut self, listener: Member, speaker: Member, factor: f32) -> Result<(), RoomError> {
         self.seat(speaker)?;
-        // A comparison with what is not a number is false, and max gives the other operand.
-        self.seat(listener)?.hears[speaker.seat].wanted = factor.max(0.0).min(4.0);
+        let factor = if factor.is_nan() {
+            0.0
+        } else {
+            factor.clamp(0.0, 4.0)
+        };
+        self.seat(listener)?.hears[speaker.seat].wanted = factor;
         Ok(())
     }
 
@@ -255,7 +258,7 @@ impl Room {
     fn seat(&mut self, member: Member) -> Result<&mut Seat, RoomError> {
         self.seats
             .get_mut(member.seat)
-            .and_then(Option::as_deref_mut)
+            .and_then(Option::as_mut)
             .filter(|seat| seat.number == member.number && seat.presence == Presence::Here)
             .ok_or(RoomError::Stranger)
     }

@@ -127,7 +127,9 @@ impl EchoPath {
             }
         }
         let scale = 10_f32.powf(self.gain_db / 20.0) * (power(played) / power(&echo)).sqrt();
-        echo.iter_mut().for_each(|x| *x *= scale);
+        for x in &mut echo {
+            *x *= scale;
+        }
         echo
     }
 
@@ -283,6 +285,6 @@ fn any_lengths_and_any_samples() {
         guard.captured(&[i16::MIN; 33]);
     }
     let mut silent = EchoGuard::new();
-    silent.captured(&[20_000; 16_000]);
+    silent.captured(&vec![20_000; 16_000]);
     assert_eq!((silent.verdict(), silent.delay_ms()), (Verdict::Clear, None));
 }
