@@ -26,6 +26,7 @@ __all__ = [
     "SpeechAudio",
     "SpeechStarted",
     "SpeechStopped",
+    "StreamQuality",
     "WebRtcConnected",
     "WebRtcEnded",
     "sip_uri_parts",
@@ -71,6 +72,7 @@ class MediaEngine:
         *,
         remote: tuple[str, int] | None,
         origin: str | None = None,
+        beside: int | None = None,
         vad_threshold: float = 0.5,
         speech_start_ms: int = 96,
         speech_stop_ms: int = 200,
@@ -82,7 +84,7 @@ class MediaEngine:
     ) -> tuple[int, int]:
         """Reserve (stream id, local port). No packet is sent, taken or learnt from until `connect_stream`.
 
-        Media are learnt from the host of `remote`, and from `origin`: where signalling came from (a caller behind NAT).
+        ``beside``: on the media thread of that stream, so that both can share a room. Media are learnt from the host of `remote`, and from `origin`: where signalling came from (a caller behind NAT).
         Streams with one remote address need a port each, and so do those whose remote address is not known yet.
         """
     def connect_stream(
@@ -131,14 +133,22 @@ class MediaEngine:
         """
     def reoffer_webrtc(self, stream: int, offer: str) -> str:
         """The SDP answer to a renegotiation or an ICE restart."""
-    def add_candidate(self, stream: int, candidate: str) -> None:
-        """A trickled candidate of the peer; an ICE-lite agent needs none, so what it cannot use is no error."""
     def send_message(self, stream: int, text: str) -> None:
-        """Send text over the data channel; raises when the channel is not open or its queue is full."""
+        """Send text over the data channel; it waits until one is open. Raises for more than 64 KiB."""
     def close_stream(self, stream: int) -> None: ...
-    def play(self, stream: int, pcm: bytes, rate_hz: int, mark: int) -> None:
+    def play(
+        self,
+        stream: int,
+        pcm: bytes,
+        rate_hz: int,
+        mark: int,
+        *,
+        marks: list[tuple[int, int]] | None = None,
+        gain_db: float = 0.0,
+    ) -> None:
         """Append a whole chunk; rates 8000, 16000, 24000, 48000. `Played` with the mark when it has gone out.
 
+        ``marks``: places within it (sample, mark), at most 64, each reported as `MarkReached`; ``gain_db``: -60 to 12.
         Marks are not negative; 0 also stands for "none" in `Flushed`. Raises when ``max_playout_ms`` would be exceeded.
         """
     def flush(self, stream: int) -> None:
@@ -146,18 +156,64 @@ class MediaEngine:
 
         Answered by one `Flushed`, which also stands for other flushes before the fade.
         """
+    def play_loop(self, stream: int, pcm: bytes, rate_hz: int, mark: int, *, gain_db: float = 0.0) -> None:
+        """Play this over and over while nothing else is (hold music, ring-back); `BackgroundEnded` when it has stopped."""
+    def stop_loop(self, stream: int) -> None: ...
+    def set_gain(self, stream: int, gain_db: float) -> None:
+        """Everything that is played louder or softer, -60 to 12 dB."""
+    def press(self, stream: int, digit: str, duration_ms: int = 100) -> None:
+        """Press a key at the peer (RFC 4733), after those that wait; 40 to 60000 ms."""
+    def open_room(self, beside: int) -> int:
+        """A room on the media thread of a stream: its members hear each other. It is gone with its last member."""
+    def join_room(self, room: int, stream: int, *, listen_only: bool = False) -> None:
+        """Let a stream into a room (at most 8), out of the one where it was; raises when its media thread is another."""
+    def leave_room(self, stream: int) -> None: ...
+    def set_hearing(self, listener: int, speaker: int, factor: float) -> None:
+        """How loudly a member of a room hears another: 0 (not at all) to 4."""
     def pause(self, stream: int) -> None: ...
     def resume(self, stream: int) -> None: ...
-    def record(self, stream: int, path: str) -> None:
-        """Write a stereo WAV (8 kHz; left: received, right: sent) on one media timeline until the stream closes."""
+    def record(self, stream: int, path: str, rate_hz: int = 8000) -> None:
+        """Write a stereo WAV (8, 16, 24 or 48 kHz; left: received, right: sent) on one media timeline until the stream closes."""
     def drain(self) -> list[_Event]:
         """Take all pending events of all streams and re-arm the wake-up."""
     def stats(self) -> dict[str, int]:
         """Engine counters: packets, drops by reason, queue drops, tick lateness."""
     def stream_stats(self, stream: int) -> dict[str, int]:
         """Counters of one stream: packets sent, received, lost, dropped by reason, played, queued, windows judged."""
+    def stream_quality(self, stream: int) -> StreamQuality | None:
+        """How good a stream is, both ways; None before it is connected."""
     def close(self) -> None:
-        """Stop the thread; returns when every recording is on the disk. What was not drained still can be."""
+        """Stop the threads; returns when every recording is on the disk. What was not drained still can be."""
+
+@final
+class StreamQuality:
+    """Loss, jitter and round trip of a stream (RFC 3550), and what the E-model makes of them (ITU-T G.107).
+
+    ``discarded``: packets that came too late. ``peer_*``: our stream as the peer reports it. None: no report has told yet.
+    """
+
+    @property
+    def received(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def discarded(self) -> int: ...
+    @property
+    def fraction_lost(self) -> float: ...
+    @property
+    def jitter_ms(self) -> float: ...
+    @property
+    def round_trip_ms(self) -> float | None: ...
+    @property
+    def peer_fraction_lost(self) -> float | None: ...
+    @property
+    def peer_jitter_ms(self) -> float | None: ...
+    @property
+    def r_factor(self) -> float | None: ...
+    @property
+    def mos_lq(self) -> float | None: ...
+    @property
+    def mos_cq(self) -> float | None: ...
 
 @final
 class SpeechStarted:

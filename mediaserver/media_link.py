@@ -15,10 +15,12 @@ from typing import Protocol
 
 from mediaserver._native import (
     Activity,
+    BackgroundEnded,
     ChannelMessage,
     ChannelOpened,
     DtmfDigit,
     Flushed,
+    MarkReached,
     MediaEngine,
     MediaError,
     MediaTimeout,
@@ -39,6 +41,8 @@ MediaEvent = (
     | SpeechStopped
     | PlayoutStarted
     | Played
+    | MarkReached
+    | BackgroundEnded
     | Flushed
     | DtmfDigit
     | MediaTimeout

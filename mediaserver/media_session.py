@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from ipaddress import ip_address
 from typing import Required, TypedDict
 
 from config.node import MediaConfig
-from mediaserver._native import MediaEngine
 from mediaserver.addresses import local_address_towards
 from sipbridge.sdp import (
     MasterKeys,
@@ -22,8 +20,8 @@ from sipbridge.sdp import (
 )
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
-ENGINE_IS_WHOLE = "srtp" in inspect.signature(MediaEngine.connect_stream).parameters
-"""The extension module may be older than this file; then calls are PCMU or PCMA in plain RTP without RTCP."""
+SOMEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
+"""Addresses for documentation (RFC 5737, RFC 3849): nobody is there, but the way leads out."""
 NARROWBAND_ONLY = ("PCMU", "PCMA")
 
 
@@ -58,8 +56,6 @@ def stream_arguments(negotiated: Negotiated) -> StreamArguments:
     )
     if (keys := negotiated.srtp) is not None:
         arguments["srtp"] = (keys.suite, keys.our_inline_key, keys.their_inline_key)
-    if not ENGINE_IS_WHOLE:
-        return arguments
     if negotiated.comfort_noise is not None:
         arguments["comfort_noise"] = negotiated.comfort_noise
     if negotiated.telephone_event_hz != 8_000:
@@ -90,13 +86,11 @@ class ThreadArguments(TypedDict, total=False):
 def thread_arguments(config: MediaConfig, cores: int) -> ThreadArguments:
     """What to tell the engine about a node's ``cores``; what is as its defaults have it is left out."""
     arguments = ThreadArguments()
-    if not ENGINE_IS_WHOLE:
-        return arguments
     if (threads := config.threads or cores) != 1:
         arguments["threads"] = threads
     if config.realtime == "off":
         arguments["realtime"] = False
-    if addresses := public_addresses(config):
+    if addresses := addresses_for_browsers(config):
         arguments["public_addresses"] = list(addresses)
     return arguments
 
@@ -119,12 +113,11 @@ class MediaPolicy:
     @classmethod
     def of(cls, config: MediaConfig) -> MediaPolicy:
         """As a node's configuration has it."""
-        known = tuple(codec for codec in config.codecs if ENGINE_IS_WHOLE or codec in NARROWBAND_ONLY)
         return cls(
             host=config.host,
-            codecs=known or NARROWBAND_ONLY,
+            codecs=tuple(config.codecs),
             ours_first=config.codec_order == "ours",
-            srtp=SrtpPolicy(config.srtp) if ENGINE_IS_WHOLE else SrtpPolicy.OFF,
+            srtp=SrtpPolicy(config.srtp),
             public_addresses=public_addresses(config),
         )
 
@@ -165,6 +158,17 @@ class MediaPolicy:
 
     def _keys(self) -> MasterKeys | None:
         return None if self.srtp is SrtpPolicy.OFF else MasterKeys.draw(self.random_bytes)
+
+
+def addresses_for_browsers(config: MediaConfig) -> tuple[str, ...]:
+    """Where browsers send their media: the advertised addresses, or, bound to all, the one on the way to the world."""
+    advertised, bound = public_addresses(config), ip_address(config.host)
+    if advertised or not bound.is_unspecified:
+        return advertised
+    try:
+        return (local_address_towards(SOMEWHERE[bound.version]),)
+    except OSError:
+        return (LOOPBACK[bound.version],)
 
 
 def public_addresses(config: MediaConfig) -> tuple[str, ...]:

@@ -20,8 +20,10 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 
 from mediaserver._native import (
     Activity,
+    BackgroundEnded,
     DtmfDigit,
     Flushed,
+    MarkReached,
     MediaTimeout,
     Played,
     PlayoutStarted,
@@ -230,5 +232,5 @@ class CallTransport(BaseTransport):
                 self._observer.media_ended(f"no media from the caller for {event.silent_ms} ms")
             case RecordingFailed():
                 logger.warning("recording failed: {}", event.reason)
-            case Activity():
+            case Activity() | MarkReached() | BackgroundEnded():
                 pass

@@ -188,12 +188,10 @@ class WebEdge:
             self._book.unclaim(session)
 
     def candidates(self, token: str, request: Candidates) -> None:
-        """Pass trickled candidates on. Raises `WebRefusal`."""
-        session = self._session(token)
-        stream = self._call_of(session, request.pc_id).call.link.stream
-        for candidate in request.candidates:
-            if candidate.candidate:
-                self._switchboard.hub.engine.add_candidate(stream, candidate.candidate)
+        """Take trickled candidates of a call that is up; an ICE-lite agent learns the browser's addresses from its checks
+        and needs none of them (RFC 8445 section 2.5). Raises `WebRefusal`.
+        """
+        self._call_of(self._session(token), request.pc_id)
 
     def _session(self, token: str) -> Session:
         session = self._book.find(token, _now_ms())

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mediaserver.media_session import ENGINE_IS_WHOLE
 from mediaserver.softphone.speech import Utterance
 from sipbridge.sdp import SrtpPolicy
 from tests.sim.node import running_node
-
-needs_whole_engine = pytest.mark.skipif(
-    not ENGINE_IS_WHOLE, reason="the extension module has neither SRTP nor wideband codecs"
-)
-
 
 def _has_ipv6() -> bool:
     try:
@@ -41,14 +35,6 @@ async def test_the_codec_that_is_offered_is_used(tmp_path: Path, question: Utter
     assert (report.codec, report.encrypted) == ("PCMA", False)
 
 
-@pytest.mark.skipif(ENGINE_IS_WHOLE, reason="the extension module has SRTP")
-async def test_srtp_is_refused_where_there_is_none(tmp_path: Path, question: Utterance) -> None:
-    async with running_node(tmp_path) as running:
-        report = await running.call(question, srtp=SrtpPolicy.REQUIRED)
-    assert (report.answered, report.status) == (False, 488)
-
-
-@needs_whole_engine
 @pytest.mark.parametrize("codec", ["PCMU", "G722", "opus"])
 @pytest.mark.parametrize("srtp", [SrtpPolicy.OFF, SrtpPolicy.REQUIRED])
 async def test_wideband_and_encrypted_calls(

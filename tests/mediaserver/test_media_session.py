@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from itertools import count
 
 import pytest
 
 from config.node import MediaConfig
-from mediaserver import media_session
 from mediaserver.media_session import MediaPolicy, StreamArguments, stream_arguments, thread_arguments
 from sipbridge.sdp import SessionDescription, SrtpPolicy
 
 KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoxMjM0"
 HEAD = "v=0\no=- 1 1 IN IP4 198.51.100.7\ns=-\nc=IN IP4 198.51.100.7\nt=0 0\nm=audio 4000 "
-
-
-@pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_session, "ENGINE_IS_WHOLE", True)
 
 
 def policy(**changes: object) -> MediaPolicy:
@@ -46,7 +41,6 @@ PLAIN: StreamArguments = {
 }
 
 
-@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize(
     ("stream", "more"),
     [
@@ -74,18 +68,6 @@ def test_the_engine_is_told_what_differs_from_its_defaults(stream: str, more: di
     assert told(stream) == {**PLAIN, **more}
 
 
-def test_an_older_engine_is_told_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_session, "ENGINE_IS_WHOLE", False)
-    assert told("RTP/AVP 0 13\na=rtcp-mux\na=rtcp-rsize\n") == PLAIN
-    config = MediaConfig()
-    assert MediaPolicy.of(config).codecs == ("PCMU", "PCMA")
-    assert MediaPolicy.of(config).srtp is SrtpPolicy.OFF
-    assert thread_arguments(config, 8) == {}
-    # What cannot be done is not left out: plain packets under an agreement on SRTP would be a leak.
-    assert "srtp" in told(f"RTP/SAVP 0\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}\n")
-
-
-@pytest.mark.usefixtures("whole")
 def test_the_configuration_becomes_the_policy() -> None:
     config = MediaConfig(
         codecs=("opus", "PCMA"),
@@ -103,8 +85,14 @@ def test_the_configuration_becomes_the_policy() -> None:
         "realtime": False,
         "public_addresses": ["203.0.113.1", "2001:db8::1"],
     }
-    assert thread_arguments(MediaConfig(threads=1), 2) == {}
+    assert thread_arguments(MediaConfig(threads=1, host="192.0.2.1"), 2) == {}
     assert made.offer("192.0.2.1", 6000).media[0].protocol == "RTP/SAVP"
+
+
+def test_browsers_are_told_an_address_that_can_be_reached() -> None:
+    arguments = thread_arguments(MediaConfig(threads=1), 2)
+    (address,) = arguments["public_addresses"]
+    assert not ip_address(address).is_unspecified
 
 
 def test_every_agreement_has_keys_of_its_own() -> None:
