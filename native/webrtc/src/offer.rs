@@ -106,6 +106,26 @@ pub struct AgreedAudio {
     pub event_clock_rate_hz: u32,
 }
 
+impl AgreedAudio {
+    /// As the line of the section has them.
+    fn formats(self) -> String {
+        let event = self.telephone_event.map(|number| format!(" {number}"));
+        format!("{}{}", self.payload_type, event.unwrap_or_default())
+    }
+
+    /// Whether a line is not about another format.
+    fn is_about(self, line: &str) -> bool {
+        let value = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"]
+            .into_iter()
+            .find_map(|name| line.strip_prefix(name));
+        value.is_none_or(|value| {
+            let format = value.split(' ').next().unwrap_or(value);
+            let number = format.parse().ok();
+            number == Some(self.payload_type) || number.is_some() && number == self.telephone_event
+        })
+    }
+}
+
 /// What was read of an offer.
 #[derive(Debug)]
 pub(crate) struct Offer {
@@ -251,7 +271,7 @@ impl Offer {
         let refused = (0..sections.len())
             .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].first_format()))
             .collect();
-        let text = rewrite(&session, &sections, audio_at);
+        let text = rewrite(&session, &sections, audio_at, agreed);
         Ok(Self {
             text,
             audio: agreed,
@@ -291,8 +311,8 @@ fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
     sections[at].media != "application" && at != audio_at
 }
 
-/// The offer with every section refused but the audio and the data channel.
-fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize) -> String {
+/// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel.
+fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: AgreedAudio) -> String {
     let is_refused = |at: usize| is_refused(sections, audio_at, at);
     let refused: Vec<&str> = (0..sections.len())
         .filter(|&at| is_refused(at))
@@ -318,6 +338,7 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize) -> Strin
             formats,
             lines,
         } = section;
+        let is_kept = |line: &&&str| !is_candidate(line) && (at != audio_at || agreed.is_about(line));
         if is_refused(at) {
             // The formats of a refused section say nothing (RFC 3264 section 6), but there must be one.
             put(format_args!("m={media} 0 {profile} 0"));
@@ -326,11 +347,20 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize) -> Strin
                 put(format_args!("a=mid:{mid}"));
             }
             put(format_args!("a=inactive"));
+            continue;
+        }
+        if at == audio_at {
+            put(format_args!("m={media} {port} {profile} {}", agreed.formats()));
         } else {
             put(format_args!("m={media} {port} {profile} {formats}"));
-            for line in lines.iter().filter(|line| !is_candidate(line)) {
-                put(format_args!("{line}"));
-            }
+        }
+        for line in lines.iter().filter(is_kept) {
+            put(format_args!("{line}"));
+        }
+        let encoding = agreed.codec.encoding();
+        if at == audio_at && section.payload_type(encoding).is_none() {
+            // A static payload type needs no map, but str0m does.
+            put(format_args!("a=rtpmap:{} {encoding}", agreed.payload_type));
         }
     }
     text

@@ -10,9 +10,11 @@ fn talk(world: &mut World, first: u16, packets: u16) {
     for at in 0..packets {
         let sequence = first.wrapping_add(at);
         let payload = [at as u8; 80];
+        // The browser counts on where the 16 bits wrap.
+        let extended = u64::from(first) + u64::from(at);
         world
             .browser
-            .send_rtp(world.now(), payload_type, u64::from(sequence), &payload);
+            .send_rtp(world.now(), payload_type, extended, &payload);
         let timestamp = 960 * u32::from(sequence);
         world
             .leg

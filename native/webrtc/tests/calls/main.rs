@@ -5,4 +5,8 @@ mod conversation;
 mod demux;
 mod messages;
 mod offers;
+mod steady;
 mod support;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;

@@ -118,6 +118,14 @@ fn without_opus_it_is_g711() {
         (AudioCodec::Pcma, 8)
     );
     assert!(answered.contains("a=rtpmap:8 PCMA/8000") && answered.contains("telephone-event/8000"));
+    let offer = without(&["rtpmap", "fmtp"]).replace("109 9 0 8 101", "0");
+    let (leg, answered) = answer(&offer).unwrap();
+    assert_eq!(
+        leg.audio().payload_type,
+        0,
+        "a static payload type needs no a=rtpmap"
+    );
+    assert!(answered.contains("a=rtpmap:0 PCMU/8000"), "{answered}");
     let offer = without(&["opus/48000", "PCM"]).replace("109 9 0 8 101", "109 9 101");
     assert_eq!(refusal(&offer), OfferError::NoCodec);
 }

@@ -341,13 +341,15 @@ impl World {
     /// Let virtual time pass.
     pub fn run_until(&mut self, end_us: u64) {
         self.exchange();
+        let mut steps_at_once = 0;
         loop {
             let flight_us = self.flight.keys().next().map_or(u64::MAX, |(at_us, _)| *at_us);
             let browser_us = self
                 .browser
                 .timeout
                 .saturating_duration_since(self.epoch)
-                .as_micros() as u64;
+                .as_nanos()
+                .div_ceil(1000) as u64;
             let next_us = flight_us
                 .min(browser_us)
                 .min(self.leg_timeout_us)
@@ -355,6 +357,16 @@ impl World {
             if next_us > end_us {
                 break;
             }
+            steps_at_once = if next_us > self.now_us {
+                0
+            } else {
+                steps_at_once + 1
+            };
+            assert!(
+                steps_at_once < 10_000,
+                "at {next_us} us time stands still: the leg is due at {}, the browser at {browser_us}",
+                self.leg_timeout_us
+            );
             self.now_us = next_us;
             if flight_us <= next_us {
                 let (_, datagram) = self.flight.pop_first().unwrap();
