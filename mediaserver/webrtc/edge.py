@@ -188,8 +188,9 @@ class WebEdge:
             self._book.unclaim(session)
 
     def candidates(self, token: str, request: Candidates) -> None:
-        """Take trickled candidates of a call that is up; an ICE-lite agent learns the browser's addresses from its checks
-        and needs none of them (RFC 8445 section 2.5). Raises `WebRefusal`.
+        """Take trickled candidates of a call that is up. Raises `WebRefusal`.
+
+        An ICE-lite agent learns the browser's addresses from its checks and needs none of them (RFC 8445 section 2.5).
         """
         self._call_of(self._session(token), request.pc_id)
 

@@ -11,6 +11,7 @@ from mediaserver.softphone.speech import Utterance
 from sipbridge.sdp import SrtpPolicy
 from tests.sim.node import running_node
 
+
 def _has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
