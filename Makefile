@@ -77,7 +77,7 @@ loom:  ## every interleaving of the threads that share a playout's budget
 	RUSTFLAGS="--cfg loom" cargo test --release --locked -p media --test loom --target-dir target/loom
 
 address-sanitizer:  ## the tests around unsafe code, Rust and C, under the address sanitizer of the nightly compiler
-	CFLAGS="$(SANITIZED_C)" RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked -p opus -p codec -p counting \
+	CFLAGS="$(SANITIZED_C)" RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked -p opus -p counting \
 	  --target $(HOST) --target-dir target/address-sanitizer --tests
 
 py-test: setup
