@@ -264,7 +264,7 @@ impl Leg {
         assert_eq!(self.given, self.taken + refused);
         assert_eq!(stats.listening.received + stats.not_receiving, self.taken);
         assert_eq!((stats.sent, stats.unencodable), (self.sent, 0));
-        self.stream.playout().flush();
+        self.step(&Step::Flush);
         // The flush may have to fade.
         for _ in 0..2 {
             self.now_us += FRAME_US;
