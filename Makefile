@@ -12,7 +12,7 @@ ASK ?= What are your opening hours on Friday?
 
 export CARGO_NET_RETRY := 5
 
-.PHONY: run call test lint types bench perf docs clean setup rust-test py-test
+.PHONY: run call test lint types bench perf docs clean setup rust-test py-test fuzz loom address-sanitizer
 
 run: setup  ## start the server with the demo tenants
 	@$(BIN)/mediaserver serve
@@ -54,6 +54,31 @@ types: setup
 
 rust-test:
 	cargo test --release --locked --workspace
+
+# Each target for RUNS inputs, from its corpus on; what it finds goes to native/fuzz/found, what fails to native/fuzz/artifacts.
+# Needs the nightly compiler (`rustup toolchain install nightly`) and `cargo install cargo-fuzz --version 0.13.2 --locked`.
+# The C of libopus is built with the address sanitizer too.
+RUNS ?= 100000
+FUZZ_TARGETS = $(basename $(notdir $(wildcard native/fuzz/fuzz_targets/*.rs)))
+SANITIZED_C := -fsanitize=address -fno-omit-frame-pointer
+FUZZ = cd native && CFLAGS="$(SANITIZED_C)" cargo +nightly fuzz
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz:  ## every fuzz target for RUNS inputs
+	$(FUZZ) build --fuzz-dir fuzz
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	  echo "== $$target"; mkdir -p native/fuzz/found/$$target; \
+	  ( $(FUZZ) run --fuzz-dir fuzz $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+	    -runs=$(RUNS) -max_len=2048 -timeout=20 -print_final_stats=1 || echo "FAILED $$target" ) 2>&1 \
+	  | grep -E "^FAILED|^stat::number_of_executed|panicked|^SUMMARY"; \
+	  test -z "$$(ls native/fuzz/artifacts/$$target 2>/dev/null)"; done
+
+loom:  ## every interleaving of the threads that share a playout's budget
+	RUSTFLAGS="--cfg loom" cargo test --release --locked -p media --test loom --target-dir target/loom
+
+address-sanitizer:  ## the tests around unsafe code, Rust and C, under the address sanitizer of the nightly compiler
+	CFLAGS="$(SANITIZED_C)" RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked -p opus -p counting \
+	  --target $(HOST) --target-dir target/address-sanitizer --tests
 
 py-test: setup
 	$(BIN)/pytest --cov --cov-report=term:skip-covered

@@ -1,6 +1,7 @@
 //! The media engine: jitter buffers, speech, playout, recorder, and the thread that runs them on sockets.
 
 pub mod activity;
+mod atomic;
 pub mod bridging;
 pub mod echo;
 pub mod engine;

@@ -64,6 +64,8 @@ pub struct Recorder {
     rate_hz: u32,
     frames: Option<SyncSender<Frame>>,
     spare: Receiver<Vec<u8>>,
+    /// Of the last frame that found no room: kept, so that a disk that is stuck costs no allocations.
+    refused: Vec<u8>,
     failure: Receiver<String>,
     writer: Option<JoinHandle<Result<u64, String>>>,
     /// Silence owed for dropped frames; shared so that the writer can append what is owed at the end.
@@ -116,6 +118,7 @@ impl Recorder {
             rate_hz,
             frames: Some(frames),
             spare,
+            refused: Vec::new(),
             failure,
             writer: Some(writer),
             owed,
@@ -139,14 +142,20 @@ impl Recorder {
         // Relaxed: the writer reads it only once the queue has ended, which orders the two.
         let owed = self.owed.load(Ordering::Relaxed);
         let taken = samples <= FRAME_SAMPLES_MAX && {
-            let mut octets = self.spare.try_recv().unwrap_or_default();
+            let mut octets = match std::mem::take(&mut self.refused) {
+                empty if empty.capacity() == 0 => self.spare.try_recv().unwrap_or_default(),
+                octets => octets,
+            };
             interleave(received, sent, &mut octets);
             match frames.try_send(Frame {
                 silence_before: owed,
                 octets,
             }) {
                 Ok(()) => true,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+                Err(TrySendError::Full(frame) | TrySendError::Disconnected(frame)) => {
+                    self.refused = frame.octets;
+                    false
+                }
             }
         };
         if taken {

@@ -53,10 +53,11 @@ pub struct DtmfReceiver {
 }
 
 impl DtmfReceiver {
-    /// Nothing pressed; timestamps and durations count a clock of `clock_hz`, as the session description has it.
+    /// Nothing pressed; timestamps and durations count a clock of `clock_hz`, as the session description has it (0 counts as
+    /// 1).
     pub fn new(clock_hz: u32) -> Self {
         Self {
-            clock_hz,
+            clock_hz: clock_hz.max(1),
             current: None,
             done: None,
             ready: None,
@@ -154,7 +155,7 @@ impl DtmfReceiver {
         self.done = Some(press.timestamp);
         let digit = *DIGITS.get(usize::from(press.code))?;
         let duration = u64::from(press.before) + u64::from(press.duration);
-        let duration_ms = duration * 1000 / u64::from(self.clock_hz.max(1));
+        let duration_ms = duration * 1000 / u64::from(self.clock_hz);
         Some(Digit {
             digit: char::from(digit),
             duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),

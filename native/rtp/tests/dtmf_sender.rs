@@ -170,3 +170,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_clock_slower_than_the_ticks_holds_no_key_for_ever() {
+    for clock_hz in [0, 1, 49] {
+        let mut sender = DtmfSender::new(clock_hz);
+        sender.press('5', 1000).unwrap();
+        let mut ticks = 0;
+        while !sender.is_idle() {
+            sender.tick(ticks);
+            ticks += 1;
+            assert!(ticks < 100);
+        }
+    }
+}

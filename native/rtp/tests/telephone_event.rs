@@ -243,3 +243,15 @@ proptest! {
         prop_assert!(reports <= input.iter().filter(|(_, payload, _)| payload.len() >= 4).count());
     }
 }
+
+/// Found by fuzzing: with a clock of zero, nothing was ever old, and each repeated end packet another press.
+#[test]
+fn without_a_clock_a_press_is_still_one() {
+    let mut receiver = DtmfReceiver::new(0);
+    let packets = press(1000, 5, 3);
+    let heard = packets
+        .iter()
+        .filter(|(at, payload)| receiver.push(*at, payload).is_some());
+    assert_eq!(heard.count(), 1);
+    assert_eq!(receiver.finish(), None);
+}

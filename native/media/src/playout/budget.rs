@@ -1,9 +1,9 @@
 //! How much audio may wait, and the unit in which it is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::chunk::Chunk;
+use crate::atomic::{AtomicU64, Ordering};
 
 /// The unit of all accounts.
 pub(super) const TICK_HZ: u32 = 48_000;

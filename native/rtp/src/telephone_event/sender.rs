@@ -162,7 +162,8 @@ impl DtmfSender {
 
     /// One tick more of a press.
     fn advance(&mut self, mut press: Press) -> EventPacket {
-        let tick_units = self.clock_hz / TICKS_PER_S;
+        // A clock slower than the ticks, which no session has, must not hold a key for ever.
+        let tick_units = (self.clock_hz / TICKS_PER_S).max(1);
         press.elapsed = press.elapsed.saturating_add(tick_units).min(press.key.duration);
         let duration = press.elapsed - press.before;
         if duration > SEGMENT_UNITS {
