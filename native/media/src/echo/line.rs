@@ -3,7 +3,7 @@
 use super::spectrum::{HOP, WINDOW, energy};
 
 /// Hops that are kept: the longest delay, and what the two directions may be apart.
-pub(super) const KEPT: usize = 128;
+pub(super) const KEPT: usize = 96;
 
 #[derive(Debug)]
 pub(super) struct Line {
