@@ -180,7 +180,7 @@ fn log2(x: f32) -> f32 {
     let exponent = (bits >> 23) as i32 - 127;
     let mantissa = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
     // The parabola through 1, 1.5, and 2.
-    exponent as f32 - 1.674_9 + mantissa * (2.024_7 - 0.349_8 * mantissa)
+    exponent as f32 - 1.679_7 + mantissa * (2.019_55 - 0.339_85 * mantissa)
 }
 
 #[cfg(test)]
