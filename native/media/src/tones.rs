@@ -1,6 +1,7 @@
 //! The tones of telephone networks: ring-back, busy, and the beep before a recording.
 //!
-//! Frequencies and cadences are those of ITU-T E.180 Supplement 2 (Various tones used in national networks); for the
+//! Frequencies and cadences are those of ITU-T E.180 Supplement 2 (Various tones used in national networks), as they are
+//! listed in Asterisk's `indications.conf` (`[de]`, `[uk]`, `[us]`) and the table of tones of `TelcoBridges`; for the
 //! United States also Telcordia GR-506 (precise tone plan).
 
 use std::f64::consts::TAU;

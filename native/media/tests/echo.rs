@@ -1,31 +1,27 @@
-//! The echo guard on real speech through simulated echo paths.
+//! The echo guard on real speech through simulated echo paths. A larger matrix, on other voices, is the example
+//! `echo_matrix`.
 //!
 //! The two clips of `speech_data` (8 kHz, signed 16 bit, little-endian) were spoken by the Piper voice
 //! `en_US-joe-medium` (rhasspy/piper-voices), which is the voice that the product embeds. What the caller says is played
 //! a sixth faster, so that it is another voice than the one that echoes.
 
-use codec::g711::{Law, decode_into, encode_into};
-use codec::resample::Resampler;
+mod echo_lab;
+
+use counting::allocations_in;
+use echo_lab::{BargeIn, GOOD, Network, Noise, Room, is_speech, resampled, rooms, verdicts};
 use media::echo::{EchoGuard, Verdict};
 
-const TICK: usize = 320;
-/// The bot speaks from the first second on.
-const LEAD: usize = 16_000;
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 fn clip(octets: &[u8]) -> Vec<f32> {
-    let narrow: Vec<i16> = octets
-        .chunks_exact(2)
-        .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-        .collect();
-    let mut wide = Vec::new();
-    Resampler::new(8000, 16_000).unwrap().process(&narrow, &mut wide);
-    wide.into_iter().map(f32::from).collect()
+    let samples = octets.chunks_exact(2);
+    samples
+        .map(|two| f32::from(i16::from_le_bytes([two[0], two[1]])))
+        .collect()
 }
 
-fn receptionist() -> Vec<f32> {
-    clip(include_bytes!("speech_data/receptionist_8k.pcm"))
-}
-
+/// At 8 kHz, from the first sound on.
 fn caller() -> Vec<f32> {
     let slow = clip(include_bytes!("speech_data/caller_8k.pcm"));
     let length = slow.len() * 6 / 7;
@@ -34,216 +30,110 @@ fn caller() -> Vec<f32> {
         let (index, part) = (place as usize, place.fract());
         slow[index] * (1.0 - part) + slow[index + 1] * part
     });
-    let first = |x: &f32| x.abs() > 600.0;
-    let fast: Vec<f32> = fast.collect();
-    let onset = fast.iter().position(first).unwrap();
-    fast[onset..].to_vec()
+    fast.skip_while(|x| x.abs() < 600.0).collect()
 }
 
-/// A generator of 64-bit numbers (xorshift; Marsaglia 2003), here from -1 to 1.
-struct Noise(u64);
+/// At 16 kHz: a second of silence, a sentence of four seconds, a second, the sentence again.
+fn played() -> Vec<f32> {
+    let sentence = resampled(
+        &clip(include_bytes!("speech_data/receptionist_8k.pcm")),
+        8000,
+        16_000,
+    );
+    let pause = vec![0.0; 16_000];
+    [&pause[..], &sentence, &pause, &sentence, &pause].concat()
+}
 
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+/// Over such a line nothing echoes.
+fn handset() -> Room {
+    Room {
+        snr_db: -30.0,
+        ..rooms()[0]
     }
 }
 
-fn power(samples: &[f32]) -> f32 {
-    let loud = samples.iter().filter(|x| x.abs() > 50.0);
-    let count = loud.clone().count().max(1);
-    loud.map(|x| x * x).sum::<f32>() / count as f32
-}
-
-#[derive(Debug, Clone, Copy)]
-struct EchoPath {
-    delay_ms: usize,
-    gain_db: f32,
-    rt60_s: f32,
-    snr_db: f32,
-    law: Law,
-    clips: bool,
-}
-
-fn paths() -> Vec<EchoPath> {
-    let mut paths = Vec::new();
-    for (index, delay_ms) in [20, 60, 130, 250, 400].into_iter().enumerate() {
-        for (column, gain_db) in [-6.0, -12.0, -20.0, -30.0].into_iter().enumerate() {
-            let odd = (index + column) % 2 == 1;
-            paths.push(EchoPath {
-                delay_ms,
-                gain_db,
-                rt60_s: if odd { 0.4 } else { 0.2 },
-                snr_db: if (index + column) % 3 == 0 { 15.0 } else { 30.0 },
-                law: if odd { Law::A } else { Law::Mu },
-                clips: (index + column) % 4 < 2,
-            });
-        }
-    }
-    paths
-}
-
-impl EchoPath {
-    /// What comes back of `played`: bent by the loudspeaker, through the room, late.
-    fn echo(&self, played: &[f32]) -> Vec<f32> {
-        let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ self.delay_ms as u64);
-        let length = (self.rt60_s * 16_000.0 * 0.6) as usize;
-        let mut room: Vec<f32> = (0..length)
-            .map(|n| noise.next() * 0.3 * 10_f32.powf(-3.0 * n as f32 / (self.rt60_s * 16_000.0)))
-            .collect();
-        room[0] = 1.0;
-        // Late arrivals are sparse enough to leave out most: the bands have enough of them.
-        room.iter_mut()
-            .skip(1)
-            .enumerate()
-            .filter(|(n, _)| n % 15 != 0)
-            .for_each(|(_, x)| *x = 0.0);
-        let bent: Vec<f32> = played
-            .iter()
-            .map(|&x| {
-                if self.clips {
-                    12_000.0 * (x / 12_000.0).tanh()
-                } else {
-                    x
-                }
-            })
-            .collect();
-        let mut echo = vec![0.0; played.len()];
-        let taps: Vec<(usize, f32)> = room
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(_, x)| *x != 0.0)
-            .collect();
-        let late = self.delay_ms * 16;
-        for (place, &x) in bent.iter().enumerate().filter(|(_, x)| x.abs() > 1.0) {
-            for &(tap, weight) in &taps {
-                if let Some(sum) = echo.get_mut(place + late + tap) {
-                    *sum += weight * x;
-                }
-            }
-        }
-        let scale = 10_f32.powf(self.gain_db / 20.0) * (power(played) / power(&echo)).sqrt();
-        for x in &mut echo {
-            *x *= scale;
-        }
-        echo
-    }
-
-    /// With noise, and through a codec of 8 kHz.
-    fn line(&self, echo: &[f32], speech: &[f32], from: usize) -> Vec<i16> {
-        let mut noise = Noise(77 + self.delay_ms as u64);
-        let level = (3.0 * power(echo) * 10_f32.powf(-self.snr_db / 10.0)).sqrt();
-        let sum = echo.iter().enumerate().map(|(n, &x)| {
-            let said = n.checked_sub(from).and_then(|n| speech.get(n)).unwrap_or(&0.0);
-            (x + said + level * noise.next()) as i16
-        });
-        let mut narrow = Vec::new();
-        Resampler::new(16_000, 8000)
-            .unwrap()
-            .process(&sum.collect::<Vec<_>>(), &mut narrow);
-        let mut octets = vec![0; narrow.len()];
-        encode_into(self.law, &narrow, &mut octets);
-        decode_into(self.law, &octets, &mut narrow);
-        let mut wide = Vec::new();
-        Resampler::new(8000, 16_000).unwrap().process(&narrow, &mut wide);
-        wide
-    }
-}
-
-/// Twice the same sentence, after a second.
-fn played(speech: &[f32], level_db: f32) -> Vec<f32> {
-    let factor = 10_f32.powf(level_db / 20.0);
-    let mut played = vec![0.0; LEAD];
-    for pause in [8000, 16_000] {
-        played.extend(speech.iter().map(|x| x * factor));
-        played.resize(played.len() + pause, 0.0);
-    }
-    played
-}
-
-/// The verdict after each tick.
-fn verdicts(played: &[f32], line: &[i16]) -> Vec<Verdict> {
-    let mut guard = EchoGuard::new();
-    let played: Vec<i16> = played.iter().map(|&x| x as i16).collect();
-    let ticks = played.chunks_exact(TICK).zip(line.chunks_exact(TICK));
-    ticks
-        .map(|(reference, captured)| {
-            guard.reference(reference);
-            guard.captured(captured);
-            guard.verdict()
-        })
-        .collect()
-}
-
-/// The speech detector has three windows of 32 ms to make sure of an onset; the verdict is asked for after that.
-const NORMAL_MS: usize = 100;
-
-/// Milliseconds beyond that until a verdict lets the caller through.
-fn detected_ms(
-    path: EchoPath,
-    echo: &[f32],
-    played: &[f32],
-    onset: usize,
-    signal_to_echo_db: f32,
-) -> Option<usize> {
-    let speech = caller();
-    // Over the same 300 ms, which decide; in a pause of the echo, against all of it.
-    let there = &echo[onset..onset + 4800];
-    let there = (there.iter().map(|x| x * x).sum::<f32>() / 4800.0).max(power(echo));
-    let first = speech[..4800].iter().map(|x| x * x).sum::<f32>() / 4800.0;
-    let wanted = (there * 10_f32.powf(signal_to_echo_db / 10.0) / first).sqrt();
-    let speech: Vec<f32> = speech.iter().map(|x| x * wanted).collect();
-    let line = path.line(echo, &speech, onset);
-    let verdicts = verdicts(played, &line);
-    let after = &verdicts[onset / TICK..verdicts.len().min((onset + speech.len()) / TICK)];
-    let free = after
-        .iter()
-        .skip(NORMAL_MS / 20)
-        .position(|&verdict| verdict != Verdict::Echo)?;
-    Some(20 * free)
-}
-
-/// Onsets while we speak for the second time.
-const ONSETS_S: [usize; 3] = [6, 7, 8];
-
-/// Both clips, at two levels, over all paths, from the first word of a call on.
+/// After the first second of speech, of all ticks: hardly any where the echo is no weaker than -20 dB; few where it is
+/// hardly more than the noise.
 #[test]
 fn no_echo_is_taken_for_the_caller() {
-    let mut wrong = Vec::new();
-    for (speech, level_db) in [(receptionist(), 0.0), (receptionist(), -12.0), (caller(), 0.0)] {
-        let played = played(&speech, level_db);
-        for path in paths() {
-            let line = path.line(&path.echo(&played), &[], 0);
-            let verdicts = verdicts(&played, &line);
-            if let Some(tick) = verdicts
-                .iter()
-                .position(|&verdict| verdict == Verdict::DoubleTalk)
-            {
-                wrong.push((path, level_db, 20 * tick));
-            }
+    let played = played();
+    let (mut wrong, mut faint, mut all) = (vec![], 0, 0);
+    for room in rooms() {
+        let echo = room.echo(&played);
+        let heard = verdicts(&played, &room.line(&echo, &[], 0, GOOD));
+        let speech = is_speech(&echo);
+        let first = speech.iter().position(|&x| x).unwrap_or(0);
+        let ticks = (first + 50..heard.len().min(speech.len())).filter(|&tick| speech[tick]);
+        all += ticks.clone().count();
+        let missed = ticks.filter(|&tick| heard[tick] != Verdict::Echo);
+        if room.gain_db < -20.0 {
+            faint += missed.count();
+        } else {
+            wrong.extend(missed.map(|tick| (room, tick)));
         }
     }
-    assert!(wrong.is_empty(), "{} {wrong:?}", wrong.len());
+    assert!(
+        all > 2000 && 400 * wrong.len() <= all,
+        "{} of {all}: {wrong:?}",
+        wrong.len()
+    );
+    assert!(25 * faint <= all, "{faint} of {all}");
+}
+
+#[test]
+fn the_delay_is_found_whatever_the_network_does() {
+    let played = played();
+    let networks = [
+        GOOD,
+        Network { loss: 0.05, ..GOOD },
+        Network {
+            is_jittery: true,
+            ..GOOD
+        },
+        Network {
+            drift_ppm: -100.0,
+            ..GOOD
+        },
+    ];
+    let loud = rooms().into_iter().filter(|room| room.gain_db > -20.0);
+    for (room, network) in loud.zip(networks.into_iter().cycle()) {
+        let mut guard = EchoGuard::new();
+        let line = room.line(&room.echo(&played), &[], 0, network);
+        for (reference, captured) in played.chunks_exact(echo_lab::TICK).zip(&line) {
+            guard.reference(&reference.iter().map(|&x| x as i16).collect::<Vec<_>>());
+            guard.captured(captured);
+        }
+        // Packets that come in bursts are up to 40 ms late.
+        let found_ms = guard.delay_ms().map_or(0, |ms| ms as usize);
+        assert!(
+            (room.delay_ms..=room.delay_ms + 60).contains(&found_ms),
+            "{room:?} {network:?} {found_ms}"
+        );
+    }
 }
 
 /// What is asked of a caller so loud against the echo: how many of a hundred are let through within 150 ms beyond the
 /// normal. All are in the end.
 #[test]
 fn a_caller_who_speaks_is_let_through() {
-    let played = played(&receptionist(), 0.0);
-    let echoes: Vec<_> = paths()
-        .into_iter()
-        .map(|path| (path, path.echo(&played)))
-        .collect();
-    for (signal_to_echo_db, share) in [(6.0, 100), (0.0, 95), (-6.0, 60)] {
-        let waits = echoes.iter().flat_map(|(path, echo)| {
-            ONSETS_S.map(|onset_s| detected_ms(*path, echo, &played, onset_s * 16_000, signal_to_echo_db))
-        });
-        let waits: Vec<_> = waits.collect();
+    let (played, speech) = (played(), caller());
+    let mut waits = [(6.0, 100, vec![]), (0.0, 90, vec![]), (-6.0, 50, vec![])];
+    for (index, room) in rooms().into_iter().step_by(3).enumerate() {
+        let echo = room.echo(&played);
+        let onset = 8000 * (7 + index % 3);
+        let case = BargeIn {
+            room,
+            played: &played,
+            echo: &echo,
+            speech: &speech,
+            onset,
+            network: GOOD,
+        };
+        for (signal_to_echo_db, _, waits) in &mut waits {
+            waits.push(case.wait(&case.against_echo(*signal_to_echo_db)).0);
+        }
+    }
+    for (signal_to_echo_db, share, waits) in waits {
         let in_time = waits.iter().flatten().filter(|&&ms| ms <= 150).count();
         assert!(
             waits.iter().all(Option::is_some),
@@ -256,33 +146,44 @@ fn a_caller_who_speaks_is_let_through() {
     }
 }
 
-/// A caller with a handset, whom nothing echoes, speaks over us.
+/// A caller with a handset speaks into the first words of a call, or later.
 #[test]
 fn without_an_echo_the_caller_is_let_through() {
-    let played = played(&receptionist(), 0.0);
-    let quiet = EchoPath {
-        gain_db: -70.0,
-        ..paths()[0]
-    };
-    let speech: Vec<f32> = caller().iter().map(|x| x * 0.5).collect();
-    for onset in ONSETS_S {
-        let onset = onset * 16_000;
-        let line = quiet.line(&vec![1.0; played.len()], &speech, onset);
-        let after = &verdicts(&played, &line)[onset / TICK + NORMAL_MS / 20..];
-        let free = after.iter().position(|&verdict| verdict != Verdict::Echo);
-        assert!(free.is_some_and(|ticks| 20 * ticks <= 150), "{free:?}");
+    let (played, speech) = (played(), caller());
+    let quiet = vec![0.0; played.len() / 2];
+    for onset_ms in [1100, 1300, 1700, 2300, 3000, 7000, 8000] {
+        for loudness in [1.0, 0.3] {
+            let speech: Vec<f32> = speech.iter().map(|x| x * loudness).collect();
+            let onset = 8 * onset_ms;
+            let case = BargeIn {
+                room: handset(),
+                played: &played,
+                echo: &quiet,
+                speech: &speech,
+                onset,
+                network: GOOD,
+            };
+            let (wait, share) = case.wait(&speech);
+            assert!(
+                wait.is_some_and(|ms| ms <= 150) && share > 0.7,
+                "{onset_ms} ms: {wait:?}, {share}"
+            );
+        }
     }
 }
 
 #[test]
-fn any_lengths_and_any_samples() {
+fn any_lengths_and_any_samples_and_nothing_is_allocated() {
     let mut guard = EchoGuard::new();
     let mut noise = Noise(3);
     for length in (0..500).chain([7, 160, 5000]) {
         let samples: Vec<i16> = (0..length).map(|_| (noise.next() * 40_000.0) as i16).collect();
-        guard.reference(&samples);
-        guard.captured(&samples[length / 3..]);
-        guard.captured(&[i16::MIN; 33]);
+        let allocations = allocations_in(|| {
+            guard.reference(&samples);
+            guard.captured(&samples[length / 3..]);
+            guard.captured(&[i16::MIN; 33]);
+        });
+        assert_eq!(allocations, 0);
     }
     let mut silent = EchoGuard::new();
     silent.captured(&vec![20_000; 16_000]);

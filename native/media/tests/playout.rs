@@ -301,6 +301,65 @@ fn a_background_gives_way_to_a_chunk_and_returns() {
 }
 
 #[test]
+fn a_background_fades_into_the_next() {
+    let mut leg = Leg::new();
+    for (mark, level) in [(1, 1000), (2, 3000), (3, 2000)] {
+        let music = leg.budget.chunk(vec![level; 100], 8000, mark).unwrap();
+        leg.playout.loop_chunk(music);
+        if mark != 2 {
+            leg.frame();
+        }
+    }
+    // The second was replaced before it was heard.
+    assert_eq!(leg.frame().0, [2000; FRAME]);
+    let music = leg.budget.chunk(vec![-2000; 100], 8000, 4).unwrap();
+    leg.playout.loop_chunk(music);
+    let (frame, _, events) = leg.frame();
+    assert!(
+        frame
+            .windows(2)
+            .all(|pair| (0..=52).contains(&(pair[0] - pair[1])))
+    );
+    assert_eq!((frame[0], &frame[82..]), (2000, &[-2000; 78][..]));
+    assert_eq!(events, [PlayoutEvent::BackgroundEnded { mark: 3 }]);
+}
+
+/// A tone goes round in phase when the leg changes its rate while it sounds.
+#[test]
+fn a_background_goes_on_at_another_rate() {
+    for (before, after) in RATES
+        .into_iter()
+        .flat_map(|before| RATES.map(|after| (before, after)))
+    {
+        let mut leg = Leg::new();
+        leg.playout.set_rate(before).unwrap();
+        let turns = |n: i32| f64::from(n) / 40.0 * std::f64::consts::TAU;
+        let tone = (0..400).map(|n| (8000.0 * turns(n).sin()) as i16).collect();
+        leg.playout.loop_chunk(leg.budget.chunk(tone, 8000, 1).unwrap());
+        let (mut last, mut peak) = (0, 0);
+        for index in 0..20 {
+            if index == 10 {
+                leg.playout.set_rate(after).unwrap();
+            }
+            let mut frame = vec![0; leg.playout.frame_len()];
+            leg.playout.next_frame(&mut frame);
+            let rate_hz = f64::from(leg.playout.rate_hz().min(before));
+            for &x in &frame {
+                // By the slower sample, where the seam may be; and a little, as the filter begins.
+                let most = 1.1 * 8000.0 * 200.0 * std::f64::consts::TAU / rate_hz.min(f64::from(after));
+                assert!(
+                    f64::from((x - last).abs()) <= most,
+                    "{before} to {after} Hz: {x} after {last}"
+                );
+                last = x;
+            }
+            peak = frame.iter().copied().max().unwrap_or(0);
+        }
+        assert!((7900..8100).contains(&peak), "{before} to {after} Hz: {peak}");
+    }
+}
+
+#[test]
 fn what_the_filter_holds_is_heard_after_the_chunk_and_not_before_the_next() {
     let mut leg = Leg::new();
     let tone = |count: usize| (0..count).map(|n| (9000.0 * (n as f64 * 0.2).sin()) as i16);
@@ -478,44 +537,79 @@ enum Hold {
     Resuming,
 }
 
-/// The rules of a leg of 8 kHz, sample by sample.
+/// The rules of a leg whose chunks have its rate, sample by sample.
 #[derive(Debug, Default)]
 struct Model {
-    queue: VecDeque<i16>,
+    /// Samples in 10 ms.
+    fade: usize,
+    chunks: VecDeque<VecDeque<i16>>,
+    cut: Option<VecDeque<i16>>,
     again: Vec<i16>,
     state: Hold,
-    played: u64,
+    is_speaking: bool,
+    played: usize,
 }
 
 impl Model {
     fn take(&mut self, count: usize) -> Vec<i16> {
-        let count = count.min(self.queue.len());
-        self.played += count as u64;
-        self.queue.drain(..count).collect()
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let Some(chunk) = self.chunks.front_mut() else {
+                self.is_speaking = false;
+                break;
+            };
+            let some = chunk.len().min(count - taken.len());
+            taken.extend(chunk.drain(..some));
+            self.is_speaking |= some > 0;
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        self.played += taken.len();
+        taken
+    }
+
+    fn flush(&mut self) {
+        let is_heard = self.is_speaking && matches!(self.state, Hold::No | Hold::Pausing);
+        self.state = Hold::No;
+        self.again.clear();
+        if self.cut.is_none() {
+            self.cut = self.chunks.pop_front().filter(|_| is_heard);
+            self.is_speaking &= self.cut.is_some();
+        }
+        self.chunks.clear();
     }
 
     fn frame(&mut self) -> Vec<i16> {
-        let fade = |x: i16, step: usize| (i32::from(x) * step as i32 / 80) as i16;
-        let mut frame = match self.state {
-            Hold::No => self.take(160),
-            Hold::Paused => vec![],
-            Hold::Pausing => {
-                self.state = Hold::Paused;
-                self.again = self.take(80);
-                let steps = self.again.iter().enumerate();
-                steps.map(|(step, &x)| fade(x, 80 - step)).collect()
-            }
-            Hold::Resuming => {
-                self.state = Hold::No;
-                let mut frame = std::mem::take(&mut self.again);
-                frame.extend(self.take(160 - frame.len()));
-                for (step, x) in frame.iter_mut().take(80).enumerate() {
-                    *x = fade(*x, step);
+        let length = self.fade;
+        let scale = |x: i16, step: usize| (i32::from(x) * step as i32 / length as i32) as i16;
+        let fade_out = |(step, &x): (usize, &i16)| scale(x, length - step);
+        let mut frame = if let Some(mut chunk) = self.cut.take() {
+            self.is_speaking = false;
+            let head: Vec<i16> = chunk.drain(..chunk.len().min(length)).collect();
+            self.played += head.len();
+            head.iter().enumerate().map(fade_out).collect()
+        } else {
+            match self.state {
+                Hold::No => self.take(2 * length),
+                Hold::Paused => vec![],
+                Hold::Pausing => {
+                    self.state = Hold::Paused;
+                    self.again = self.take(length);
+                    self.again.iter().enumerate().map(fade_out).collect()
                 }
-                frame
+                Hold::Resuming => {
+                    self.state = Hold::No;
+                    let mut frame = std::mem::take(&mut self.again);
+                    frame.extend(self.take(2 * length - frame.len()));
+                    for (step, x) in frame.iter_mut().take(length).enumerate() {
+                        *x = scale(*x, step);
+                    }
+                    frame
+                }
             }
         };
-        frame.resize(160, 0);
+        frame.resize(2 * length, 0);
         frame
     }
 }
@@ -608,69 +702,83 @@ proptest! {
 
     /// Against a model that knows of each sample whether it went out, faded or not: nothing twice but the step back.
     #[test]
-    fn what_goes_out_is_what_the_rules_say(steps in steps()) {
+    fn what_goes_out_is_what_the_rules_say(steps in steps(), rate_hz in prop::sample::select(&RATES[..])) {
         let mut leg = Leg::new();
-        let mut model = Model::default();
+        leg.playout.set_rate(rate_hz).unwrap();
+        let mut model = Model { fade: rate_hz as usize / 100, ..Model::default() };
+        let mut frame = vec![0; leg.playout.frame_len()];
         let mut next = 1_i16;
         for (mark, step) in (0..).zip(steps) {
             match step {
                 Step::Play(_, length) => {
                     let samples: Vec<i16> = (0..length as i16 / 8).map(|n| next.wrapping_add(n)).collect();
                     next = next.wrapping_add(samples.len() as i16);
-                    model.queue.extend(&samples);
-                    leg.play(mark, 8000, samples);
+                    model.chunks.push_back(samples.iter().copied().collect());
+                    leg.play(mark, rate_hz, samples);
                 }
-                Step::Pause if model.state == Hold::Resuming => {
+                Step::Pause => {
                     leg.playout.pause();
-                    model.state = Hold::Paused;
+                    model.state = match model.state {
+                        Hold::No | Hold::Pausing => Hold::Pausing,
+                        Hold::Paused | Hold::Resuming => Hold::Paused,
+                    };
                 }
-                Step::Pause if model.state == Hold::No => {
-                    leg.playout.pause();
-                    model.state = Hold::Pausing;
-                }
-                Step::Resume if model.state == Hold::Pausing => {
+                Step::Resume => {
                     leg.playout.resume();
-                    model.state = Hold::No;
+                    model.state = match model.state {
+                        Hold::No | Hold::Pausing => Hold::No,
+                        Hold::Paused | Hold::Resuming => Hold::Resuming,
+                    };
                 }
-                Step::Resume if model.state == Hold::Paused => {
-                    leg.playout.resume();
-                    model.state = Hold::Resuming;
+                Step::Flush => {
+                    leg.playout.flush();
+                    model.flush();
                 }
-                Step::Frame | Step::Pause | Step::Resume => {
-                    prop_assert_eq!(leg.frame().0.to_vec(), model.frame());
-                    prop_assert_eq!(leg.playout.played_ms(), model.played / 8);
+                Step::Frame => {
+                    leg.playout.next_frame(&mut frame);
+                    prop_assert_eq!(&frame, &model.frame());
+                    prop_assert_eq!(leg.playout.played_ms(), model.played as u64 * 1000 / u64::from(rate_hz));
                 }
-                Step::Flush | Step::Settle | Step::Rate(_) => {}
+                Step::Settle | Step::Rate(_) => {}
             }
         }
     }
 
-    /// Sines of whole periods, joined, cut, held, faded and mixed: no step is larger than those of the sines and of the
-    /// fades.
+    /// Sines of whole periods, joined, cut, held, faded and mixed, and backgrounds that replace each other: no step is
+    /// larger than those of the sines and of the fades.
     #[test]
-    fn nothing_clicks(steps in steps(), gains in prop::collection::vec(-40_f32..0.0, 150)) {
+    fn nothing_clicks(
+        steps in steps(), gains in prop::collection::vec(-40_f32..0.0, 150),
+        rate_hz in prop::sample::select(&RATES[..]),
+    ) {
         let mut leg = Leg::new();
-        let sine = |tone_hz: f64, peak: f64, rate: u32, length: usize| -> Vec<i16> {
-            let turns = |n: usize| n as f64 * tone_hz / f64::from(rate);
-            (0..length).map(|n| (peak * (turns(n) * std::f64::consts::TAU).sin()) as i16).collect()
+        leg.playout.set_rate(rate_hz).unwrap();
+        let sine = |tone_hz: u32, peak: f64, periods: u32| -> Vec<i16> {
+            let turns = |n: u32| f64::from(n * tone_hz) / f64::from(rate_hz);
+            (0..periods * rate_hz / tone_hz).map(|n| (peak * (turns(n) * std::f64::consts::TAU).sin()) as i16).collect()
         };
-        leg.playout.loop_chunk(leg.budget.chunk(sine(200.0, 2000.0, 8000, 400), 8000, 999).unwrap());
-        // 8000 of 250 Hz and 2000 of 200 Hz by the sample of 8 kHz, and both faded within 80.
-        let limit = 8000.0 * 250.0 * std::f64::consts::TAU / 8000.0 + 2000.0 * 200.0 * std::f64::consts::TAU / 8000.0
-            + 3.0 * 10_000.0 / 80.0;
-        let mut last = 0;
+        let background = |leg: &mut Leg| {
+            let chunk = leg.budget.chunk(sine(200, 2000.0, 10), rate_hz, 999).unwrap();
+            leg.playout.loop_chunk(chunk);
+        };
+        background(&mut leg);
+        // 8000 of 250 Hz and twice 2000 of 200 Hz by the sample, and all faded within 10 ms.
+        let limit = (8000.0 * 250.0 + 4000.0 * 200.0) * std::f64::consts::TAU / f64::from(rate_hz)
+            + 3.0 * 12_000.0 / (f64::from(rate_hz) / 100.0);
+        let (mut frame, mut last) = (vec![0; leg.playout.frame_len()], 0);
         for ((mark, step), gain_db) in (0..).zip(steps).zip(gains) {
             match step {
                 Step::Play(_, length) => {
-                    let periods = length / 100 + 1;
-                    leg.play(mark, 8000, sine(250.0, 8000.0, 8000, periods * 32));
+                    leg.play(mark, rate_hz, sine(250, 8000.0, length as u32 / 100 + 1));
                     leg.playout.set_gain_db(gain_db);
                 }
                 Step::Pause => leg.playout.pause(),
                 Step::Resume => leg.playout.resume(),
                 Step::Flush => leg.playout.flush(),
-                Step::Frame | Step::Settle | Step::Rate(_) => {
-                    for x in leg.frame().0 {
+                Step::Rate(_) => background(&mut leg),
+                Step::Frame | Step::Settle => {
+                    leg.playout.next_frame(&mut frame);
+                    for &x in &frame {
                         prop_assert!(f64::from((x - last).abs()) <= limit, "{} after {}", x, last);
                         last = x;
                     }

@@ -1,7 +1,11 @@
 //! The room against its rules.
 
+use counting::allocations_in;
 use media::room::{MEMBERS_MAX, Member, ROOM_FRAME, Room, RoomError, Voice};
 use proptest::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 fn tick(room: &mut Room, frames: &[(Member, Vec<i16>)], listeners: &[Member]) -> Vec<Vec<i16>> {
     for (member, frame) in frames {
@@ -102,6 +106,32 @@ fn a_room_is_bounded_and_a_seat_that_is_taken_again_has_another_member() {
     assert_eq!(room.leave(members[3]), Err(RoomError::Stranger));
     assert_eq!(room.contribute(new, &[0; 160]), Err(RoomError::Length(160)));
     assert_eq!(room.mix_for(new, &mut [0; 160]), Err(RoomError::Length(160)));
+}
+
+#[test]
+fn nothing_is_allocated_whoever_comes_and_goes() {
+    let mut room = Room::new();
+    let (voice, mut mix) = ([700; ROOM_FRAME], [0; ROOM_FRAME]);
+    let mut members = Vec::with_capacity(MEMBERS_MAX);
+    let allocations = allocations_in(|| {
+        for tick in 0..200 {
+            if members.len() < MEMBERS_MAX {
+                members.push(room.join(Voice::Open).unwrap());
+            } else {
+                room.leave(members.swap_remove(tick % MEMBERS_MAX)).unwrap();
+            }
+            room.set_gain(members[0], members[members.len() - 1], 0.5)
+                .unwrap();
+            for &member in &members {
+                room.contribute(member, &voice).unwrap();
+            }
+            for &member in &members {
+                room.mix_for(member, &mut mix).unwrap();
+            }
+            room.end_tick();
+        }
+    });
+    assert_eq!((allocations, room.len()), (0, members.len()));
 }
 
 proptest! {

@@ -1,80 +1,114 @@
-//! Energy in bands of the telephone range, every 10 ms.
+//! Energy in bands of the telephone range, of two signals at once.
 
 use std::f32::consts::{PI, TAU};
 
-/// 10 ms of 16 kHz.
-pub(super) const HOP: usize = 160;
+/// 10 ms of 8 kHz.
+pub(super) const HOP: usize = 80;
 /// A window is 16 ms.
-const WINDOW: usize = 256;
-/// The first bin of each band, and the end of the last: 250 to 3800 Hz in bins of 62.5 Hz.
-const EDGES: [usize; BANDS + 1] = [4, 6, 8, 10, 12, 15, 18, 21, 25, 29, 34, 40, 47, 61];
-pub(super) const BANDS: usize = 13;
+pub(super) const WINDOW: usize = 128;
+/// The first bin of each band, and the end of the last: 250 to 3500 Hz in bins of 62.5 Hz.
+const EDGES: [usize; BANDS + 1] = [4, 6, 8, 10, 12, 15, 18, 22, 26, 31, 37, 45, 56];
+pub(super) const BANDS: usize = 12;
+/// Of something, in each band.
+pub(super) type Bands = [f32; BANDS];
 
+const BITS: u32 = WINDOW.trailing_zeros();
+
+/// The transform of one window. Two real signals go through it as the real and the imaginary part of one.
 #[derive(Debug)]
 pub(super) struct Spectrum {
-    samples: [f32; WINDOW],
-    /// Samples since the last window.
-    fresh: usize,
     hann: [f32; WINDOW],
-    /// Cosine and sine of the turns of the transform.
-    turns: [(f32, f32); WINDOW / 2],
+    /// Cosine and sine of the turns, for each half length one after the other: 64, 32, 16, 8, 4, 2.
+    cos: [f32; WINDOW],
+    sin: [f32; WINDOW],
+    /// Where the transform leaves a bin.
+    place: [u8; WINDOW],
 }
 
 impl Spectrum {
     pub(super) fn new() -> Self {
-        Self {
-            samples: [0.0; WINDOW],
-            fresh: 0,
-            hann: std::array::from_fn(|n| (PI * (n as f32 + 0.5) / WINDOW as f32).sin().powi(2)),
-            turns: std::array::from_fn(|n| {
-                let (sin, cos) = (TAU * n as f32 / WINDOW as f32).sin_cos();
-                (cos, -sin)
-            }),
-        }
-    }
-
-    /// At most [`HOP`] samples; gives the mean energy per sample in each band when 10 ms are together.
-    pub(super) fn push(&mut self, pcm: &[i16]) -> Option<[f32; BANDS]> {
-        let count = pcm.len().min(HOP);
-        self.samples.copy_within(count.., 0);
-        for (slot, &x) in self.samples[WINDOW - count..].iter_mut().zip(pcm) {
-            *slot = f32::from(x);
-        }
-        self.fresh += count;
-        if self.fresh < HOP {
-            return None;
-        }
-        self.fresh -= HOP;
-        Some(self.bands())
-    }
-
-    fn bands(&self) -> [f32; BANDS] {
-        let mut re: [f32; WINDOW] = std::array::from_fn(|n| {
-            let place = (n as u8).reverse_bits() as usize;
-            self.samples[place] * self.hann[place]
-        });
-        let mut im = [0.0; WINDOW];
-        let mut half = 1;
-        while half < WINDOW {
-            let stride = WINDOW / (2 * half);
-            for start in (0..WINDOW).step_by(2 * half) {
-                for n in 0..half {
-                    let (cos, sin) = self.turns[n * stride];
-                    let (a, b) = (start + n, start + n + half);
-                    let (x, y) = (re[b] * cos - im[b] * sin, re[b] * sin + im[b] * cos);
-                    (re[b], im[b]) = (re[a] - x, im[a] - y);
-                    (re[a], im[a]) = (re[a] + x, im[a] + y);
-                }
+        let (mut cos, mut sin) = ([1.0; WINDOW], [0.0; WINDOW]);
+        let mut half = WINDOW / 2;
+        while half > 1 {
+            for n in 0..half {
+                let angle = -PI * n as f32 / half as f32;
+                (sin[WINDOW - 2 * half + n], cos[WINDOW - 2 * half + n]) = angle.sin_cos();
             }
-            half *= 2;
+            half /= 2;
         }
-        // Hann: 3/8 of the energy; both halves of the spectrum.
-        let scale = 2.0 / (WINDOW as f32 * WINDOW as f32 * 0.375);
-        std::array::from_fn(|band| {
-            let bins = EDGES[band]..EDGES[band + 1];
-            bins.map(|bin| re[bin] * re[bin] + im[bin] * im[bin]).sum::<f32>() * scale
-        })
+        Self {
+            hann: std::array::from_fn(|n| 0.5 - 0.5 * (TAU * (n as f32 + 0.5) / WINDOW as f32).cos()),
+            cos,
+            sin,
+            place: std::array::from_fn(|n| (n as u8).reverse_bits() >> (8 - BITS)),
+        }
     }
+
+    /// The mean energy per sample in each band, of each signal.
+    pub(super) fn bands(&self, first: &[f32; WINDOW], second: &[f32; WINDOW]) -> (Bands, Bands) {
+        let mut re: [f32; WINDOW] = std::array::from_fn(|n| first[n] * self.hann[n]);
+        let mut im: [f32; WINDOW] = std::array::from_fn(|n| second[n] * self.hann[n]);
+        let mut half = WINDOW / 2;
+        while half > 0 {
+            let turns = WINDOW - 2 * half;
+            let (cos, sin) = (&self.cos[turns..][..half], &self.sin[turns..][..half]);
+            for (re, im) in re.chunks_exact_mut(2 * half).zip(im.chunks_exact_mut(2 * half)) {
+                let ((re_a, re_b), (im_a, im_b)) = (re.split_at_mut(half), im.split_at_mut(half));
+                butterflies(re_a, re_b, im_a, im_b, cos, sin);
+            }
+            half /= 2;
+        }
+        self.part(&re, &im)
+    }
+
+    /// Take the two spectra apart: that of a real signal is even in its real part and odd in its imaginary part.
+    fn part(&self, re: &[f32; WINDOW], im: &[f32; WINDOW]) -> (Bands, Bands) {
+        // Hann: 3/8 of the energy; both halves of the spectrum; the halves of even and odd.
+        const SCALE: f32 = 2.0 / (WINDOW as f32 * WINDOW as f32 * 0.375) / 4.0;
+        let (mut first, mut second) = ([0.0; BANDS], [0.0; BANDS]);
+        for band in 0..BANDS {
+            for bin in EDGES[band]..EDGES[band + 1] {
+                let (up, down) = (self.place[bin] as usize, self.place[WINDOW - bin] as usize);
+                let (even, odd) = (re[up] + re[down], im[up] - im[down]);
+                first[band] += even * even + odd * odd;
+                let (even, odd) = (im[up] + im[down], re[up] - re[down]);
+                second[band] += even * even + odd * odd;
+            }
+            first[band] *= SCALE;
+            second[band] *= SCALE;
+        }
+        (first, second)
+    }
+}
+
+/// One step of decimation in frequency. The slices have the same length.
+fn butterflies(
+    re_a: &mut [f32],
+    re_b: &mut [f32],
+    im_a: &mut [f32],
+    im_b: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+) {
+    let turns = cos.iter().zip(sin);
+    let real = re_a.iter_mut().zip(re_b);
+    let imaginary = im_a.iter_mut().zip(im_b);
+    for (((re_a, re_b), (im_a, im_b)), (&cos, &sin)) in real.zip(imaginary).zip(turns) {
+        let (re, im) = (*re_a - *re_b, *im_a - *im_b);
+        *re_a += *re_b;
+        *im_a += *im_b;
+        *re_b = re * cos - im * sin;
+        *im_b = re * sin + im * cos;
+    }
+}
+
+/// The mean energy per sample.
+pub(super) fn energy(samples: &[i16; HOP]) -> f32 {
+    let sum: i64 = samples
+        .iter()
+        .map(|&x| i64::from(i32::from(x) * i32::from(x)))
+        .sum();
+    sum as f32 / HOP as f32
 }
 
 #[cfg(test)]
@@ -82,18 +116,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tone_is_in_its_band_with_its_energy() {
-        let mut spectrum = Spectrum::new();
-        let tone: Vec<i16> = (0..1600)
-            .map(|n| (8000.0 * (n as f32 * 1000.0 / 16_000.0 * TAU).sin()) as i16)
-            .collect();
-        let last = tone
-            .chunks(100)
-            .filter_map(|piece| spectrum.push(piece))
-            .last()
-            .unwrap();
-        let loudest = (0..BANDS).max_by(|&a, &b| last[a].total_cmp(&last[b])).unwrap();
-        assert!((EDGES[loudest]..EDGES[loudest + 1]).contains(&16));
-        assert!((last.iter().sum::<f32>() / 32e6 - 1.0).abs() < 0.05);
+    fn tones_are_in_their_bands_with_their_energies() {
+        let tone = |tone_hz: f32, peak: f32| {
+            std::array::from_fn(|n| peak * (n as f32 * tone_hz / 8000.0 * TAU).sin())
+        };
+        let (low, high) = Spectrum::new().bands(&tone(1000.0, 8000.0), &tone(2600.0, 10.0));
+        for (bands, bin, energy) in [(low, 16, 32e6), (high, 42, 50.0)] {
+            let loudest = (0..BANDS).max_by(|&a, &b| bands[a].total_cmp(&bands[b])).unwrap();
+            assert!((EDGES[loudest]..EDGES[loudest + 1]).contains(&bin), "{bands:?}");
+            assert!(
+                (bands.iter().sum::<f32>() / energy - 1.0).abs() < 0.05,
+                "{bands:?}"
+            );
+        }
     }
 }

@@ -15,7 +15,8 @@
 //! * what is enqueued after a flush is not part of it;
 //! * a change of the rate goes on within the chunk where the listener is: nothing is lost, repeated, or counted twice;
 //! * a background (hold music, ring-back) sounds while there is nothing to say. It fades out over 10 ms under a chunk,
-//!   goes on after it where it was, is silent in a pause, outlives a flush, and is not counted as played;
+//!   goes on after it where it was, is silent in a pause, outlives a flush, and is not counted as played. Another one
+//!   takes its place by a cross-fade;
 //! * gains change over 10 ms, except in silence; sums saturate.
 
 mod background;
@@ -143,6 +144,8 @@ pub struct Playout {
     /// What a pause faded out, as it was before: a resume begins with it.
     again: VecDeque<i16>,
     background: Option<Background>,
+    /// The background that was there before, while it fades out.
+    leaving: Option<Background>,
     leg_gain_db: f32,
     gain: Ramp,
     events: VecDeque<PlayoutEvent>,
@@ -166,6 +169,7 @@ impl Playout {
             history: Vec::with_capacity(2 * HISTORY),
             again: VecDeque::with_capacity(FRAME_MAX / 2),
             background: None,
+            leaving: None,
             leg_gain_db: 0.0,
             gain: Ramp::at(1.0),
             events: VecDeque::new(),
@@ -194,7 +198,7 @@ impl Playout {
         }
         convert(&mut self.ringing, self.rate, rate);
         convert(&mut self.again, self.rate, rate);
-        if let Some(background) = &mut self.background {
+        for background in [&mut self.background, &mut self.leaving].into_iter().flatten() {
             background.set_rate(rate);
         }
         self.rate = rate;
@@ -222,10 +226,17 @@ impl Playout {
     }
 
     /// Play this again and again while there is nothing to say, until [`Playout::stop_loop`] or another takes its place.
-    /// It keeps its share of the budget. Its marks within are not reported.
+    /// It keeps its share of the budget. Its marks within are not reported. One fades into the other.
     pub fn loop_chunk(&mut self, chunk: Chunk) {
-        if let Some(background) = self.background.replace(Background::new(chunk)) {
-            self.end_background(&background);
+        let Some(mut before) = self.background.replace(Background::new(chunk)) else {
+            return;
+        };
+        before.end();
+        // Whatever is leaving has left with the next frame; until then a later one was not heard.
+        if before.is_over() || self.leaving.is_some() {
+            self.end_background(&before);
+        } else {
+            self.leaving = Some(before);
         }
     }
 
@@ -328,6 +339,7 @@ impl Playout {
             && self.ringing.is_empty()
             && self.again.is_empty()
             && self.background.is_none()
+            && self.leaving.is_none()
     }
 
     /// Fill with chunks, back to back; returns how many samples they gave.
@@ -406,22 +418,39 @@ impl Playout {
         samples
     }
 
-    /// The background under the first `samples`, which are speech, and alone after them.
+    /// The backgrounds under the first `samples`, which are speech, and alone after them.
     fn lay_background(&mut self, samples: usize, is_held: bool, frame: &mut [i16]) -> FrameInfo {
-        let Some(mut background) = self.background.take() else {
-            return FrameInfo { samples };
-        };
+        let mut is_heard = false;
+        if let Some(leaving) = self.leaving.take() {
+            // It fades within the frame.
+            is_heard |= self.lay_one(leaving, samples, is_held, frame).0;
+        }
+        if let Some(background) = self.background.take() {
+            let (is_this_heard, stays) = self.lay_one(background, samples, is_held, frame);
+            is_heard |= is_this_heard;
+            self.background = stays;
+        }
+        FrameInfo {
+            samples: if is_heard { frame.len() } else { samples },
+        }
+    }
+
+    /// Whether it is heard, and itself if it is to go on.
+    fn lay_one(
+        &mut self,
+        mut background: Background,
+        samples: usize,
+        is_held: bool,
+        frame: &mut [i16],
+    ) -> (bool, Option<Background>) {
         let (speech, rest) = frame.split_at_mut(samples);
         background.lay(self.rate, self.leg_gain_db, false, speech);
         let is_heard = background.lay(self.rate, self.leg_gain_db, !is_held, rest);
         if background.is_over() {
             self.end_background(&background);
-        } else {
-            self.background = Some(background);
+            return (is_heard, None);
         }
-        FrameInfo {
-            samples: if is_heard { frame.len() } else { samples },
-        }
+        (is_heard, Some(background))
     }
 
     fn end_background(&mut self, background: &Background) {
