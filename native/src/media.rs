@@ -318,7 +318,11 @@ impl MediaEngine {
     #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, send=true, receive=true,
         comfort_noise=None, telephone_event_hz=8000, srtp=None, rtcp_remote=None, rtcp_mux=false, rtcp_xr=false,
         rtcp_reduced_size=false, rtcp=true))]
-    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
+    #[allow(
+        clippy::too_many_arguments,
+        clippy::fn_params_excessive_bools,
+        clippy::needless_pass_by_value
+    )]
     // keyword arguments in Python
     fn connect_stream(
         &self,

@@ -21,7 +21,7 @@ from mediaserver._native import (
     SpeechStarted,
     SpeechStopped,
 )
-from tests.native.rtp_peer import FRAME, PCMU, Events, Peer, Samples, now_us, open_peer
+from tests.native.rtp_peer import FRAME, PCMU, Events, Peer, Samples, encode, now_us, open_peer
 from tests.native.test_media_engine import call, tone
 
 
@@ -265,3 +265,25 @@ async def test_a_recording_that_cannot_be_made_is_refused(
     stream = call(engine, peer)
     with pytest.raises(MediaError, match="cannot create the recording"):
         engine.record(stream, str(tmp_path / "absent" / "call.wav"))
+
+
+@pytest.mark.parametrize("gain", [0.1, 0.4])
+async def test_a_speakerphone_does_not_make_us_interrupt_ourselves(
+    engine: MediaEngine, events: Events, peer: Peer, speech: Samples, gain: float
+) -> None:
+    """What we say comes back softer and 160 ms later; then the caller says the same, while we are silent."""
+    stream = call(engine, peer)
+    sentence = np.concatenate([speech, silence(300), speech])
+    engine.play(stream, sentence.astype("<i2").tobytes(), 8000, 1)
+    line = [np.zeros(FRAME, dtype=np.int16)] * 8
+    for _ in range(len(sentence) // FRAME + 20):
+        (packet,) = await peer.packets(1)
+        line.append(packet.samples)
+        heard = line.pop(0) * gain
+        peer.send(encode(PCMU, heard.astype(np.int16)))
+    before, _ = await events.until(Played)
+    assert not [event for event in before if isinstance(event, SpeechStarted)]
+    assert engine.stream_stats(stream)["vad_windows_echo"] > 20
+    await peer.say(silence(1000))
+    await peer.say(np.concatenate([np.asarray(speech * gain, dtype=np.int16), silence(500)]))
+    assert (await events.next(SpeechStarted)).stream == stream

@@ -99,6 +99,9 @@ pub struct SpeechCutter {
     reach: u64,
     chunk: u64,
     windows: u64,
+    /// What is heard now is our own echo.
+    echo: bool,
+    echoes: u64,
     events: Vec<SpeechEvent>,
 }
 
@@ -125,6 +128,8 @@ impl SpeechCutter {
             reach: u64::from(params.preroll_ms + onset_ms) * SAMPLES_PER_MS,
             chunk: u64::from(params.chunk_ms.max(WINDOW_MS)) * SAMPLES_PER_MS,
             windows: 0,
+            echo: false,
+            echoes: 0,
             events: Vec::new(),
         }
     }
@@ -137,6 +142,17 @@ impl SpeechCutter {
     /// Windows judged, and how many of them were too quiet to trouble the model with.
     pub fn windows(&self) -> (u64, u64) {
         (self.windows, self.gate.skipped())
+    }
+
+    /// Windows with speech that were our own echo.
+    pub fn echoes(&self) -> u64 {
+        self.echoes
+    }
+
+    /// Whether what was pushed last is our own echo: then it begins no speech. Speech that has begun goes on whatever it
+    /// is, for a caller who is cut off is worse than a pause that is taken back.
+    pub fn set_echo(&mut self, echo: bool) {
+        self.echo = echo;
     }
 
     /// Take 16 kHz audio that arrived at `at_us`.
@@ -177,6 +193,10 @@ impl SpeechCutter {
 
     fn judge(&mut self, probability: f32) {
         self.ready = false;
+        let undecided = self.detector.undecided();
+        let is_echo = self.echo && probability > undecided && !self.is_speech();
+        self.echoes += u64::from(is_echo);
+        let probability = if is_echo { undecided } else { probability };
         self.windows += 1;
         let from_ms = self.judged / SAMPLES_PER_MS;
         self.judged += WINDOW as u64;

@@ -71,6 +71,11 @@ impl Detector {
         matches!(self.phase, Phase::Speech { .. })
     }
 
+    /// A probability that neither begins speech nor ends it, nor an onset of it.
+    pub fn undecided(&self) -> f32 {
+        self.params.threshold - HYSTERESIS / 2.0
+    }
+
     /// Take the probability of the window that begins at `media_ms`. Media time may jump ahead (a loss) but
     /// not back.
     pub fn update(&mut self, probability: f32, media_ms: u64) -> Option<Transition> {

@@ -89,6 +89,7 @@ impl Leg {
             ("played_ms", stats.played_ms),
             ("vad_windows", stats.windows.0),
             ("vad_windows_quiet", stats.windows.1),
+            ("vad_windows_echo", stats.echoes),
             ("recording_dropped_frames", stats.recording_dropped),
         ]
     }

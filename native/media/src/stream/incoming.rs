@@ -6,6 +6,7 @@ use rtp::packet::RtpPacket;
 use rtp::telephone_event::DtmfReceiver;
 
 use super::bridged::Bridged;
+use super::echo_path::EchoPath;
 use super::format::Format;
 use super::{FRAME_US, LISTENED_HZ, StreamEvent, StreamParams};
 use crate::activity::ActivityDetector;
@@ -45,6 +46,8 @@ pub(super) struct Incoming {
     dtmf: DtmfReceiver,
     event_clock_hz: u32,
     pub(super) speech: Option<Box<SpeechCutter>>,
+    /// What we say, on its way back: with speech detection only.
+    echo: Option<Box<EchoPath>>,
     activity: Option<ActivityDetector>,
     /// Packets that the decoder could make nothing of.
     undecodable: u64,
@@ -68,6 +71,7 @@ impl Incoming {
             dtmf: DtmfReceiver::new(NO_CLOCK_HZ),
             event_clock_hz: NO_CLOCK_HZ,
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
+            echo: params.speech.map(|_| Box::default()),
             activity: params.report_activity.then(ActivityDetector::default),
             undecodable: 0,
             resets: 0,
@@ -221,8 +225,18 @@ impl Incoming {
                 self.listened.drain(..assumed as usize);
             }
             if let Some(speech) = &mut self.speech {
+                if let Some(echo) = &mut self.echo {
+                    speech.set_echo(echo.heard(&self.listened));
+                }
                 speech.push(&self.listened, at_us);
             }
+        }
+    }
+
+    /// What we say in this tick.
+    pub(super) fn said(&mut self, frame: &[i16], rate_hz: u32) {
+        if let Some(echo) = &mut self.echo {
+            echo.said(frame, rate_hz);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One leg: packets in, packets out, events up. Sans-IO: the engine gives it packets and the time.
 
 mod bridged;
+mod echo_path;
 mod format;
 mod incoming;
 mod outgoing;
@@ -107,6 +108,8 @@ pub struct StreamStats {
     pub played_ms: u64,
     /// Windows judged for speech, and those of them that were too quiet to trouble the model with.
     pub windows: (u64, u64),
+    /// Windows with speech that were our own echo, and began no speech.
+    pub echoes: u64,
     /// Frames that the recorder had no room for.
     pub recording_dropped: u64,
 }
@@ -235,6 +238,7 @@ impl Stream {
                 .speech
                 .as_ref()
                 .map_or((0, 0), |speech| speech.windows()),
+            echoes: self.incoming.speech.as_ref().map_or(0, |speech| speech.echoes()),
             recording_dropped: self.tape.as_ref().map_or(0, Tape::dropped_frames),
             ..self.stats
         }
@@ -292,6 +296,8 @@ impl Stream {
         }
         let sending = self.format.filter(|format| format.send);
         let sounds = self.outgoing.next_frame(sending.is_some(), mix);
+        let (frame, rate_hz) = self.outgoing.frame();
+        self.incoming.said(frame, rate_hz);
         let playout = std::iter::from_fn(|| self.outgoing.playout.poll_event());
         events.extend(playout.map(|event| StreamEvent::Playout(event, now_us)));
         self.record_frame(events);

@@ -11,6 +11,9 @@ use media::bridging::{AudioDecoder, BridgingBuffer, BridgingParams, BridgingStat
 use proptest::prelude::*;
 use rtp::packet::RtpHeader;
 
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
 /// A codec whose payload is its number (big endian) and then its length in ticks of 2.5 ms; everything else is nonsense.
 #[derive(Debug, Default)]
 struct Numbered {

@@ -105,6 +105,6 @@ fn nothing_is_allocated_in_the_steady_state() {
     let trace = trace("ge5");
     let mut leg = support::Leg::new(&voice(60), DelayParams::default(), 0);
     leg.play(&trace[..1500], 0);
-    let allocations = allocation_counter::measure(|| leg.play(&trace[1500..], 1500));
-    assert_eq!(allocations.count_total, 0);
+    let allocations = counting::allocations_in(|| leg.play(&trace[1500..], 1500));
+    assert_eq!(allocations, 0);
 }

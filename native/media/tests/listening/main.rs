@@ -3,11 +3,15 @@
 mod support;
 mod traces;
 
+use counting::allocations_in;
 use media::jitter::{ListeningBuffer, REORDER_WINDOW_US, Release};
 use proptest::prelude::*;
 use rtp::packet::RtpHeader;
 use support::Heard::{Lost, Packet, Silence};
 use support::{CLOCK_HZ, Heard, Leg, STEP, STEP_US, expected, payload, run, schedule};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// For each packet sent: lost, or its delay; and the delay of a second copy.
 fn network() -> impl Strategy<Value = Vec<(u64, u32)>> {
@@ -485,7 +489,7 @@ fn nothing_is_allocated_in_the_steady_state() {
         }
     };
     play(0);
-    assert_eq!(allocation_counter::measure(|| play(1000)).count_total, 0);
+    assert_eq!(allocations_in(|| play(1000)), 0);
 }
 
 #[test]
