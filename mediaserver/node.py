@@ -191,7 +191,7 @@ class Node:
     def _open_engine(self) -> MediaEngine:
         media = self._config.media
         try:
-            return MediaEngine(
+            engine = MediaEngine(
                 media.host,
                 first_port=media.first_port,
                 port_count=media.port_count,
@@ -201,6 +201,13 @@ class Node:
             )
         except MediaError as error:
             raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
+        if (reason := engine.realtime_refused()) is not None:
+            logger.info(
+                "media threads run without real-time scheduling ({}); under load packets may leave late. "
+                "Grant CAP_SYS_NICE or an rtprio limit, or set media.realtime: off.",
+                reason,
+            )
+        return engine
 
     async def _start_sip(self, edge: Edge) -> None:
         sip = self._config.sip
