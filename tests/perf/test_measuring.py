@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from perf.audio import FRAME, SILENCE, audible, encode, packet
-from perf.bench_engine import lateness_us, parse_stages
+from perf.bench_engine import parse_stages
 from perf.cpu import stat_cpu_s, thread_cpu_s
+from perf.load import lateness_us
 
 PRINTED = """\
 100 streams of 30 s; 5566 events; CPU-us per call-second:
