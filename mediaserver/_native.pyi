@@ -4,8 +4,10 @@ from typing import TypeAlias, final
 
 __all__ = [
     "Activity",
+    "BackgroundEnded",
     "DtmfDigit",
     "Flushed",
+    "MarkReached",
     "MediaEngine",
     "MediaError",
     "MediaTimeout",
@@ -186,6 +188,32 @@ class PlayoutStarted:
     """The first packet of `mark` went out after the playout was idle."""
 
     def __new__(cls, *, stream: int, mark: int, at_us: int) -> PlayoutStarted: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+
+@final
+class MarkReached:
+    """The sample with a mark within a chunk went out. `played_ms`: all that was played on this stream before it."""
+
+    def __new__(cls, *, stream: int, mark: int, played_ms: int, at_us: int) -> MarkReached: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def played_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+
+@final
+class BackgroundEnded:
+    """What sounded while nothing was said has ended; `mark` is that of its chunk."""
+
+    def __new__(cls, *, stream: int, mark: int, at_us: int) -> BackgroundEnded: ...
     @property
     def stream(self) -> int: ...
     @property

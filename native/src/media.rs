@@ -65,6 +65,14 @@ event!(
     Played { mark: u64, played_ms: u64, at_us: u64 }
 );
 event!(
+    /// A mark within a chunk was reached.
+    MarkReached { mark: u64, played_ms: u64, at_us: u64 }
+);
+event!(
+    /// What sounded while nothing was said has ended.
+    BackgroundEnded { mark: u64, at_us: u64 }
+);
+event!(
     /// The playout was emptied.
     Flushed { mark: u64, heard_ms: u64, chunk_ms: u64, played_ms: u64, dropped_ms: u64, at_us: u64 }
 );
@@ -217,12 +225,23 @@ fn playout_to_python(py: Python<'_>, stream: u64, event: PlayoutEvent, at_us: u6
                 at_us,
             },
         ),
+        PlayoutEvent::Mark { mark, played_ms } => object(
+            py,
+            MarkReached {
+                stream,
+                mark,
+                played_ms,
+                at_us,
+            },
+        ),
+        PlayoutEvent::BackgroundEnded { mark } => object(py, BackgroundEnded { stream, mark, at_us }),
         PlayoutEvent::Flushed(FlushedReport {
             mark,
             heard_ms,
             chunk_ms,
             played_ms,
             dropped_ms,
+            ..
         }) => {
             let mark = mark.unwrap_or(0);
             object(
@@ -501,6 +520,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SpeechStopped>()?;
     module.add_class::<PlayoutStarted>()?;
     module.add_class::<Played>()?;
+    module.add_class::<MarkReached>()?;
+    module.add_class::<BackgroundEnded>()?;
     module.add_class::<Flushed>()?;
     module.add_class::<DtmfDigit>()?;
     module.add_class::<MediaTimeout>()?;

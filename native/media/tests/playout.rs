@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use media::playout::{FRAME, Flushed, Playout, PlayoutBudget, PlayoutError, PlayoutEvent};
+use media::playout::{
+    FRAME, Flushed, MARKS_MAX, Playout, PlayoutBudget, PlayoutError, PlayoutEvent, Reached,
+};
 use proptest::prelude::*;
 
 /// 10 ms, and the length of the conversion filter.
@@ -104,6 +106,7 @@ fn a_flush_fades_within_the_next_frame_and_reports_what_was_heard() {
         chunk_ms: 1000,
         played_ms: 210,
         dropped_ms: 1790,
+        reached: None,
     };
     assert_eq!(events, [PlayoutEvent::Flushed(flushed)]);
     let (frame, _, events) = leg.frame();
@@ -131,6 +134,7 @@ fn a_flush_of_silence_is_answered_at_once() {
         chunk_ms: 0,
         played_ms: 0,
         dropped_ms: 0,
+        reached: None,
     };
     assert_eq!(leg.events(), [PlayoutEvent::Flushed(nothing)]);
     leg.play(4, 16_000, vec![1; 3200]);
@@ -159,6 +163,7 @@ fn a_flush_ends_a_pause_and_says_what_was_heard_before_it() {
         chunk_ms: 1000,
         played_ms: 30,
         dropped_ms: 970,
+        reached: None,
     };
     assert_eq!(leg.events(), [PlayoutEvent::Flushed(flushed)]);
     leg.play(2, 8000, vec![1; 160]);
@@ -180,7 +185,7 @@ fn nothing_is_sent_and_still_a_flush_is_answered() {
 }
 
 #[test]
-fn a_pause_holds_and_a_resume_goes_on_where_it_stopped() {
+fn a_pause_holds_and_a_resume_steps_back_by_its_fade() {
     let mut leg = Leg::new();
     leg.play(1, 8000, (0..1600).collect());
     leg.frame();
@@ -194,7 +199,105 @@ fn a_pause_holds_and_a_resume_goes_on_where_it_stopped() {
     let (frame, _, events) = leg.frame();
     assert_eq!(events, []);
     assert_eq!(frame[0], 0);
-    assert_eq!(frame[FADE..], (320..400).collect::<Vec<i16>>());
+    assert_eq!(frame[40], 200 / 2, "the middle of what had faded");
+    assert_eq!(frame[FADE..], (240..320).collect::<Vec<i16>>());
+    assert_eq!(leg.playout.played_ms(), 40);
+}
+
+#[test]
+fn marks_within_a_chunk_are_reached_at_their_sample() {
+    let mut leg = Leg::new();
+    let chunk = leg.budget.chunk(vec![100; 16_000], 16_000, 1).unwrap();
+    let chunk = chunk.with_mark_at(7000, 12).unwrap();
+    let chunk = chunk.with_mark_at(0, 10).unwrap();
+    let chunk = chunk.with_mark_at(320, 11).unwrap();
+    leg.playout.enqueue(chunk.with_mark_at(usize::MAX, 13).unwrap());
+    let mark = |mark, played_ms| PlayoutEvent::Mark { mark, played_ms };
+    assert_eq!(leg.frame().2, [STARTED(1), mark(10, 0)]);
+    assert_eq!(leg.frame().2, [mark(11, 20)]);
+    let later: Vec<_> = (2..25).flat_map(|_| leg.frame().2).collect();
+    assert_eq!(later, [mark(12, 437)]);
+    leg.playout.flush();
+    let events = leg.frame().2;
+    let [PlayoutEvent::Flushed(flushed)] = events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((flushed.heard_ms, flushed.played_ms), (510, 510));
+    let reached = Reached {
+        mark: 12,
+        heard_ms: 72,
+    };
+    assert_eq!(flushed.reached, Some(reached));
+}
+
+#[test]
+fn a_chunk_carries_so_many_marks() {
+    let budget = PlayoutBudget::new(1000);
+    let mut chunk = budget.chunk(vec![0; 800], 8000, 1).unwrap();
+    for mark in 0..MARKS_MAX {
+        chunk = chunk.with_mark_at(mark, mark as u64).unwrap();
+    }
+    assert!(matches!(chunk.with_mark_at(0, 0), Err(PlayoutError::Marks(_))));
+    assert_eq!(budget.queued_ms(), 0);
+}
+
+#[test]
+fn gains_of_leg_and_chunk_add_up_and_saturate() {
+    let mut leg = Leg::new();
+    leg.playout.set_gain_db(-6.0206);
+    let chunk = leg.budget.chunk(vec![10_000; 480], 8000, 1).unwrap();
+    leg.playout.enqueue(chunk.with_gain_db(-6.0206));
+    assert_eq!(leg.frame().0, [2500; FRAME], "no ramp out of silence");
+    leg.playout.set_gain_db(12.0);
+    let frame = leg.frame().0;
+    assert!(
+        frame
+            .windows(2)
+            .all(|pair| (0..=219).contains(&(pair[1] - pair[0])))
+    );
+    assert_eq!(frame[81..], [19_905; 79]);
+    leg.playout.set_gain_db(0.0);
+    let chunk = leg.budget.chunk(vec![-30_000; 480], 8000, 2).unwrap();
+    leg.playout.enqueue(chunk.with_gain_db(12.0));
+    leg.frame();
+    assert_eq!(leg.frame().0[81..], [i16::MIN; 79]);
+}
+
+#[test]
+fn a_background_gives_way_to_a_chunk_and_returns() {
+    let mut leg = Leg::new();
+    let music = leg.budget.chunk(vec![1000; 100], 8000, 9).unwrap();
+    leg.playout.loop_chunk(music);
+    let (frame, samples, events) = leg.frame();
+    assert!(
+        frame
+            .windows(2)
+            .all(|pair| (0..=13).contains(&(pair[1] - pair[0])))
+    );
+    assert_eq!((samples, events), (FRAME, vec![]));
+    assert_eq!(leg.frame().0, [1000; FRAME]);
+    leg.play(1, 8000, vec![5000; 240]);
+    let (frame, _, events) = leg.frame();
+    assert_eq!((frame[0], &frame[82..]), (6000, &[5000; 78][..]));
+    assert_eq!(events, [STARTED(1)]);
+    let frame = leg.frame().0;
+    assert_eq!(frame[..80], [5000; 80]);
+    assert!(frame[80..].windows(2).all(|pair| pair[0] <= pair[1]) && frame[80] < 20);
+    assert_eq!(leg.playout.played_ms(), 30, "the background is not counted");
+    leg.events();
+    leg.playout.pause();
+    leg.frame();
+    assert_eq!(leg.frame().0, [0; FRAME]);
+    leg.playout.flush();
+    leg.frame();
+    assert_eq!(leg.frame().0, [1000; FRAME]);
+    leg.events();
+    leg.playout.stop_loop();
+    let (frame, _, events) = leg.frame();
+    assert_eq!(events, [PlayoutEvent::BackgroundEnded { mark: 9 }]);
+    assert_eq!((frame[0], &frame[82..]), (1000, &[0; 78][..]));
+    assert!(leg.playout.is_idle());
+    assert_eq!(leg.budget.queued_ms(), 0);
 }
 
 #[test]
@@ -349,6 +452,9 @@ impl Reference {
                     prop_assert!(self.played_ms <= played_ms && played_ms <= now_ms);
                     self.played_ms = played_ms;
                 }
+                PlayoutEvent::Mark { .. } | PlayoutEvent::BackgroundEnded { .. } => {
+                    prop_assert!(false, "there are none");
+                }
                 PlayoutEvent::Flushed(flushed) => {
                     let count = self.owed.take();
                     prop_assert!(count.is_some());
@@ -360,6 +466,57 @@ impl Reference {
             }
         }
         Ok(())
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Hold {
+    #[default]
+    No,
+    Pausing,
+    Paused,
+    Resuming,
+}
+
+/// The rules of a leg of 8 kHz, sample by sample.
+#[derive(Debug, Default)]
+struct Model {
+    queue: VecDeque<i16>,
+    again: Vec<i16>,
+    state: Hold,
+    played: u64,
+}
+
+impl Model {
+    fn take(&mut self, count: usize) -> Vec<i16> {
+        let count = count.min(self.queue.len());
+        self.played += count as u64;
+        self.queue.drain(..count).collect()
+    }
+
+    fn frame(&mut self) -> Vec<i16> {
+        let fade = |x: i16, step: usize| (i32::from(x) * step as i32 / 80) as i16;
+        let mut frame = match self.state {
+            Hold::No => self.take(160),
+            Hold::Paused => vec![],
+            Hold::Pausing => {
+                self.state = Hold::Paused;
+                self.again = self.take(80);
+                let steps = self.again.iter().enumerate();
+                steps.map(|(step, &x)| fade(x, 80 - step)).collect()
+            }
+            Hold::Resuming => {
+                self.state = Hold::No;
+                let mut frame = std::mem::take(&mut self.again);
+                frame.extend(self.take(160 - frame.len()));
+                for (step, x) in frame.iter_mut().take(80).enumerate() {
+                    *x = fade(*x, step);
+                }
+                frame
+            }
+        };
+        frame.resize(160, 0);
+        frame
     }
 }
 
@@ -447,6 +604,125 @@ proptest! {
         let tolerance = 6 * chunks.len() as u64 + (96 + 12) * changed;
         prop_assert!(handed_out.abs_diff(ticks) <= tolerance, "{handed_out} of {ticks}");
         prop_assert_eq!(leg.budget.queued_ms(), 0);
+    }
+
+    /// Against a model that knows of each sample whether it went out, faded or not: nothing twice but the step back.
+    #[test]
+    fn what_goes_out_is_what_the_rules_say(steps in steps()) {
+        let mut leg = Leg::new();
+        let mut model = Model::default();
+        let mut next = 1_i16;
+        for (mark, step) in (0..).zip(steps) {
+            match step {
+                Step::Play(_, length) => {
+                    let samples: Vec<i16> = (0..length as i16 / 8).map(|n| next.wrapping_add(n)).collect();
+                    next = next.wrapping_add(samples.len() as i16);
+                    model.queue.extend(&samples);
+                    leg.play(mark, 8000, samples);
+                }
+                Step::Pause if model.state == Hold::Resuming => {
+                    leg.playout.pause();
+                    model.state = Hold::Paused;
+                }
+                Step::Pause if model.state == Hold::No => {
+                    leg.playout.pause();
+                    model.state = Hold::Pausing;
+                }
+                Step::Resume if model.state == Hold::Pausing => {
+                    leg.playout.resume();
+                    model.state = Hold::No;
+                }
+                Step::Resume if model.state == Hold::Paused => {
+                    leg.playout.resume();
+                    model.state = Hold::Resuming;
+                }
+                Step::Frame | Step::Pause | Step::Resume => {
+                    prop_assert_eq!(leg.frame().0.to_vec(), model.frame());
+                    prop_assert_eq!(leg.playout.played_ms(), model.played / 8);
+                }
+                Step::Flush | Step::Settle | Step::Rate(_) => {}
+            }
+        }
+    }
+
+    /// Sines of whole periods, joined, cut, held, faded and mixed: no step is larger than those of the sines and of the
+    /// fades.
+    #[test]
+    fn nothing_clicks(steps in steps(), gains in prop::collection::vec(-40_f32..0.0, 150)) {
+        let mut leg = Leg::new();
+        let sine = |tone_hz: f64, peak: f64, rate: u32, length: usize| -> Vec<i16> {
+            let turns = |n: usize| n as f64 * tone_hz / f64::from(rate);
+            (0..length).map(|n| (peak * (turns(n) * std::f64::consts::TAU).sin()) as i16).collect()
+        };
+        leg.playout.loop_chunk(leg.budget.chunk(sine(200.0, 2000.0, 8000, 400), 8000, 999).unwrap());
+        // 8000 of 250 Hz and 2000 of 200 Hz by the sample of 8 kHz, and both faded within 80.
+        let limit = 8000.0 * 250.0 * std::f64::consts::TAU / 8000.0 + 2000.0 * 200.0 * std::f64::consts::TAU / 8000.0
+            + 3.0 * 10_000.0 / 80.0;
+        let mut last = 0;
+        for ((mark, step), gain_db) in (0..).zip(steps).zip(gains) {
+            match step {
+                Step::Play(_, length) => {
+                    let periods = length / 100 + 1;
+                    leg.play(mark, 8000, sine(250.0, 8000.0, 8000, periods * 32));
+                    leg.playout.set_gain_db(gain_db);
+                }
+                Step::Pause => leg.playout.pause(),
+                Step::Resume => leg.playout.resume(),
+                Step::Flush => leg.playout.flush(),
+                Step::Frame | Step::Settle | Step::Rate(_) => {
+                    for x in leg.frame().0 {
+                        prop_assert!(f64::from((x - last).abs()) <= limit, "{} after {}", x, last);
+                        last = x;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each mark within chunks is reached once, in order, at its place; or else the flush dropped it.
+    #[test]
+    fn marks_within_chunks_end_once(
+        chunks in prop::collection::vec(
+            (prop::sample::select(&RATES[..]), prop::collection::vec(0_usize..3000, 0..8)), 1..8),
+        leg_rate in prop::sample::select(&RATES[..]), flush_at in prop::option::of(0_usize..40),
+    ) {
+        let mut leg = Leg::new();
+        leg.playout.set_rate(leg_rate).unwrap();
+        let (mut expected, mut begin) = (Vec::new(), 0);
+        for (index, (rate, places)) in chunks.iter().enumerate() {
+            let mut chunk = leg.budget.chunk(vec![7; 2500], *rate, index as u64).unwrap();
+            let ticks = u64::from(48_000 / rate);
+            let mut here = Vec::new();
+            for (n, &place) in places.iter().enumerate() {
+                let mark = 100 * (index as u64 + 1) + n as u64;
+                chunk = chunk.with_mark_at(place, mark).unwrap();
+                here.push((place.min(2500), mark, (begin + place.min(2500) as u64 * ticks) / 48));
+            }
+            here.sort_by_key(|&(place, ..)| place);
+            expected.extend(here.into_iter().map(|(_, mark, at_ms)| (mark, at_ms)));
+            begin += 2500 * ticks;
+            leg.playout.enqueue(chunk);
+        }
+        let (mut reached, mut frame, mut index) = (Vec::new(), vec![0; leg_rate as usize / 50], 0);
+        while !leg.playout.is_idle() {
+            if flush_at == Some(index) {
+                leg.playout.flush();
+            }
+            index += 1;
+            leg.playout.next_frame(&mut frame);
+            for event in leg.events() {
+                match event {
+                    PlayoutEvent::Mark { mark, played_ms } => reached.push((mark, played_ms)),
+                    PlayoutEvent::Flushed(flushed) => {
+                        let due = expected.iter().take_while(|&&(_, at_ms)| at_ms < flushed.played_ms).count();
+                        prop_assert!(reached.len() >= due && reached.len() <= expected.len());
+                        expected.truncate(reached.len());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        prop_assert_eq!(reached, expected);
     }
 
     /// Every sample has its own value, so that what goes out twice or not at all shows.

@@ -154,9 +154,9 @@ impl Outgoing {
             (header, event.payload.len())
         } else {
             let encoder = &mut self.encoding.as_mut()?.encoder;
-            let encoded = encoder.encode(&self.frame[..self.frame_len], payload);
-            self.unencodable += u64::from(encoded.is_err());
-            let length = encoded.ok().filter(|&length| length > 0)?;
+            let outcome = encoder.encode(&self.frame[..self.frame_len], payload);
+            self.unencodable += u64::from(outcome.is_err());
+            let length = outcome.ok().filter(|&length| length > 0)?;
             (
                 self.header(sounds && !talked, format.payload_type, timestamp),
                 length,

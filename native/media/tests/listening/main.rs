@@ -3,6 +3,7 @@
 mod support;
 mod traces;
 
+use media::jitter::{ListeningBuffer, REORDER_WINDOW_US, Release};
 use proptest::prelude::*;
 use rtp::packet::RtpHeader;
 use support::Heard::{Lost, Packet, Silence};
@@ -119,7 +120,7 @@ proptest! {
         let stats = leg.buffer.stats();
         prop_assert_eq!(
             stats.received,
-            stats.released + stats.aside + stats.late + stats.duplicate + stats.overflow
+            stats.released + stats.aside + stats.nonsense + stats.late + stats.duplicate + stats.overflow
         );
         let mut ids = leg.packets();
         prop_assert_eq!(ids.len() as u64, stats.released);
@@ -332,6 +333,159 @@ fn without_polls_the_room_is_bounded() {
     // And it goes on from there.
     leg.packet(1000 * STEP_US, 1000);
     assert_eq!(leg.packets().last(), Some(&1000));
+}
+
+#[test]
+fn what_follows_a_loss_is_shown_for_recovery() {
+    let mut leg = Leg::new(0, 0);
+    leg.packet(0, 0);
+    for (index, lost) in [(2, 1), (6, 3)] {
+        let now_us = u64::from(index) * STEP_US;
+        leg.buffer.push(now_us, &leg.header(index), &payload(index));
+        assert_eq!(leg.buffer.poll(now_us), None);
+        assert_eq!(leg.buffer.following(), None);
+        let release = leg.buffer.poll(now_us + REORDER_WINDOW_US);
+        let samples = lost * STEP;
+        assert!(matches!(release, Some(Release::Lost { samples: of, .. }) if of == samples));
+        assert_eq!(leg.buffer.following(), Some(&payload(index)[..]));
+        assert!(matches!(
+            leg.buffer.poll(now_us + REORDER_WINDOW_US),
+            Some(Release::Packet { .. })
+        ));
+        assert_eq!(leg.buffer.following(), None);
+        leg.buffer.poll(now_us + REORDER_WINDOW_US);
+    }
+    // What comes after silence is no copy of what was lost before it.
+    let mut header = leg.header(9);
+    header.timestamp += 10 * STEP;
+    leg.buffer.push(19 * STEP_US, &header, &payload(9));
+    assert!(matches!(
+        leg.buffer.poll(21 * STEP_US),
+        Some(Release::Lost { .. })
+    ));
+    assert_eq!(leg.buffer.following(), None);
+    assert!(matches!(
+        leg.buffer.poll(21 * STEP_US),
+        Some(Release::Silence { .. })
+    ));
+}
+
+/// Opus-like: 48 kHz, and the duration is in the payload's first octet, in 10 ms; 0 for nonsense.
+fn tens_of_ms(payload: &[u8]) -> u32 {
+    payload.first().map_or(0, |&tens| u32::from(tens) * 480)
+}
+
+#[test]
+fn a_48_khz_clock_and_frames_of_any_length() {
+    let mut buffer = ListeningBuffer::new(48_000, tens_of_ms);
+    let mut header = Leg::new(0, 0).header(0);
+    let mut heard = Vec::new();
+    let mut drain = |buffer: &mut ListeningBuffer, now_us| {
+        while let Some(release) = buffer.poll(now_us) {
+            heard.push(match release {
+                Release::Packet {
+                    timestamp, payload, ..
+                } => ('p', timestamp, tens_of_ms(payload)),
+                Release::Lost { timestamp, samples } => ('l', timestamp, samples),
+                Release::Silence { timestamp, samples } => ('s', timestamp, samples),
+            });
+        }
+    };
+    // 20, 60, (20 lost), 20, then DTX of 400 ms, 20.
+    for (sequence, timestamp, tens, at_us) in [
+        (0, 0, 2, 0),
+        (1, 960, 6, 60_000),
+        (3, 4800, 2, 120_000),
+        (4, 24_960, 2, 540_000),
+    ] {
+        (header.sequence, header.timestamp) = (sequence, timestamp);
+        buffer.push(at_us, &header, &[tens]);
+        drain(&mut buffer, at_us);
+        drain(&mut buffer, at_us + REORDER_WINDOW_US);
+    }
+    assert_eq!(
+        heard,
+        [
+            ('p', 0, 960),
+            ('p', 960, 2880),
+            ('l', 3840, 960),
+            ('p', 4800, 960),
+            ('s', 5760, 19_200),
+            ('p', 24_960, 960),
+        ]
+    );
+}
+
+#[test]
+fn a_payload_that_no_codec_made_is_a_loss_in_its_place() {
+    let mut buffer = ListeningBuffer::new(8000, |payload| if payload[0] == 255 { 0 } else { 160 });
+    let mut leg = Leg::new(0, 0);
+    std::mem::swap(&mut leg.buffer, &mut buffer);
+    for index in 0..4 {
+        if index == 2 {
+            leg.buffer.push(2 * STEP_US, &leg.header(2), &[255; 160]);
+            leg.drain(2 * STEP_US);
+        } else {
+            leg.packet(u64::from(index) * STEP_US, index);
+        }
+    }
+    assert_eq!(leg.heard(), [Packet(0), Packet(1), Lost(160), Packet(3)]);
+    let stats = leg.buffer.stats();
+    assert_eq!((stats.nonsense, stats.lost, stats.released), (1, 0, 3));
+    leg.assert_one_timeline();
+}
+
+#[test]
+fn comfort_noise_packets_are_neither_audio_nor_loss() {
+    let mut leg = Leg::new(0, 0);
+    leg.packet(0, 0);
+    // RFC 3389: one at the begin of the silence and one as its noise changes.
+    for (sequence, at) in [(1, 1), (2, 20)] {
+        let mut header = leg.header(at);
+        header.sequence = sequence;
+        leg.buffer.push_aside(u64::from(at) * STEP_US, &header);
+        leg.drain(u64::from(at) * STEP_US);
+    }
+    let mut header = leg.header(50);
+    header.sequence = 3;
+    leg.arrive(50 * STEP_US, &header, 50);
+    assert_eq!(leg.heard(), [Packet(0), Silence(7840), Packet(50)]);
+    let stats = leg.buffer.stats();
+    assert_eq!((stats.lost, stats.aside, stats.reset), (0, 2, 0));
+}
+
+/// An hour at 200 ppm either way: everything at once, nothing made up, no new beginning.
+#[test]
+fn clock_drift_changes_nothing() {
+    for step_us in [19_996, 20_004] {
+        let mut leg = Leg::new(0, 0);
+        for index in 0..180_000 {
+            let now_us = u64::from(index) * step_us;
+            leg.packet(now_us, index);
+            assert_eq!(
+                leg.out.pop().map(|released| (released.at_us, released.what)),
+                Some((now_us, Packet(index)))
+            );
+            assert!(leg.out.is_empty());
+        }
+        let stats = leg.buffer.stats();
+        assert_eq!((stats.released, stats.lost, stats.reset), (180_000, 0, 0));
+    }
+}
+
+#[test]
+fn nothing_is_allocated_in_the_steady_state() {
+    let mut leg = Leg::new(0, 0);
+    let sound = payload(0);
+    let mut play = |from: u32| {
+        for index in (from..from + 1000).filter(|index| index % 10 != 3) {
+            let header = leg.header(index);
+            leg.buffer.push(u64::from(index) * STEP_US, &header, &sound);
+            while leg.buffer.poll(u64::from(index) * STEP_US).is_some() {}
+        }
+    };
+    play(0);
+    assert_eq!(allocation_counter::measure(|| play(1000)).count_total, 0);
 }
 
 #[test]

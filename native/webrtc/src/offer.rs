@@ -1,0 +1,341 @@
+//! An offer as it comes from a browser: what of it can be agreed, and the offer without the rest.
+//!
+//! str0m reads SDP and makes the answer. What is decided here first: the one audio section, its codec, and that
+//! every other section of media is refused (its port becomes 0 and it leaves the bundle). ICE candidates of the
+//! peer are left out, for an ICE-lite agent never sends a check (RFC 8445 section 2.5).
+
+use std::fmt::Write as _;
+
+/// The longest offer that is read. A browser's has 3 to 10 KiB.
+pub(crate) const MAX_OFFER_OCTETS: usize = 64 * 1024;
+/// The most sections; a conference has dozens, a call has two to four.
+const MAX_SECTIONS: usize = 32;
+/// The one profile of WebRTC (RFC 8827 section 6.5, RFC 8834 section 4.2); TCP as offered by RFC 8829 5.1.2 too.
+const SECURE_PROFILE: &str = "TLS/RTP/SAVPF";
+
+/// Why an offer cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Longer than any browser makes it.
+    #[error("the offer has {0} octets, more than {MAX_OFFER_OCTETS}")]
+    TooLong(usize),
+    /// It does not begin as SDP does (`v=0`).
+    #[error("the offer is not SDP")]
+    NotSdp,
+    /// More than 32 sections.
+    #[error("the offer has too many sections")]
+    TooManySections,
+    /// There is no section of audio, or its port is 0.
+    #[error("the offer has no audio")]
+    NoAudio,
+    /// The audio is not offered over DTLS-SRTP with feedback; the profile that it has.
+    #[error("the audio is offered as {0}, a browser call needs UDP/TLS/RTP/SAVPF")]
+    Profile(String),
+    /// Neither Opus nor G.711.
+    #[error("the audio has no codec in common: Opus, PCMU or PCMA is needed")]
+    NoCodec,
+    /// A later offer without the codec that is in use, or with another number for it.
+    #[error("the offer no longer has the agreed codec")]
+    CodecChanged,
+    /// No `a=mid` in the audio section (RFC 8843).
+    #[error("the audio has no a=mid")]
+    NoMid,
+    /// No `a=ice-ufrag` and `a=ice-pwd`.
+    #[error("the offer has no ICE credentials")]
+    NoIce,
+    /// No `a=fingerprint`, so DTLS could not tell the peer.
+    #[error("the offer has no DTLS fingerprint")]
+    NoFingerprint,
+    /// The peer is ICE-lite as we are: nobody would check.
+    #[error("both sides are ICE-lite")]
+    BothLite,
+}
+
+/// The codecs of a browser call; both are mandatory for WebRTC endpoints (RFC 7874).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AudioCodec {
+    /// RFC 7587; the media clock has 48 kHz whatever the audio has.
+    Opus,
+    /// G.711 µ-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
+}
+
+impl AudioCodec {
+    /// In order of preference.
+    const ALL: [Self; 3] = [Self::Opus, Self::Pcmu, Self::Pcma];
+
+    /// Rate of the media clock.
+    pub fn clock_rate_hz(self) -> u32 {
+        match self {
+            Self::Opus => 48_000,
+            Self::Pcmu | Self::Pcma => 8_000,
+        }
+    }
+
+    /// As `a=rtpmap` has it, in lower case.
+    fn encoding(self) -> &'static str {
+        match self {
+            Self::Opus => "opus/48000/2",
+            Self::Pcmu => "pcmu/8000",
+            Self::Pcma => "pcma/8000",
+        }
+    }
+
+    /// The number that needs no `a=rtpmap` (RFC 3551 section 6).
+    fn static_payload_type(self) -> Option<u8> {
+        match self {
+            Self::Opus => None,
+            Self::Pcmu => Some(0),
+            Self::Pcma => Some(8),
+        }
+    }
+}
+
+/// What both sides send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgreedAudio {
+    /// The codec.
+    pub codec: AudioCodec,
+    /// Its payload type.
+    pub payload_type: u8,
+    /// The payload type of telephone-event (RFC 4733), when the peer has it.
+    pub telephone_event: Option<u8>,
+    /// The clock rate of its durations: the codec's where the peer has that, else 8000 (Firefox has no other).
+    pub event_clock_rate_hz: u32,
+}
+
+/// What was read of an offer.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    /// The offer for str0m: one section of audio, the data channel, the others refused.
+    pub(crate) text: String,
+    pub(crate) audio: AgreedAudio,
+    pub(crate) mid: String,
+    /// Of the peer's certificate, in lower case; another one is another peer connection.
+    pub(crate) fingerprint: String,
+    /// For each section that is refused: the first format of the offer and its `a=rtpmap`, for the answer.
+    pub(crate) refused: Vec<Option<RefusedFormat>>,
+}
+
+/// What the answer has for a section that it refuses. Any format would do (RFC 3264 section 6), but aiortc looks
+/// for one in common with its offer all the same.
+#[derive(Debug)]
+pub(crate) struct RefusedFormat {
+    pub(crate) format: String,
+    /// The line, or nothing.
+    pub(crate) map: String,
+}
+
+/// One section: the lines from `m=` to the next.
+struct Section<'a> {
+    media: &'a str,
+    port: &'a str,
+    profile: &'a str,
+    formats: &'a str,
+    lines: Vec<&'a str>,
+}
+
+impl<'a> Section<'a> {
+    fn open(line: &'a str) -> Option<Self> {
+        let mut words = line.strip_prefix("m=")?.splitn(4, ' ');
+        Some(Self {
+            media: words.next()?,
+            port: words.next()?,
+            profile: words.next()?,
+            formats: words.next()?,
+            lines: Vec::new(),
+        })
+    }
+
+    fn attribute(&self, name: &str) -> Option<&'a str> {
+        attribute(&self.lines, name)
+    }
+
+    /// Port 0 refuses a section, unless it says that it shares the transport of another (RFC 8843 section 6).
+    fn is_offered(&self) -> bool {
+        self.port != "0" || self.lines.contains(&"a=bundle-only")
+    }
+
+    fn agree(&self) -> Option<AgreedAudio> {
+        AudioCodec::ALL.into_iter().find_map(|codec| {
+            let payload_type = self.payload_type(codec.encoding()).or_else(|| {
+                let number = codec.static_payload_type()?;
+                self.has_format(number).then_some(number)
+            })?;
+            let clocks = [codec.clock_rate_hz(), 8_000];
+            let event = clocks.into_iter().find_map(|clock_rate_hz| {
+                let payload_type = self.payload_type(&format!("telephone-event/{clock_rate_hz}"))?;
+                Some((payload_type, clock_rate_hz))
+            });
+            Some(AgreedAudio {
+                codec,
+                payload_type,
+                telephone_event: event.map(|(payload_type, _)| payload_type),
+                event_clock_rate_hz: event.map_or(codec.clock_rate_hz(), |(_, clock_rate_hz)| clock_rate_hz),
+            })
+        })
+    }
+
+    fn payload_type(&self, encoding: &str) -> Option<u8> {
+        self.lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("a=rtpmap:"))
+            .find_map(|map| {
+                let (number, name) = map.split_once(' ')?;
+                let number = number.parse().ok().filter(|number| *number < 128)?;
+                // One channel may be said or not (RFC 8866 section 6.6).
+                let name = name.strip_suffix("/1").unwrap_or(name);
+                (name.eq_ignore_ascii_case(encoding) && self.has_format(number)).then_some(number)
+            })
+    }
+
+    fn first_format(&self) -> RefusedFormat {
+        let format = self.formats.split(' ').next().unwrap_or("0");
+        let map = format!("a=rtpmap:{format} ");
+        let map = self
+            .lines
+            .iter()
+            .find(|line| line.starts_with(&map))
+            .map_or("", |line| line);
+        RefusedFormat {
+            format: format.to_owned(),
+            map: map.to_owned(),
+        }
+    }
+
+    fn has_format(&self, payload_type: u8) -> bool {
+        self.formats
+            .split(' ')
+            .any(|format| format.parse() == Ok(payload_type))
+    }
+}
+
+fn attribute<'a>(lines: &[&'a str], name: &str) -> Option<&'a str> {
+    lines
+        .iter()
+        .find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'))
+}
+
+impl Offer {
+    /// Read an offer.
+    ///
+    /// # Errors
+    /// The first thing for which it cannot be answered.
+    pub(crate) fn read(sdp: &str) -> Result<Self, OfferError> {
+        if sdp.len() > MAX_OFFER_OCTETS {
+            return Err(OfferError::TooLong(sdp.len()));
+        }
+        let (session, sections) = split(sdp)?;
+        if session.contains(&"a=ice-lite") {
+            return Err(OfferError::BothLite);
+        }
+        let audio_at = sections
+            .iter()
+            .position(|section| section.media == "audio" && section.is_offered())
+            .ok_or(OfferError::NoAudio)?;
+        let audio = &sections[audio_at];
+        if !audio.profile.ends_with(SECURE_PROFILE) {
+            return Err(OfferError::Profile(audio.profile.to_owned()));
+        }
+        let agreed = audio.agree().ok_or(OfferError::NoCodec)?;
+        let mid = audio.attribute("mid").ok_or(OfferError::NoMid)?.to_owned();
+        let of_call = |name| audio.attribute(name).or_else(|| attribute(&session, name));
+        if of_call("ice-ufrag").is_none() || of_call("ice-pwd").is_none() {
+            return Err(OfferError::NoIce);
+        }
+        let fingerprint = of_call("fingerprint")
+            .ok_or(OfferError::NoFingerprint)?
+            .to_ascii_lowercase();
+        let refused = (0..sections.len())
+            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].first_format()))
+            .collect();
+        let text = rewrite(&session, &sections, audio_at);
+        Ok(Self {
+            text,
+            audio: agreed,
+            mid,
+            fingerprint,
+            refused,
+        })
+    }
+}
+
+fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
+    let mut lines = sdp
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .peekable();
+    if lines.peek() != Some(&"v=0") {
+        return Err(OfferError::NotSdp);
+    }
+    let (mut session, mut sections) = (Vec::new(), Vec::<Section<'_>>::new());
+    for line in lines {
+        if line.starts_with("m=") {
+            if sections.len() == MAX_SECTIONS {
+                return Err(OfferError::TooManySections);
+            }
+            sections.push(Section::open(line).ok_or(OfferError::NotSdp)?);
+        } else if let Some(section) = sections.last_mut() {
+            section.lines.push(line);
+        } else {
+            session.push(line);
+        }
+    }
+    Ok((session, sections))
+}
+
+fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
+    sections[at].media != "application" && at != audio_at
+}
+
+/// The offer with every section refused but the audio and the data channel.
+fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize) -> String {
+    let is_refused = |at: usize| is_refused(sections, audio_at, at);
+    let refused: Vec<&str> = (0..sections.len())
+        .filter(|&at| is_refused(at))
+        .filter_map(|at| sections[at].attribute("mid"))
+        .collect();
+    let mut text = String::with_capacity(4096);
+    let mut put = |line: std::fmt::Arguments<'_>| {
+        let _ = text.write_fmt(format_args!("{line}\r\n"));
+    };
+    for line in session {
+        if let Some(mids) = line.strip_prefix("a=group:BUNDLE ") {
+            let kept: Vec<&str> = mids.split(' ').filter(|mid| !refused.contains(mid)).collect();
+            put(format_args!("a=group:BUNDLE {}", kept.join(" ")));
+        } else if !is_candidate(line) {
+            put(format_args!("{line}"));
+        }
+    }
+    for (at, section) in sections.iter().enumerate() {
+        let Section {
+            media,
+            port,
+            profile,
+            formats,
+            lines,
+        } = section;
+        if is_refused(at) {
+            // The formats of a refused section say nothing (RFC 3264 section 6), but there must be one.
+            put(format_args!("m={media} 0 {profile} 0"));
+            put(format_args!("c=IN IP4 0.0.0.0"));
+            if let Some(mid) = section.attribute("mid") {
+                put(format_args!("a=mid:{mid}"));
+            }
+            put(format_args!("a=inactive"));
+        } else {
+            put(format_args!("m={media} {port} {profile} {formats}"));
+            for line in lines.iter().filter(|line| !is_candidate(line)) {
+                put(format_args!("{line}"));
+            }
+        }
+    }
+    text
+}
+
+fn is_candidate(line: &str) -> bool {
+    line.starts_with("a=candidate:") || line == "a=end-of-candidates"
+}
