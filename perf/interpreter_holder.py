@@ -41,7 +41,7 @@ def hold(share: float, stop: threading.Event, seconds: float = 600.0) -> float:
         held_s += time.monotonic() - taken
         # A rest of its own: `stop.wait` would be woken by others.
         time.sleep((1 - share) * PERIOD_S)
-    return held_s / (time.monotonic() - began)
+    return held_s / max(time.monotonic() - began, 1e-6)
 
 
 @contextmanager

@@ -1,0 +1,153 @@
+"""WebRTC calls: what one costs the media engine, and what it costs aiortc in our place, with the same callers."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from mediaserver._native import MediaEngine
+from mediaserver.softphone.speech import Utterance
+from mediaserver.vad_weights import silero_weights
+from perf.audio import at_rate
+from perf.cpu import process_cpu_s, thread_cpu_s
+from perf.examples import ROOT
+from perf.load import MEDIA_THREAD
+from perf.results import Row
+
+PER_SECOND = "CPU-ms per call-second"
+CALLS = 4
+SETTLE_S = 1.5
+CALL_S = 8.0
+SPARE_S = 4.0
+"""How much longer than what is measured the processes live."""
+ANSWER_S = 30.0
+CALL_BAR = 3.0
+RATE_HZ = 24_000
+CHUNK_S = 1.0
+AHEAD_S = 3.0
+
+
+class _Peer:
+    """A process of `webrtc_peers`, and the lines that it and we say."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "perf.webrtc_peers", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def cpu_s(self) -> float:
+        return process_cpu_s(self._process.pid)
+
+    def hear(self) -> Any:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            raise RuntimeError("the WebRTC peer says nothing")
+        return json.loads(self._process.stdout.readline())
+
+    def say(self, what: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+@contextmanager
+def _peer(*arguments: str) -> Iterator[_Peer]:
+    peer = _Peer(*arguments)
+    try:
+        yield peer
+    finally:
+        peer.end()
+
+
+def measure(utterances: tuple[Utterance, ...]) -> list[Row]:
+    """The engine's cost beside aiortc's; nothing without `open_webrtc` in the engine or without aiortc."""
+    if not hasattr(MediaEngine, "open_webrtc") or find_spec("aiortc") is None:
+        print("no WebRTC calls: the engine has no open_webrtc, or aiortc is not installed", file=sys.stderr)
+        return []
+    with tempfile.NamedTemporaryFile() as file:
+        pcm = b"".join(at_rate(utterance, RATE_HZ).tobytes() for utterance in utterances)
+        file.write(pcm)
+        file.flush()
+        theirs = _aiortc(file.name)
+        ours = _engine(file.name, pcm)
+    name = "WebRTC call, both sides speaking: server (peer: aiortc)"
+    return [Row(name, ours, PER_SECOND, peer=theirs, bar=CALL_BAR)]
+
+
+def _aiortc(pcm: str) -> float:
+    """CPU-ms per call-second of a whole process with aiortc as the server."""
+    lasts = str(SETTLE_S + CALL_S + SPARE_S)
+    with _peer("call", str(CALLS), lasts, pcm) as callers, _peer("serve", lasts, pcm) as server:
+        server.say(callers.hear())
+        callers.say(server.hear())
+        _expect_connected(callers)
+        time.sleep(SETTLE_S)
+        spent_s, began = server.cpu_s, time.monotonic()
+        time.sleep(CALL_S)
+        spent_s, lasted_s = server.cpu_s - spent_s, time.monotonic() - began
+        _expect_sound(callers.hear())
+    return spent_s * 1000 / (CALLS * lasted_s)
+
+
+def _engine(pcm_path: str, pcm: bytes) -> float:
+    """CPU-ms per call-second of the engine's thread, the detector included."""
+    engine = MediaEngine("127.0.0.1", port_count=1, vad_model=silero_weights(), max_streams=CALLS)
+    try:
+        with _peer("call", str(CALLS), str(SETTLE_S + CALL_S + SPARE_S), pcm_path) as callers:
+            # Not in the stub before the engine has it.
+            opened = [engine.open_webrtc(offer=offer) for offer in callers.hear()]  # type: ignore[attr-defined,unused-ignore]
+            callers.say([answer for _, answer in opened])
+            streams = [stream for stream, _ in opened]
+            _expect_connected(callers)
+            _speak(engine, streams, pcm, SETTLE_S)
+            spent_s, began = thread_cpu_s(MEDIA_THREAD), time.monotonic()
+            _speak(engine, streams, pcm, CALL_S)
+            spent_s, lasted_s = thread_cpu_s(MEDIA_THREAD) - spent_s, time.monotonic() - began
+            _expect_sound(callers.hear())
+    finally:
+        engine.close()
+    return spent_s * 1000 / (CALLS * lasted_s)
+
+
+def _speak(engine: MediaEngine, streams: list[int], pcm: bytes, seconds: float) -> None:
+    """Keep every playout filled, and take the events."""
+    poll = select.poll()
+    poll.register(engine.fileno(), select.POLLIN)
+    chunk = int(CHUNK_S * RATE_HZ) * 2
+    ends, at, mark = time.monotonic() + seconds, 0, 1
+    while time.monotonic() < ends:
+        for stream in streams:
+            if engine.stream_stats(stream)["queued_ms"] < AHEAD_S * 1000:
+                engine.play(stream, pcm[at : at + chunk] or pcm[:chunk], RATE_HZ, mark)
+                at, mark = (at + chunk) % len(pcm), mark + 1
+        poll.poll(100)
+        engine.drain()
+
+
+def _expect_connected(callers: _Peer) -> None:
+    if (told := callers.hear()) != "connected":
+        raise RuntimeError(f"the callers are not connected: {told!r}")
+
+
+def _expect_sound(heard: dict[str, int]) -> None:
+    """A call in which nobody is heard costs nothing and proves nothing."""
+    expected = CALLS * CALL_S * 50
+    if heard["frames"] < 0.8 * expected or heard["audible"] < 0.2 * expected:
+        raise RuntimeError(f"the callers heard too little: {heard}")
