@@ -88,21 +88,30 @@ class AdmissionGate:
 
     def request(self, tenant_id: str, tenant_limit: int, now_ms: int) -> Decision:
         """Decide on a call of a tenant that may have ``tenant_limit`` at a time."""
-        if len(self._leases) >= self.slots:
-            self._refused += 1
-            return Reject(
-                503, self._retry_after_s(self.slots), f"all {self.slots} slots of the node are taken"
-            )
-        if self._per_tenant.get(tenant_id, 0) >= tenant_limit:
-            self._refused_tenant_limit += 1
-            return Reject(
-                486, self._retry_after_s(tenant_limit), f"all {tenant_limit} calls of the tenant are taken"
-            )
+        refusal = self.refusal(tenant_id, tenant_limit)
+        if refusal is not None:
+            if refusal.status == 486:
+                self._refused_tenant_limit += 1
+            else:
+                self._refused += 1
+            return refusal
         lease = Lease(next(self._numbers), tenant_id, now_ms)
         self._leases[lease.number] = lease
         self._per_tenant[tenant_id] = self._per_tenant.get(tenant_id, 0) + 1
         self._admitted += 1
         return Admit(lease)
+
+    def refusal(self, tenant_id: str, tenant_limit: int) -> Reject | None:
+        """What `request` would refuse with now; nothing is taken or counted."""
+        if len(self._leases) >= self.slots:
+            return Reject(
+                503, self._retry_after_s(self.slots), f"all {self.slots} slots of the node are taken"
+            )
+        if self._per_tenant.get(tenant_id, 0) >= tenant_limit:
+            return Reject(
+                486, self._retry_after_s(tenant_limit), f"all {tenant_limit} calls of the tenant are taken"
+            )
+        return None
 
     def release(self, lease: Lease, now_ms: int) -> bool:
         """Give a lease back; False when it had been given back before."""

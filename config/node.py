@@ -16,6 +16,9 @@ MAX_PORT = 65_535
 Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 """A port; 0 lets the system choose one."""
 
+WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._\[\]:-]{1,253}$")]
+"""Scheme, host and, where it is not the scheme's own, port: as a browser's Origin header has it (RFC 6454 7)."""
+
 ANY_HOST = "0.0.0.0"
 
 
@@ -111,6 +114,8 @@ class HttpConfig(StrictModel):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    allowed_origins: tuple[WebOrigin, ...] = Field(default=(), max_length=100)
+    """Web pages of other origins that may place calls from a browser; none: only the pages that this server serves."""
 
 
 class CapacityConfig(StrictModel):

@@ -5,6 +5,8 @@ from typing import TypeAlias, final
 __all__ = [
     "Activity",
     "BackgroundEnded",
+    "ChannelMessage",
+    "ChannelOpened",
     "DtmfDigit",
     "Flushed",
     "MarkReached",
@@ -24,6 +26,8 @@ __all__ = [
     "SpeechAudio",
     "SpeechStarted",
     "SpeechStopped",
+    "WebRtcConnected",
+    "WebRtcEnded",
     "sip_uri_parts",
 ]
 
@@ -109,6 +113,28 @@ class MediaEngine:
         The first valid packet locks the stream to its source (symmetric RTP), until another ``remote`` is given.
         Without ``send`` what is queued waits; without ``receive`` there is no media timeout.
         """
+    def open_webrtc(
+        self,
+        *,
+        offer: str,
+        vad_threshold: float = 0.5,
+        speech_start_ms: int = 96,
+        speech_stop_ms: int = 200,
+        preroll_ms: int = 300,
+        chunk_ms: int = 200,
+        max_playout_ms: int = 120_000,
+        report_activity: bool = False,
+    ) -> tuple[int, str]:
+        """Open a WebRTC leg: (stream id, SDP answer). ICE-lite, DTLS-SRTP, Opus, one data channel.
+
+        `WebRtcConnected` when media can flow, `WebRtcEnded` when the peer closed it or is gone; `close_stream` follows.
+        """
+    def reoffer_webrtc(self, stream: int, offer: str) -> str:
+        """The SDP answer to a renegotiation or an ICE restart."""
+    def add_candidate(self, stream: int, candidate: str) -> None:
+        """A trickled candidate of the peer; an ICE-lite agent needs none, so what it cannot use is no error."""
+    def send_message(self, stream: int, text: str) -> None:
+        """Send text over the data channel; raises when the channel is not open or its queue is full."""
     def close_stream(self, stream: int) -> None: ...
     def play(self, stream: int, pcm: bytes, rate_hz: int, mark: int) -> None:
         """Append a whole chunk; rates 8000, 16000, 24000, 48000. `Played` with the mark when it has gone out.
@@ -315,6 +341,44 @@ class RecordingFailed:
     @property
     def reason(self) -> str: ...
 
+@final
+class WebRtcConnected:
+    """A WebRTC leg can carry media: ICE and DTLS are done."""
+
+    def __new__(cls, *, stream: int, at_us: int) -> WebRtcConnected: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+
+@final
+class ChannelOpened:
+    """The peer's data channel is open."""
+
+    def __new__(cls, *, stream: int) -> ChannelOpened: ...
+    @property
+    def stream(self) -> int: ...
+
+@final
+class ChannelMessage:
+    """Text came over the data channel."""
+
+    def __new__(cls, *, stream: int, text: str) -> ChannelMessage: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+@final
+class WebRtcEnded:
+    """The peer closed the connection, never completed it, or no longer answers."""
+
+    def __new__(cls, *, stream: int, reason: str) -> WebRtcEnded: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
 _Event: TypeAlias = (
     SpeechStarted
     | SpeechAudio
@@ -326,6 +390,10 @@ _Event: TypeAlias = (
     | MediaTimeout
     | Activity
     | RecordingFailed
+    | WebRtcConnected
+    | ChannelOpened
+    | ChannelMessage
+    | WebRtcEnded
 )
 
 # ---- SIP (native/src/sip.rs) ------------------------------------------------------------------------

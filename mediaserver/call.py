@@ -1,4 +1,4 @@
-"""One call at the edge: its dialog, its lease, its media, its pipeline, and the record that outlives it."""
+"""One call: its pipeline, and what was said in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Protocol
 
 from loguru import logger
 
@@ -56,8 +57,24 @@ class Conversation:
         self.lines.append(line)
 
 
+class CallListener(Protocol):
+    """Told what happens in the conversation as it happens: the page that shows it."""
+
+    def said(self, line: Line) -> None:
+        """A turn is complete, as it was heard."""
+        ...
+
+    def speaking(self, speaker: Speaker, *, active: bool) -> None:
+        """Somebody began to speak or has finished."""
+        ...
+
+    def sentence(self, text: str) -> None:
+        """The receptionist begins this sentence."""
+        ...
+
+
 class Call:
-    """A conversation in progress. The edge makes it, greets when the dialog is confirmed, and awaits its end."""
+    """A conversation in progress. The switchboard makes it, greets when both sides are connected, and awaits its end."""
 
     def __init__(
         self,
@@ -66,6 +83,8 @@ class Call:
         link: LocalMediaLink,
         resources: PipelineResources,
         on_over: Callable[[str], None],
+        *,
+        listener: CallListener | None = None,
     ) -> None:
         self.tenant = tenant
         self.caller = caller
@@ -73,6 +92,7 @@ class Call:
         self.started_at = datetime.now(UTC)
         self.conversation = Conversation()
         self._on_over = on_over
+        self._listener = listener
         self._log = logger.bind(call=tenant.call_id, tenant=tenant.tenant_id)
         self._pipeline = CallPipeline(tenant, link, resources, self)
         self._task: asyncio.Task[None] | None = None
@@ -83,7 +103,7 @@ class Call:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"call-{self.tenant.call_id}")
 
     async def greet(self) -> None:
-        """The dialog is confirmed: speak."""
+        """Both sides are connected: speak."""
         if not self._greeted:
             self._greeted = True
             await self._pipeline.greet()
@@ -112,11 +132,31 @@ class Call:
 
     def caller_said(self, text: str) -> None:
         """A finished turn of the caller."""
-        self.conversation.add(Line(Speaker.CALLER, text, datetime.now(UTC)))
+        self._add(Line(Speaker.CALLER, text, datetime.now(UTC)))
 
     def receptionist_said(self, text: str, *, interrupted: bool) -> None:
         """What the caller heard of an answer."""
-        self.conversation.add(Line(Speaker.RECEPTIONIST, text, datetime.now(UTC), interrupted))
+        self._add(Line(Speaker.RECEPTIONIST, text, datetime.now(UTC), interrupted))
+
+    def _add(self, line: Line) -> None:
+        self.conversation.add(line)
+        if self._listener is not None:
+            self._listener.said(line)
+
+    def caller_speaking(self, *, active: bool) -> None:
+        """The caller's turn began or ended."""
+        if self._listener is not None:
+            self._listener.speaking(Speaker.CALLER, active=active)
+
+    def receptionist_speaking(self, *, active: bool) -> None:
+        """The receptionist became audible or fell silent."""
+        if self._listener is not None:
+            self._listener.speaking(Speaker.RECEPTIONIST, active=active)
+
+    def sentence_begins(self, text: str) -> None:
+        """The first packet of a sentence goes out."""
+        if self._listener is not None:
+            self._listener.sentence(text)
 
     def turn_measured(self, turn: TurnMeasured) -> None:
         """The wire latency of an answered turn."""

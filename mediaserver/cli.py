@@ -49,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
-    call.add_argument("uri", metavar="SIP-URI", help="for example sip:+15550100@127.0.0.1")
+    call.add_argument("uri", metavar="SIP-URI", nargs="?", help="for example sip:+15550100@127.0.0.1")
+    call.add_argument(
+        "--webrtc", metavar="URL", help="call as a browser does, for example http://127.0.0.1:8080"
+    )
+    call.add_argument(
+        "--number", help="whom to call with --webrtc (default: the first that the server lists)"
+    )
     call.add_argument(
         "--say", action="append", default=[], metavar="TEXT", help="a question to speak; repeatable"
     )
@@ -94,6 +100,8 @@ async def _call(options: argparse.Namespace) -> int:
     report = await place_call(
         CallRequest(
             uri=options.uri,
+            webrtc=options.webrtc,
+            number=options.number,
             say=tuple(options.say),
             wav=tuple(options.wav),
             record=options.record,

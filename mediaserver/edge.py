@@ -1,21 +1,17 @@
-"""The edge: SIP events in, calls out. It knows tenants and admission, and never runs a tenant's code itself."""
+"""The SIP edge: invitations in, calls out. What a call is to the node it leaves to the `Switchboard`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import assert_never
 
 from loguru import logger
 
-from admission import AdmissionGate, Admit, Lease, Reject
 from mediaserver._native import MediaError
-from mediaserver.call import Call
-from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.calls import ActiveCall, CallRefused, Switchboard
+from mediaserver.media_link import LocalMediaLink
 from mediaserver.media_session import MediaPolicy, stream_arguments
-from mediaserver.pipeline.call_pipeline import PipelineResources
 from sipbridge import (
     CallAnswered,
     CallEnded,
@@ -36,18 +32,13 @@ from sipbridge.sdp import (
     remote_host,
     succeed,
 )
-from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
+from tenancy import TenantContext
 
 MEDIA_TIMEOUT_MS = 30_000
 """A caller whose packets stop for this long has gone, whatever signalling says."""
-MAX_CALL_S = 3_600
-"""No conversation with a receptionist takes an hour."""
 MAX_HOLD_S = 300
 """A leg on hold (one direction is off) has no media to time out; longer than this nobody comes back."""
-MAX_LOGGED_CHARACTERS = 64
-"""Of what a stranger chose; logged quoted, so that it can be no line of its own."""
-DRAIN_RETRY_AFTER_S = 10
-WORD_ABOUT_OVERLOAD = "all lines are busy"
+NO_MEDIA_RETRY_AFTER_S = 5
 DISCARD_PORT = 9
 """Stands in an answer that is made only to learn whether an offer is acceptable (RFC 863)."""
 
@@ -66,56 +57,34 @@ class _Leg:
 
 
 @dataclass(slots=True)
-class _Active:
-    """What the edge holds for one dialog."""
+class _SipCall:
+    """A dialog and its call."""
 
-    call: Call
-    lease: Lease
+    active: ActiveCall
     leg: _Leg
-    deadline: asyncio.TimerHandle | None = None
     hold: asyncio.TimerHandle | None = None
-    ending: bool = False
 
 
 class Edge:
-    """Turns invitations into calls and ends them exactly once."""
+    """Turns SIP invitations into calls, and follows their dialogs to the end."""
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        gate: AdmissionGate,
-        hub: EngineHub,
-        resources: PipelineResources,
-        media: MediaPolicy,
-    ) -> None:
-        self._registry = registry
-        self._gate = gate
-        self._hub = hub
-        self._resources = resources
+    def __init__(self, switchboard: Switchboard, media: MediaPolicy) -> None:
+        self._switchboard = switchboard
+        self._hub = switchboard.hub
         self._media = media
         self._sip: SipEndpoint | None = None
-        self._active: dict[DialogId, _Active] = {}
+        self._dialogs: dict[DialogId, _SipCall] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
     def use(self, sip: SipEndpoint) -> None:
         """The endpoint that the events come from; set once, before it starts."""
         self._sip = sip
 
-    @property
-    def active_calls(self) -> int:
-        """Calls in progress."""
-        return len(self._active)
-
     def sip_event(self, event: SipEvent) -> None:
         """Take an event from the SIP endpoint."""
         match event:
             case InviteReceived():
-                task = self._spawn(self._invited(event), f"invite-{event.call_id}")
+                task = self._switchboard.spawn(self._invited(event), f"invite-{event.call_id}")
                 self._pending[event.dialog] = task
                 task.add_done_callback(lambda _: self._pending.pop(event.dialog, None))
             case InviteConfirmed():
@@ -131,108 +100,50 @@ class Edge:
             case _:
                 assert_never(event)
 
-    @staticmethod
-    def _now_ms() -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
-
-    def drain(self) -> None:
-        """Take no further calls; those that are up go on."""
-        self._draining = True
-
-    async def idle(self) -> None:
-        """Wait until no call is in progress or being wound up."""
-        await self._quiet.wait()
-
     @property
     def _endpoint(self) -> SipEndpoint:
         if self._sip is None:
             raise RuntimeError("Edge.use was not called")
         return self._sip
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        self._quiet.clear()
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.opt(exception=error).error("{} failed", task.get_name())
-        if not self._tasks and not self._active:
-            self._quiet.set()
-
     # -- an invitation ---------------------------------------------------------------------------------
 
     async def _invited(self, event: InviteReceived) -> None:
-        sip = self._endpoint
-        if self._draining:
-            sip.reject(event.dialog, 503, retry_after_s=DRAIN_RETRY_AFTER_S)
-            return
-        called = event.called.user or ""
         try:
-            tenant = await self._registry.context_for(called, call_id=event.call_id)
-        except UnknownNumber:
-            logger.info("call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS])
-            sip.reject(event.dialog, 404)
-            return
-        except TenantSuspended:
-            sip.reject(event.dialog, 480, "Temporarily Unavailable")
-            return
-        except TenancyError as error:
-            logger.error("tenant lookup failed: {}", error)
-            sip.reject(event.dialog, 503, retry_after_s=5)
-            return
-        decision = self._gate.request(tenant.tenant_id, tenant.config.max_concurrent_calls, self._now_ms())
-        match decision:
-            case Reject():
-                logger.warning("call refused: {}", decision.reason)
-                sip.reject(
-                    event.dialog, decision.status, WORD_ABOUT_OVERLOAD, retry_after_s=decision.retry_after_s
-                )
-            case Admit():
-                self._admitted(event, tenant, decision.lease)
-            case _:
-                assert_never(decision)
+            tenant = await self._switchboard.tenant_for(event.called.user or "", event.call_id)
+            answer = self._answer(event, tenant)
+        except CallRefused as refusal:
+            self._endpoint.reject(
+                event.dialog, refusal.status, refusal.why or None, retry_after_s=refusal.retry_after_s
+            )
+        except NotAcceptable as refusal:
+            self._endpoint.reject(event.dialog, refusal.status, warning=(refusal.warning, str(refusal)))
+        else:
+            self._endpoint.answer(event.dialog, str(answer))
 
-    def _admitted(self, event: InviteReceived, tenant: TenantContext, lease: Lease) -> None:
-        sip = self._endpoint
+    def _answer(self, event: InviteReceived, tenant: TenantContext) -> SessionDescription:
+        """Take the call. Raises `CallRefused` or `NotAcceptable`, with nothing left behind."""
+        lease = self._switchboard.admit(tenant)
         try:
             leg = self._open_leg(event.offer, tenant, event.source[0])
-        except NotAcceptable as refusal:
-            self._gate.release(lease, self._now_ms())
-            sip.reject(event.dialog, refusal.status, warning=(refusal.warning, str(refusal)))
-            return
+        except NotAcceptable:
+            self._switchboard.give_back(lease)
+            raise
         except (MediaError, ValueError) as error:
             logger.error("no media for a call: {}", error)
-            self._gate.release(lease, self._now_ms())
-            sip.reject(event.dialog, 503, retry_after_s=5)
-            return
-        try:
-            call = Call(
-                tenant,
-                str(event.caller.uri),
-                leg.link,
-                self._resources,
-                lambda why: self._over(event.dialog, why),
-            )
-        except Exception:  # noqa: BLE001 - the call's outer boundary: what was taken is given back
-            logger.exception("the call's pipeline could not be built")
-            self._hub.detach(leg.link)
-            self._gate.release(lease, self._now_ms())
-            sip.reject(event.dialog, 500)
-            return
-        active = self._active[event.dialog] = _Active(call, lease, leg)
-        if leg.negotiated is not None:
-            self._watch_hold(event.dialog, active, leg.negotiated)
-        call.start()
-        sip.answer(event.dialog, str(leg.local))
-        logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info(
-            "answering {!r} for {}",
-            str(event.caller.uri)[:MAX_LOGGED_CHARACTERS],
-            tenant.config.business_name,
+            self._switchboard.give_back(lease)
+            raise CallRefused(503, retry_after_s=NO_MEDIA_RETRY_AFTER_S) from error
+        active = self._switchboard.begin(
+            tenant,
+            str(event.caller.uri),
+            lease,
+            leg.link,
+            hang_up=lambda _: self._endpoint.hang_up(event.dialog),
         )
+        held = self._dialogs[event.dialog] = _SipCall(active, leg)
+        if leg.negotiated is not None:
+            self._watch_hold(held, leg.negotiated)
+        return leg.local
 
     def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext, caller_host: str) -> _Leg:
         """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
@@ -259,14 +170,15 @@ class Edge:
             self._hub.detach(link)
             raise
 
-    def _watch_hold(self, dialog: DialogId, active: _Active, negotiated: Negotiated) -> None:
+    def _watch_hold(self, held: _SipCall, negotiated: Negotiated) -> None:
         """Bound a hold, and forget the bound when both directions are on again."""
-        if active.hold is not None:
-            active.hold.cancel()
-            active.hold = None
+        if held.hold is not None:
+            held.hold.cancel()
+            held.hold = None
         if not (negotiated.send and negotiated.receive):
-            loop = asyncio.get_running_loop()
-            active.hold = loop.call_later(MAX_HOLD_S, self._over, dialog, "on hold for too long")
+            held.hold = asyncio.get_running_loop().call_later(
+                MAX_HOLD_S, self._switchboard.over, held.active, "on hold for too long"
+            )
 
     def _connect(self, stream: int, negotiated: Negotiated) -> None:
         self._hub.engine.connect_stream(stream, **stream_arguments(negotiated))
@@ -274,45 +186,41 @@ class Edge:
     # -- a call in progress ----------------------------------------------------------------------------
 
     def _confirmed(self, event: InviteConfirmed) -> None:
-        active = self._active.get(event.dialog)
-        if active is None:
+        held = self._dialogs.get(event.dialog)
+        if held is None:
             return
         if not event.initial:
             # The ACK of a re-INVITE to which our 200 made the offer; an answer that cannot be used changes nothing.
-            self._take_answer(active, event.sdp)
-            return
-        if active.leg.negotiated is None and not self._take_answer(active, event.sdp):
-            self._over(event.dialog, "no usable SDP answer in the ACK")
-            return
-        active.deadline = asyncio.get_running_loop().call_later(
-            MAX_CALL_S, self._over, event.dialog, "maximum call length"
-        )
-        self._spawn(active.call.greet(), "greeting")
+            self._take_answer(held.leg, event.sdp)
+        elif held.leg.negotiated is None and not self._take_answer(held.leg, event.sdp):
+            self._switchboard.over(held.active, "no usable SDP answer in the ACK")
+        else:
+            self._switchboard.connected(held.active)
 
-    def _take_answer(self, active: _Active, answer: SessionDescription | None) -> bool:
+    def _take_answer(self, leg: _Leg, answer: SessionDescription | None) -> bool:
         if answer is None:
             return False
         try:
-            negotiated = accept_answer(active.leg.local, answer)
-            self._connect(active.leg.link.stream, negotiated)
+            negotiated = accept_answer(leg.local, answer)
+            self._connect(leg.link.stream, negotiated)
         except (NotAcceptable, MediaError) as error:
             logger.warning("SDP answer refused: {}", error)
             return False
-        active.leg.negotiated = negotiated
+        leg.negotiated = negotiated
         return True
 
     def _reoffered(self, event: OfferReceived) -> None:
         sip = self._endpoint
-        active = self._active.get(event.dialog)
-        if active is None:
+        held = self._dialogs.get(event.dialog)
+        if held is None:
             sip.reject(event.dialog, 481)
             return
+        leg = held.leg
         if event.offer is None:
             # A re-INVITE without an offer asks for ours: the session as it stands (RFC 3261 14.2).
-            sip.answer(event.dialog, str(active.leg.local))
+            sip.answer(event.dialog, str(leg.local))
             return
         try:
-            leg = active.leg
             negotiated = self._media.answer(event.offer, leg.address, leg.port, leg.negotiated)
             self._connect(leg.link.stream, negotiated)
         except NotAcceptable as refusal:
@@ -323,86 +231,18 @@ class Edge:
             logger.error("no media for a new offer: {}", error)
             sip.reject(event.dialog, 488)
             return
-        active.leg.local = succeed(active.leg.local, negotiated.answer)
-        active.leg.negotiated = negotiated
-        self._watch_hold(event.dialog, active, negotiated)
-        sip.answer(event.dialog, str(active.leg.local))
-
-    def _over(self, dialog: DialogId, why: str) -> None:
-        """The conversation ended on our side: hang up. The dialog's end brings `_ended`."""
-        active = self._active.get(dialog)
-        if active is not None and not active.ending:
-            active.ending = True
-            logger.bind(call=active.call.tenant.call_id).info("hanging up: {}", why)
-            self._endpoint.hang_up(dialog)
+        leg.local = succeed(leg.local, negotiated.answer)
+        leg.negotiated = negotiated
+        self._watch_hold(held, negotiated)
+        sip.answer(event.dialog, str(leg.local))
 
     def _ended(self, dialog: DialogId, why: str) -> None:
         pending = self._pending.pop(dialog, None)
         if pending is not None:
             pending.cancel()
-        active = self._active.pop(dialog, None)
-        if active is None:
+        held = self._dialogs.pop(dialog, None)
+        if held is None:
             return
-        active.ending = True
-        for timer in (active.deadline, active.hold):
-            if timer is not None:
-                timer.cancel()
-        self._spawn(self._wind_up(active, why), "wind-up")
-
-    async def _wind_up(self, active: _Active, why: str) -> None:
-        call = active.call
-        bound = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
-        try:
-            await call.end(why)
-        finally:
-            self._hub.detach(call.link)
-            self._gate.release(active.lease, self._now_ms())
-        bound.info("call ended: {}", why)
-        try:
-            await self._registry.record_call(call.tenant, record_of(call, why))
-        except TenancyError as error:
-            bound.error("the call's record could not be written: {}", error)
-
-    async def close(self) -> None:
-        """Take no further call, hang up those that are up and wind them up."""
-        self.drain()
-        for dialog in list(self._active):
-            self._over(dialog, "server stopping")
-        await self._settled()
-
-    async def finish(self) -> None:
-        """Wind up what the closed endpoint left: a call that was just being answered has a record as well."""
-        for dialog in list(self._active):
-            self._ended(dialog, "server stopping")
-        await self._settled()
-
-    async def _settled(self) -> None:
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-
-def record_of(call: Call, cause: str) -> CallRecord:
-    """The durable record of a finished call."""
-    conversation = call.conversation
-    return CallRecord(
-        call_id=call.tenant.call_id,
-        caller=call.caller,
-        called=call.tenant.called_number,
-        config_version=call.tenant.config_version,
-        started_at=call.started_at,
-        ended_at=datetime.now(UTC),
-        cause=cause,
-        transcript=[
-            {
-                "speaker": str(line.speaker),
-                "text": line.text,
-                "at": line.at.isoformat(),
-                "interrupted": line.interrupted,
-            }
-            for line in conversation.lines
-        ],
-        messages=[
-            {"name": message.name, "number": message.number, "reason": message.reason}
-            for message in conversation.messages
-        ],
-    )
+        if held.hold is not None:
+            held.hold.cancel()
+        self._switchboard.ended(held.active, why)

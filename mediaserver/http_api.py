@@ -1,4 +1,4 @@
-"""HTTP on the node: health, readiness, and what can be dialled. The admin API and the console grow from here."""
+"""HTTP on the node: health, readiness, status, and what other parts add to it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 
 from mediaserver.errors import StartupError
 from sipbridge.uri import bracketed
 
+BACKLOG = 128
+"""Connections that wait to be accepted."""
+
 StatusSource = Callable[[], dict[str, object]]
 
 
-def make_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
+def make_app(status: StatusSource, ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
     """The node's HTTP application."""
-    app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None)
+    app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -37,6 +40,8 @@ def make_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
         """Counters of the node, for people and scripts."""
         return status()
 
+    for router in routers:
+        app.include_router(router)
     return app
 
 
@@ -82,6 +87,11 @@ class HttpServer:
                 "Stop what uses the port, or set http.port in the node's configuration."
             ) from error
         self._socket = listener
+
+    def listen(self) -> None:
+        """Let requests come; they wait for `serve`."""
+        if self._socket is not None:
+            self._socket.listen(BACKLOG)
 
     async def serve(self) -> None:
         """Serve until `stop`."""

@@ -7,12 +7,16 @@ worker. Commands are coarse (whole chunks), events are what the media engine rep
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from mediaserver._native import (
     Activity,
+    ChannelMessage,
+    ChannelOpened,
     DtmfDigit,
     Flushed,
     MediaEngine,
@@ -24,6 +28,8 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    WebRtcConnected,
+    WebRtcEnded,
 )
 from mediaserver.errors import LinkClosed
 
@@ -39,6 +45,12 @@ MediaEvent = (
     | Activity
     | RecordingFailed
 )
+
+LegEvent = WebRtcConnected | ChannelOpened | ChannelMessage | WebRtcEnded
+"""What a WebRTC leg reports to its edge; no business of the pipeline."""
+
+EngineEvent = MediaEvent | LegEvent
+"""All that an engine reports."""
 
 MAX_PENDING_EVENTS = 1024
 """Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first."""
@@ -81,15 +93,26 @@ class LinkCounters:
 
 
 class LocalMediaLink:
-    """A `MediaLink` to a media engine in this process."""
+    """A `MediaLink` to a media engine in this process.
 
-    def __init__(self, engine: MediaEngine, stream: int) -> None:
+    A link with ``on_leg_event`` can move to another stream (a browser that lost its connection makes a new one): it keeps
+    what was not played to its end, plays it again there, and ends speech whose end the lost stream will not report.
+    """
+
+    def __init__(
+        self, engine: MediaEngine, stream: int, on_leg_event: Callable[[LegEvent], None] | None = None
+    ) -> None:
         self._engine = engine
         self._stream = stream
+        self._on_leg_event = on_leg_event
         self._mark = 0
         self._events: deque[MediaEvent] = deque()
         self._wake = asyncio.Event()
         self._closed = False
+        self._unplayed: dict[int, tuple[bytes, int]] = {}
+        self._paused = False
+        self._speech: SpeechStarted | SpeechAudio | None = None
+        """The last event of the speech that goes on."""
         self.counters = LinkCounters()
 
     @property
@@ -104,23 +127,55 @@ class LocalMediaLink:
     def play(self, pcm: bytes, rate_hz: int, mark: int) -> None:
         if not self._closed:
             self._engine.play(self._stream, pcm, rate_hz, mark)
+            if self._on_leg_event is not None:
+                self._unplayed[mark] = (pcm, rate_hz)
 
     def pause(self) -> None:
+        self._paused = True
         if not self._closed:
             self._engine.pause(self._stream)
 
     def resume(self) -> None:
+        self._paused = False
         if not self._closed:
             self._engine.resume(self._stream)
 
     def flush(self) -> None:
+        self._paused = False
+        self._unplayed.clear()
         if not self._closed:
             self._engine.flush(self._stream)
 
+    def move(self, stream: int) -> None:
+        """Go on with another stream of the engine; `EngineHub.move` calls it."""
+        self._stream = stream
+        if self._speech is not None:
+            self.deliver(_end_of(self._speech))
+        for mark, (pcm, rate_hz) in self._unplayed.items():
+            self._engine.play(stream, pcm, rate_hz, mark)
+        if self._paused:
+            self._engine.pause(stream)
+
+    def send_message(self, text: str) -> None:
+        """Send text over the leg's data channel. Raises `MediaError` when there is none or its queue is full."""
+        if not self._closed:
+            self._engine.send_message(self._stream, text)
+
+    def leg_event(self, event: LegEvent) -> None:
+        """Hand an event of the connection to the edge."""
+        if self._on_leg_event is not None and not self._closed:
+            self._on_leg_event(event)
+
     def deliver(self, event: MediaEvent) -> None:
-        """Take an event from the engine's drain."""
+        """Take an event from the engine's drain, or from the leg's edge."""
         if self._closed:
             return
+        if isinstance(event, Played):
+            self._unplayed.pop(event.mark, None)
+        elif isinstance(event, SpeechStarted | SpeechAudio):
+            self._speech = event
+        elif isinstance(event, SpeechStopped):
+            self._speech = None
         if len(self._events) >= MAX_PENDING_EVENTS:
             self._drop_one()
         self._events.append(event)
@@ -147,6 +202,14 @@ class LocalMediaLink:
         """End the link: pending events can still be read, then `LinkClosed`."""
         self._closed = True
         self._wake.set()
+
+
+def _end_of(speech: SpeechStarted | SpeechAudio) -> SpeechStopped:
+    """The end of speech that was cut off with its stream."""
+    now_us = time.monotonic_ns() // 1000
+    return SpeechStopped(
+        stream=speech.stream, media_ms=speech.media_ms, at_us=now_us, last_speech_at_us=now_us, pcm=b""
+    )
 
 
 class EngineHub:
@@ -176,11 +239,19 @@ class EngineHub:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.engine.fileno(), self._drain)
 
-    def attach(self, stream: int) -> LocalMediaLink:
-        """Make the link of a stream that was opened."""
-        link = LocalMediaLink(self.engine, stream)
+    def attach(self, stream: int, on_leg_event: Callable[[LegEvent], None] | None = None) -> LocalMediaLink:
+        """Make the link of a stream that was opened; ``on_leg_event`` is the edge's, for what concerns the leg alone."""
+        link = LocalMediaLink(self.engine, stream, on_leg_event)
         self._links[stream] = link
         return link
+
+    def move(self, link: LocalMediaLink, stream: int) -> None:
+        """Put a new stream in the place of the link's own, which is closed."""
+        old = link.stream
+        del self._links[old]
+        self._links[stream] = link
+        self.engine.close_stream(old)
+        link.move(stream)
 
     def detach(self, link: LocalMediaLink) -> None:
         """Close the stream and its link. Safe to call twice."""
@@ -209,5 +280,7 @@ class EngineHub:
             link = self._links.get(event.stream)
             if link is None:
                 self._orphan_events += 1
+            elif isinstance(event, LegEvent):
+                link.leg_event(event)
             else:
                 link.deliver(event)

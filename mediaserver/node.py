@@ -15,6 +15,7 @@ from admission import AdmissionGate, CallKind, slots_for
 from config.node import NodeConfig
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
+from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app
@@ -27,6 +28,8 @@ from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.vad_weights import silero_weights
+from mediaserver.webrtc.edge import WebEdge
+from mediaserver.webrtc.routes import web_routes
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
 
@@ -57,11 +60,13 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
-        self._edge: Edge | None = None
+        self._switchboard: Switchboard | None = None
+        self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
+        web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
         self._http = HttpServer(
-            make_app(self._status, lambda: self._ready), config.http.host, config.http.port
+            make_app(self._status, lambda: self._ready, web), config.http.host, config.http.port
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -84,8 +89,8 @@ class Node:
 
     async def idle(self) -> None:
         """Wait until no call is in progress or being wound up."""
-        if self._edge is not None:
-            await self._edge.idle()
+        if self._switchboard is not None:
+            await self._switchboard.idle()
 
     def media_stats(self) -> dict[str, int]:
         """Counters of the media engine and its links."""
@@ -149,16 +154,14 @@ class Node:
         )
         warmer = PhraseWarmer(phrases, access)
         await self._warm_phrases(warmer)
-        self._edge = Edge(
-            registry=self._registry,
-            gate=self._gate,
-            hub=self._hub,
-            resources=resources,
-            media=MediaPolicy.of(config.media),
+        self._switchboard = Switchboard(
+            registry=self._registry, gate=self._gate, hub=self._hub, resources=resources
         )
-        await self._start_sip(self._edge)
+        await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
+        self._web = WebEdge(self._switchboard)
+        self._http.listen()
         self._ready = True
-        answers = AnswerWarmer(warmer, resources.clock, self._edge.idle)
+        answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [
             await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
             for tenant in self._tenants[:MAX_TENANTS]
@@ -234,8 +237,8 @@ class Node:
     def request_stop(self) -> None:
         """Make `run` return; calls that come in meanwhile are told to try again."""
         self._ready = False
-        if self._edge is not None:
-            self._edge.drain()
+        if self._switchboard is not None:
+            self._switchboard.drain()
         self._stop.set()
 
     async def stop(self) -> None:
@@ -267,28 +270,33 @@ class Node:
         self._warming, self._late_phrases = None, set()
 
     async def _stop_calls(self) -> None:
-        if self._edge is None or self._sip is None:
+        if self._switchboard is None:
             return
-        await self._edge.close()
-        await self._sip.close()
-        await self._edge.finish()
-        self._edge = self._sip = None
+        await self._switchboard.close()
+        if self._sip is not None:
+            await self._sip.close()
+        await self._switchboard.finish()
+        self._switchboard = self._web = self._sip = None
+
+    def _numbers(self) -> dict[str, str]:
+        return {
+            number: tenant.config.business_name
+            for tenant in self._tenants
+            for number in tenant.config.numbers
+        }
 
     def _status(self) -> dict[str, object]:
         gate = self._gate.snapshot()
         return {
             "ready": self._ready,
             "uptime_s": int(time.monotonic() - self._started_at),
-            "active_calls": self._edge.active_calls if self._edge else 0,
+            "active_calls": self._switchboard.active_calls if self._switchboard else 0,
             "slots": gate.slots,
             "admitted": gate.admitted,
             "refused": gate.refused,
             "refused_tenant_limit": gate.refused_tenant_limit,
-            "numbers": {
-                number: tenant.config.business_name
-                for tenant in self._tenants
-                for number in tenant.config.numbers
-            },
+            "web_sessions": self._web.sessions if self._web else 0,
+            "numbers": self._numbers(),
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
         }

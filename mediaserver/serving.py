@@ -54,7 +54,7 @@ def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
     lines = [
         f"ready after {took_s:.1f} s",
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
-        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/status",
+        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/ (a softphone in the browser), /status",
         "",
         "dial",
     ]

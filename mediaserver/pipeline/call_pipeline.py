@@ -51,6 +51,18 @@ class CallObserver(Protocol):
         """What the caller heard of an answer."""
         ...
 
+    def caller_speaking(self, *, active: bool) -> None:
+        """The caller's turn began or ended."""
+        ...
+
+    def receptionist_speaking(self, *, active: bool) -> None:
+        """The receptionist became audible or fell silent."""
+        ...
+
+    def sentence_begins(self, text: str) -> None:
+        """The first packet of a sentence goes out."""
+        ...
+
     def turn_measured(self, turn: TurnMeasured) -> None:
         """The wire latency of an answered turn."""
         ...
@@ -96,8 +108,7 @@ class CallPipeline:
         self._transport = CallTransport(
             link,
             speech_start_ms=turns.speech_start_ms,
-            on_turn=observer.turn_measured,
-            on_media_end=observer.media_ended,
+            observer=observer,
         )
         receptionist = ReceptionistReplier(config, resources.clock, self._act)
         replying = Replying(
@@ -153,9 +164,11 @@ class CallPipeline:
 
         async def caller_speaks(_: object, __: object) -> None:
             self._closing = False
+            self._observer.caller_speaking(active=True)
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
             self._prompted = False
+            self._observer.caller_speaking(active=False)
             if message.content:
                 self._observer.caller_said(message.content)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from loguru import logger
 from pipecat.frames.frames import (
@@ -58,13 +58,21 @@ class SpeechObserver(Protocol):
         """The first packet of an answer was sent."""
         ...
 
+    def speaking(self, *, active: bool) -> None:
+        """Speech became audible on the wire or ended."""
+        ...
+
+    def sentence_begins(self, text: str) -> None:
+        """What was queued before this sentence has been heard."""
+        ...
+
 
 class EngineOutput(BaseOutputTransport):
     """Pipecat output transport over a `MediaLink`."""
 
     def __init__(self, link: MediaLink, params: TransportParams, observer: SpeechObserver) -> None:
         super().__init__(params)
-        self._sender = PlayoutSender(self, link)
+        self._sender = PlayoutSender(self, link, observer)
         self._speech_observer = observer
 
     async def start(self, frame: StartFrame) -> None:
@@ -100,12 +108,22 @@ class EngineOutput(BaseOutputTransport):
         self._sender.link_lost()
 
 
+def _announces_speech(frame: Frame) -> TypeGuard[AggregatedTextFrame]:
+    """Whether the frame precedes a sentence's audio; what follows it repeats the text as a `TTSTextFrame`."""
+    return (
+        isinstance(frame, AggregatedTextFrame)
+        and not isinstance(frame, TTSTextFrame)
+        and frame.will_be_spoken
+    )
+
+
 class PlayoutSender:
     """Writes speech to the link and keeps the pipeline's frames in step with its playout."""
 
-    def __init__(self, transport: EngineOutput, link: MediaLink) -> None:
+    def __init__(self, transport: EngineOutput, link: MediaLink, observer: SpeechObserver) -> None:
         self._transport = transport
         self._link = link
+        self._observer = observer
         self._ledger: HeardLedger[Frame] = HeardLedger()
         self._bot_speaking = False
         self._held = False
@@ -206,6 +224,8 @@ class PlayoutSender:
 
     async def _release(self, frames: tuple[Frame, ...]) -> None:
         for frame in frames:
+            if _announces_speech(frame):
+                self._observer.sentence_begins(frame.text)
             await self._transport.push_frame(frame)
             if isinstance(frame, TTSStoppedFrame) and not self._ledger.pending_chunks:
                 await self._set_bot_speaking(False)
@@ -214,6 +234,7 @@ class PlayoutSender:
         if speaking == self._bot_speaking:
             return
         self._bot_speaking = speaking
+        self._observer.speaking(active=speaking)
         await self._transport.broadcast_frame(
             BotStartedSpeakingFrame if speaking else BotStoppedSpeakingFrame
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -69,6 +69,26 @@ class TurnMeasured:
     """Arrival of the last packet with caller speech to departure of the first packet of the answer."""
 
 
+class TransportObserver(Protocol):
+    """Told what the transport sees of a conversation."""
+
+    def turn_measured(self, turn: TurnMeasured) -> None:
+        """The wire latency of an answered turn."""
+        ...
+
+    def media_ended(self, why: str) -> None:
+        """The caller's media has stopped."""
+        ...
+
+    def receptionist_speaking(self, *, active: bool) -> None:
+        """The receptionist became audible or fell silent."""
+        ...
+
+    def sentence_begins(self, text: str) -> None:
+        """The first packet of a sentence goes out."""
+        ...
+
+
 class EngineInput(BaseInputTransport):
     """Pipecat input transport over a `MediaLink`.
 
@@ -123,13 +143,11 @@ class CallTransport(BaseTransport):
         link: MediaLink,
         *,
         speech_start_ms: int,
-        on_turn: Callable[[TurnMeasured], None],
-        on_media_end: Callable[[str], None],
+        observer: TransportObserver,
     ) -> None:
         super().__init__()
         self._link = link
-        self._on_turn = on_turn
-        self._on_media_end = on_media_end
+        self._observer = observer
         self._last_speech_at_us: int | None = None
         self._utterance = UtteranceLimit()
         self._reader: asyncio.Task[None] | None = None
@@ -165,13 +183,21 @@ class CallTransport(BaseTransport):
         if not reader.cancelled() and (error := reader.exception()) is not None:
             logger.opt(exception=error).error("the media reader failed")
             self._engine_output.link_lost()
-            self._on_media_end("the media reader failed")
+            self._observer.media_ended("the media reader failed")
 
     def speech_went_out(self, at_us: int) -> None:
         """Measure the turn that this speech answers."""
         if self._last_speech_at_us is not None:
-            self._on_turn(TurnMeasured((at_us - self._last_speech_at_us) // 1000))
+            self._observer.turn_measured(TurnMeasured((at_us - self._last_speech_at_us) // 1000))
             self._last_speech_at_us = None
+
+    def speaking(self, *, active: bool) -> None:
+        """Pass on that the receptionist became audible or fell silent."""
+        self._observer.receptionist_speaking(active=active)
+
+    def sentence_begins(self, text: str) -> None:
+        """Pass on which sentence begins."""
+        self._observer.sentence_begins(text)
 
     async def _read(self) -> None:
         try:
@@ -201,7 +227,7 @@ class CallTransport(BaseTransport):
             case DtmfDigit():
                 await self._engine_input.digit(event)
             case MediaTimeout():
-                self._on_media_end(f"no media from the caller for {event.silent_ms} ms")
+                self._observer.media_ended(f"no media from the caller for {event.silent_ms} ms")
             case RecordingFailed():
                 logger.warning("recording failed: {}", event.reason)
             case Activity():

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mediaserver.addresses import is_local, local_address_towards
 from mediaserver.errors import MediaServerError
@@ -22,7 +24,11 @@ from mediaserver.vad_weights import silero_weights
 from sipbridge import SipUri, UriError
 from sipbridge.sdp import SrtpPolicy
 
+if TYPE_CHECKING:
+    from mediaserver.softphone.web_phone import WebPhone
+
 DEFAULT_SIP_PORT = 5060
+DEFAULT_WEB_PORTS = {"http": 80, "https": 443}
 SERVER_START_TIMEOUT_S = 120.0
 SERVER_STOP_TIMEOUT_S = 10.0
 MAX_UTTERANCES = 50
@@ -32,7 +38,11 @@ MAX_UTTERANCES = 50
 class CallRequest:
     """What the command line asked for."""
 
-    uri: str
+    uri: str | None
+    """Whom to call over SIP."""
+    webrtc: str | None
+    """Or the server to call over WebRTC, and there this number."""
+    number: str | None
     say: tuple[str, ...]
     wav: tuple[Path, ...]
     record: Path | None
@@ -44,12 +54,33 @@ class CallRequest:
     """Whether to offer encrypted media alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class WebTarget:
+    """A server that takes calls from browsers."""
+
+    url: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> WebTarget:
+        """Read a server's root URL. Raises `MediaServerError`."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or DEFAULT_WEB_PORTS[parts.scheme]
+        except (KeyError, ValueError):
+            raise MediaServerError(f"{url!r} is not a URL such as http://127.0.0.1:8080") from None
+        if not parts.hostname or parts.path.rstrip("/") or parts.query or parts.fragment:
+            raise MediaServerError(f"{url!r} is not the root of a server, such as http://127.0.0.1:8080")
+        return cls(f"{parts.scheme}://{parts.netloc}", parts.hostname, port)
+
+    def __str__(self) -> str:
+        return self.url
+
+
 async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallReport:
     """Do what ``mediaserver call`` does; ``say`` prints a line as the conversation goes."""
-    try:
-        target = SipUri.parse(request.uri)
-    except UriError as error:
-        raise MediaServerError(str(error)) from error
+    target = _target(request)
     if len(request.say) + len(request.wav) > MAX_UTTERANCES:
         raise MediaServerError(f"more than {MAX_UTTERANCES} things to say")
     if not request.say and not request.wav:
@@ -62,28 +93,64 @@ async def place_call(request: CallRequest, say: Callable[[str], None]) -> CallRe
             if not is_local(target.host):
                 raise MediaServerError(f"--start-server starts one on this machine, and {target.host} is not")
             say("no server answers there: starting one for this call")
-            await stack.enter_async_context(_server(target.port or DEFAULT_SIP_PORT))
+            await stack.enter_async_context(_server(target))
         models = ModelProcess()
         await models.start()
         stack.push_async_callback(models.close)
         ear = Ear(models.base_url)
         stack.push_async_callback(ear.close)
         say(f"calling {target}")
-        phone = Phone(
-            PhoneOptions(
-                target=target,
-                utterances=utterances,
-                local_host=_our_address(target),
-                vad_model=silero_weights(),
-                transport=request.transport,
-                codecs=NARROWBAND_ONLY if request.codec is None else (request.codec,),
-                srtp=SrtpPolicy.REQUIRED if request.srtp else SrtpPolicy.OFF,
-                record=request.record,
+        return await _phone(request, target, utterances, ear, say).call()
+
+
+def _phone(
+    request: CallRequest,
+    target: SipUri | WebTarget,
+    utterances: tuple[Utterance, ...],
+    ear: Ear,
+    say: Callable[[str], None],
+) -> Phone | WebPhone:
+    if isinstance(target, WebTarget):
+        # aiortc is an extra, takes a third of a second to import, and a call over SIP needs none of it.
+        try:
+            from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
+        except ModuleNotFoundError as error:
+            raise MediaServerError(
+                f"--webrtc needs the package {error.name}: pip install 'ai-receptionist-mediaserver[softphone]'"
+            ) from error
+
+        return WebPhone(
+            WebPhoneOptions(
+                url=target.url, number=request.number, utterances=utterances, record=request.record
             ),
             ear,
             say,
         )
-        return await phone.call()
+    options = PhoneOptions(
+        target=target,
+        utterances=utterances,
+        local_host=_our_address(target),
+        vad_model=silero_weights(),
+        transport=request.transport,
+        codecs=NARROWBAND_ONLY if request.codec is None else (request.codec,),
+        srtp=SrtpPolicy.REQUIRED if request.srtp else SrtpPolicy.OFF,
+        record=request.record,
+    )
+    return Phone(options, ear, say)
+
+
+def _target(request: CallRequest) -> SipUri | WebTarget:
+    """Whom to call. Raises `MediaServerError` where that is not said, or said twice."""
+    if (request.uri is None) == (request.webrtc is None):
+        raise MediaServerError("whom to call: give either a SIP URI or --webrtc URL")
+    if request.webrtc is not None:
+        return WebTarget.parse(request.webrtc)
+    if request.number is not None:
+        raise MediaServerError("--number goes with --webrtc; a SIP URI has its number")
+    try:
+        return SipUri.parse(request.uri or "")
+    except UriError as error:
+        raise MediaServerError(str(error)) from error
 
 
 async def _utterances(request: CallRequest) -> tuple[Utterance, ...]:
@@ -99,8 +166,8 @@ def _our_address(target: SipUri) -> str:
         raise MediaServerError(f"no route to {target.host}: {error}") from error
 
 
-async def _answers(target: SipUri) -> bool:
-    """Whether something accepts SIP over TCP there; our server listens on both transports."""
+async def _answers(target: SipUri | WebTarget) -> bool:
+    """Whether something accepts TCP there; our server listens for SIP on both transports."""
     try:
         _, writer = await asyncio.wait_for(
             asyncio.open_connection(target.host, target.port or DEFAULT_SIP_PORT), timeout=1.0
@@ -113,12 +180,13 @@ async def _answers(target: SipUri) -> bool:
 
 
 @asynccontextmanager
-async def _server(sip_port: int) -> AsyncIterator[None]:
+async def _server(target: SipUri | WebTarget) -> AsyncIterator[None]:
     """A demo server of our own for as long as the call lasts."""
+    variable = "MEDIASERVER_HTTP_PORT" if isinstance(target, WebTarget) else "MEDIASERVER_SIP_PORT"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "mediaserver", "serve", "--log-level", "WARNING",
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "MEDIASERVER_SIP_PORT": str(sip_port)},
+        env={**os.environ, variable: str(target.port or DEFAULT_SIP_PORT)},
     )  # fmt: skip
     try:
         assert process.stdout is not None

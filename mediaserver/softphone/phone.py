@@ -13,9 +13,9 @@ from mediaserver._native import Activity, MediaEngine, Played
 from mediaserver.errors import LinkClosed, MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink, MediaEvent
 from mediaserver.media_session import NARROWBAND_ONLY, MediaPolicy, stream_arguments
-from mediaserver.softphone.dialogue import Dialogue, DialogueAction, HangUp, Heard, Say, Unanswered
+from mediaserver.softphone.caller import Caller, now_us
 from mediaserver.softphone.listening import Ear
-from mediaserver.softphone.report import CallReport, Exchange
+from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from sipbridge import (
     CallAnswered,
@@ -89,11 +89,13 @@ class Phone:
     def __init__(self, options: PhoneOptions, ear: Ear, say: Callable[[str], None]) -> None:
         self._options = options
         self._media = MediaPolicy(options.local_host, codecs=options.codecs, srtp=options.srtp)
-        self._ear = ear
         self._print = say
         self._report = CallReport(target=str(options.target), requested=len(options.utterances))
-        self._dialogue = Dialogue(
-            len(options.utterances),
+        self._caller = Caller(
+            options.utterances,
+            self._report,
+            say,
+            ear=ear if options.transcribe else None,
             quiet_ms=options.quiet_ms,
             interrupt_greeting_ms=options.interrupt_greeting_ms,
         )
@@ -144,7 +146,7 @@ class Phone:
         line = _Line(hub, link, port, offer, negotiated)
         line.connect()
         self._report.codec, self._report.encrypted = negotiated.codec, negotiated.srtp is not None
-        self._dialogue.connected(now_us())
+        self._caller.dialogue.connected(now_us())
         await self._converse(sip, dialog, line)
         stats = hub.engine.stream_stats(stream)
         self._report.packets_received = stats["received"]
@@ -183,9 +185,14 @@ class Phone:
         signalling: asyncio.Task[SipEvent] = asyncio.ensure_future(self._sip_events.get())
         give_up_us = now_us() + int(MAX_CALL_S * 1_000_000)
         over = False
+
+        def play(pcm: bytes) -> None:
+            self._utterance_mark = link.next_mark()
+            link.play(pcm, SPEECH_RATE_HZ, self._utterance_mark)
+
         try:
             while not over and now_us() < give_up_us:
-                due_us = min(give_up_us, self._dialogue.deadline_us or give_up_us)
+                due_us = min(give_up_us, self._caller.dialogue.deadline_us or give_up_us)
                 wait_s = max(0.0, (due_us - now_us()) / 1_000_000)
                 done, _ = await asyncio.wait(
                     {media, signalling}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
@@ -196,8 +203,7 @@ class Phone:
                 if signalling in done:
                     over = await self._signalling_event(sip, signalling.result(), line)
                     signalling = asyncio.ensure_future(self._sip_events.get())
-                for action in self._dialogue.poll(now_us()):
-                    over = await self._act(action, link) or over
+                over = await self._caller.poll(now_us(), play) or over
         except LinkClosed:
             pass
         finally:
@@ -215,23 +221,22 @@ class Phone:
             return
 
     def _media_event(self, event: MediaEvent) -> None:
-        if self._options.transcribe:
-            self._ear.event(event)
+        caller = self._caller
+        if caller.ear is not None:
+            caller.ear.event(event)
         if isinstance(event, Activity):
             if event.active:
-                self._dialogue.remote_active(event.at_us)
+                caller.dialogue.remote_active(event.at_us)
             else:
-                self._dialogue.remote_quiet(event.at_us)
+                caller.dialogue.remote_quiet(event.at_us)
         elif isinstance(event, Played) and event.mark == self._utterance_mark:
-            self._dialogue.said(event.at_us)
+            caller.dialogue.said(event.at_us)
 
     async def _signalling_event(self, sip: SipEndpoint, event: SipEvent, line: _Line) -> bool:
         """Handle an event in the call; True when it ended it."""
         match event:
             case CallEnded():
-                for action in self._dialogue.remote_hung_up():
-                    await self._act(action, None)
-                self._print("the other side hung up")
+                await self._caller.remote_hung_up()
                 return True
             case OfferReceived(dialog=dialog, offer=offer):
                 self._reoffered(sip, dialog, offer, line)
@@ -259,41 +264,3 @@ class Phone:
         line.connect()
         line.local = succeed(line.local, line.negotiated.answer)
         sip.answer(dialog, str(line.local))
-
-    async def _heard(self) -> str:
-        return await self._ear.transcribe() if self._options.transcribe else "(not transcribed)"
-
-    async def _act(self, action: DialogueAction, link: LocalMediaLink | None) -> bool:
-        """Carry an action out; True when the call is over."""
-        match action:
-            case Say(index=index):
-                utterance = self._options.utterances[index]
-                self._print(f"you: {utterance.text or '(recording)'}")
-                self._report.exchanges.append(Exchange(utterance.text or "(recording)", None, None))
-                if link is not None:
-                    self._utterance_mark = link.next_mark()
-                    link.play(utterance.pcm, SPEECH_RATE_HZ, self._utterance_mark)
-                return False
-            case Heard(index=None, latency_ms=latency_ms):
-                self._report.greeting = await self._heard()
-                self._report.greeting_ms = latency_ms
-                self._print(f"receptionist: {self._report.greeting}")
-                return False
-            case Heard(latency_ms=latency_ms):
-                exchange = self._report.exchanges[-1]
-                exchange.heard = await self._heard()
-                exchange.latency_ms = latency_ms
-                self._print(f"receptionist ({latency_ms} ms): {exchange.heard}")
-                return False
-            case Unanswered():
-                self._print("receptionist: (no answer)")
-                return False
-            case HangUp():
-                return True
-            case _:
-                assert_never(action)
-
-
-def now_us() -> int:
-    """The clock of the media engine's ``*_at_us`` fields."""
-    return time.monotonic_ns() // 1000

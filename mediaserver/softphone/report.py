@@ -31,10 +31,12 @@ class CallReport:
     encrypted: bool = False
     """Whether media were SRTP."""
     setup_ms: int | None = None
-    """INVITE sent to 200 received."""
+    """INVITE sent to 200 received; on the web, session asked for to answer received."""
     greeting: str | None = None
     greeting_ms: int | None = None
-    """ACK sent to the first audible packet."""
+    """From `connected_by` to the first audible packet."""
+    connected_by: str = "ACK"
+    """What made the call one that can be heard."""
     exchanges: list[Exchange] = field(default_factory=list)
     recording: Path | None = None
     packets_received: int = 0
@@ -69,7 +71,9 @@ class CallReport:
         if not self.answered:
             return f"not answered: {self.status or ''} {self.reason}".replace(":  ", ": ").rstrip()
         lines = [
-            f"greeting {self.greeting_ms} ms after ACK" if self.greeting_ms is not None else "no greeting"
+            f"greeting {self.greeting_ms} ms after {self.connected_by}"
+            if self.greeting_ms is not None
+            else "no greeting"
         ]
         if self.latencies_ms:
             values = ", ".join(f"{value} ms" for value in self.latencies_ms)

@@ -3,94 +3,28 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ::media::activity::ActivityChange;
-use ::media::engine::{Engine, EngineConfig, EngineError};
-use ::media::playout::{Flushed as FlushedReport, PlayoutEvent};
+use ::media::engine::{Engine, EngineConfig, EngineError, RtcpTerms, SrtpKeys, Utterance};
 use ::media::recorder::Recorder;
-use ::media::speech::{SpeechEvent, SpeechParams};
-use ::media::stream::{Format, StreamEvent, StreamParams, TelephoneEvent};
+use ::media::room::Voice;
+use ::media::speech::SpeechParams;
+use ::media::stream::{Format, StreamParams, TelephoneEvent};
 use codec::Codec;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
-use pyo3::{PyClass, PyClassInitializer};
+use pyo3::types::{PyDict, PyList};
+use rtp::quality::LegQuality;
+use rtp::srtp::{MasterKey, Profile};
 use silero::{DetectorParams, Model};
+use webrtc::IceSeed;
+
+mod events;
 
 create_exception!(
     mediaserver._native,
     MediaError,
     PyException,
     "The media engine refused or cannot do something."
-);
-
-/// An event class: frozen, every field readable, and constructible, since a link to another process rebuilds events.
-macro_rules! event {
-    ($(#[$doc:meta])* $name:ident { $($field:ident : $kind:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[pyclass(frozen, get_all, module = "mediaserver._native")]
-        #[allow(clippy::struct_field_names)] // the names of the Python attributes
-        pub(crate) struct $name { stream: u64, $($field: $kind),* }
-
-        #[pymethods]
-        impl $name {
-            #[new]
-            #[pyo3(signature = (*, stream, $($field),*))]
-            #[allow(clippy::too_many_arguments)] // keyword arguments in Python
-            fn new(stream: u64, $($field: $kind),*) -> Self {
-                Self { stream, $($field),* }
-            }
-        }
-    };
-}
-
-event!(
-    /// Speech began.
-    SpeechStarted { media_ms: u64, at_us: u64, pcm: Py<PyBytes> }
-);
-event!(
-    /// Speech goes on.
-    SpeechAudio { media_ms: u64, pcm: Py<PyBytes> }
-);
-event!(
-    /// Speech ended.
-    SpeechStopped { media_ms: u64, at_us: u64, last_speech_at_us: u64, pcm: Py<PyBytes> }
-);
-event!(
-    /// A chunk began to sound after silence.
-    PlayoutStarted { mark: u64, at_us: u64 }
-);
-event!(
-    /// A chunk has gone out whole.
-    Played { mark: u64, played_ms: u64, at_us: u64 }
-);
-event!(
-    /// A mark within a chunk was reached.
-    MarkReached { mark: u64, played_ms: u64, at_us: u64 }
-);
-event!(
-    /// What sounded while nothing was said has ended.
-    BackgroundEnded { mark: u64, at_us: u64 }
-);
-event!(
-    /// The playout was emptied.
-    Flushed { mark: u64, heard_ms: u64, chunk_ms: u64, played_ms: u64, dropped_ms: u64, at_us: u64 }
-);
-event!(
-    /// A key was pressed.
-    DtmfDigit { digit: char, duration_ms: u32 }
-);
-event!(
-    /// Nothing has come for a while.
-    MediaTimeout { silent_ms: u64 }
-);
-event!(
-    /// The stream became audible or silent.
-    Activity { active: bool, at_us: u64 }
-);
-event!(
-    /// The recording has stopped.
-    RecordingFailed { reason: String }
 );
 
 fn refused(error: impl std::fmt::Display) -> PyErr {
@@ -128,145 +62,127 @@ fn codec_named(name: &str) -> PyResult<Codec> {
     })
 }
 
-fn bytes(py: Python<'_>, pcm: &[i16]) -> PyResult<Py<PyBytes>> {
-    let filled = PyBytes::new_with(py, pcm.len() * 2, |octets| {
-        for (to, sample) in octets.chunks_exact_mut(2).zip(pcm) {
-            to.copy_from_slice(&sample.to_le_bytes());
-        }
-        Ok(())
-    })?;
-    Ok(filled.unbind())
-}
-
-fn object<T: PyClass + Into<PyClassInitializer<T>>>(py: Python<'_>, event: T) -> PyResult<Py<PyAny>> {
-    Ok(Py::new(py, event)?.into_any())
-}
-
-fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyResult<Py<PyAny>> {
-    match event {
-        StreamEvent::Speech(event) => speech_to_python(py, stream, event),
-        StreamEvent::Playout(event, at_us) => playout_to_python(py, stream, event, at_us),
-        StreamEvent::Digit { digit, duration_ms } => object(
-            py,
-            DtmfDigit {
-                stream,
-                digit,
-                duration_ms,
-            },
-        ),
-        StreamEvent::MediaTimeout { silent_ms } => object(py, MediaTimeout { stream, silent_ms }),
-        StreamEvent::Activity(ActivityChange { active, at_us }) => object(
-            py,
-            Activity {
-                stream,
-                active,
-                at_us,
-            },
-        ),
-        StreamEvent::RecordingFailed(reason) => object(py, RecordingFailed { stream, reason }),
-    }
-}
-
-fn speech_to_python(py: Python<'_>, stream: u64, event: SpeechEvent) -> PyResult<Py<PyAny>> {
-    match event {
-        SpeechEvent::Started { media_ms, at_us, pcm } => {
-            let pcm = bytes(py, &pcm)?;
-            object(
-                py,
-                SpeechStarted {
-                    stream,
-                    media_ms,
-                    at_us,
-                    pcm,
-                },
-            )
-        }
-        SpeechEvent::Audio { media_ms, pcm } => {
-            let pcm = bytes(py, &pcm)?;
-            object(
-                py,
-                SpeechAudio {
-                    stream,
-                    media_ms,
-                    pcm,
-                },
-            )
-        }
-        SpeechEvent::Stopped {
-            media_ms,
-            at_us,
-            last_speech_at_us,
-            pcm,
-        } => {
-            let pcm = bytes(py, &pcm)?;
-            object(
-                py,
-                SpeechStopped {
-                    stream,
-                    media_ms,
-                    at_us,
-                    last_speech_at_us,
-                    pcm,
-                },
-            )
-        }
-    }
-}
-
-fn playout_to_python(py: Python<'_>, stream: u64, event: PlayoutEvent, at_us: u64) -> PyResult<Py<PyAny>> {
-    match event {
-        PlayoutEvent::Started { mark } => object(py, PlayoutStarted { stream, mark, at_us }),
-        PlayoutEvent::Played { mark, played_ms } => object(
-            py,
-            Played {
-                stream,
-                mark,
-                played_ms,
-                at_us,
-            },
-        ),
-        PlayoutEvent::Mark { mark, played_ms } => object(
-            py,
-            MarkReached {
-                stream,
-                mark,
-                played_ms,
-                at_us,
-            },
-        ),
-        PlayoutEvent::BackgroundEnded { mark } => object(py, BackgroundEnded { stream, mark, at_us }),
-        PlayoutEvent::Flushed(FlushedReport {
-            mark,
-            heard_ms,
-            chunk_ms,
-            played_ms,
-            dropped_ms,
-            ..
-        }) => {
-            let mark = mark.unwrap_or(0);
-            object(
-                py,
-                Flushed {
-                    stream,
-                    mark,
-                    heard_ms,
-                    chunk_ms,
-                    played_ms,
-                    dropped_ms,
-                    at_us,
-                },
-            )
-        }
-    }
-}
-
 /// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).
 fn unpredictable() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(::media::engine::now_us())
 }
 
-/// The handle of the media thread.
+/// Randomness for the credentials of a browser's leg.
+fn ice_seed() -> PyResult<IceSeed> {
+    let mut octets = [0; IceSeed::LEN];
+    getrandom::fill(&mut octets).map_err(refused)?;
+    Ok(IceSeed(octets))
+}
+
+fn samples(pcm: &[u8]) -> PyResult<Vec<i16>> {
+    let (pairs, rest) = pcm.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(refused(format!(
+            "{} bytes are no whole number of 16-bit samples",
+            pcm.len()
+        )));
+    }
+    Ok(pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect())
+}
+
+fn srtp_keys((suite, ours, theirs): &(String, String, String)) -> PyResult<SrtpKeys> {
+    let profile = Profile::from_name(suite).ok_or_else(|| {
+        let known = Profile::ALL.map(Profile::name).join(", ");
+        refused(format!("SRTP suite {suite:?} is none of {known}"))
+    })?;
+    // The reason never holds the key.
+    let key = |inline: &str| MasterKey::from_sdes(profile, inline).map_err(refused);
+    Ok(SrtpKeys {
+        ours: key(ours)?,
+        theirs: key(theirs)?,
+    })
+}
+
+fn speech_params(
+    vad_threshold: f32,
+    speech_start_ms: u32,
+    speech_stop_ms: u32,
+    preroll_ms: u32,
+    chunk_ms: u32,
+) -> PyResult<SpeechParams> {
+    if !(0.0..=1.0).contains(&vad_threshold) {
+        return Err(refused(format!(
+            "vad_threshold {vad_threshold} is not within 0 to 1"
+        )));
+    }
+    for (name, value, allowed) in [
+        ("speech_start_ms", speech_start_ms, 0..=2000),
+        ("speech_stop_ms", speech_stop_ms, 0..=5000),
+        ("preroll_ms", preroll_ms, 0..=2000),
+        ("chunk_ms", chunk_ms, 20..=5000),
+    ] {
+        if !allowed.contains(&value) {
+            return Err(refused(format!(
+                "{name} {value} is not within {} to {}",
+                allowed.start(),
+                allowed.end()
+            )));
+        }
+    }
+    Ok(SpeechParams {
+        detector: DetectorParams {
+            threshold: vad_threshold,
+            start_ms: speech_start_ms,
+            stop_ms: speech_stop_ms,
+        },
+        preroll_ms,
+        chunk_ms,
+    })
+}
+
+fn stream_params(speech: SpeechParams, media_timeout_ms: u64, report_activity: bool) -> StreamParams {
+    let random = unpredictable();
+    StreamParams {
+        speech: Some(speech),
+        media_timeout_ms,
+        report_activity,
+        ssrc: (random >> 32) as u32,
+        first_sequence: (random & 0x7fff) as u16,
+        first_timestamp: (random >> 8) as u32,
+    }
+}
+
+/// How good a stream is; what no report has told yet is None.
+#[pyclass(frozen, get_all, module = "mediaserver._native")]
+struct StreamQuality {
+    received: u64,
+    lost: i64,
+    discarded: u64,
+    fraction_lost: f64,
+    jitter_ms: f64,
+    round_trip_ms: Option<f64>,
+    peer_fraction_lost: Option<f64>,
+    peer_jitter_ms: Option<f64>,
+    r_factor: Option<f64>,
+    mos_lq: Option<f64>,
+    mos_cq: Option<f64>,
+}
+
+impl From<LegQuality> for StreamQuality {
+    fn from(quality: LegQuality) -> Self {
+        Self {
+            received: quality.received,
+            lost: quality.lost,
+            discarded: quality.discarded,
+            fraction_lost: quality.fraction_lost,
+            jitter_ms: quality.jitter_ms,
+            round_trip_ms: quality.round_trip.map(|trip| trip.last_ms),
+            peer_fraction_lost: quality.peer.map(|peer| peer.fraction_lost),
+            peer_jitter_ms: quality.peer.map(|peer| peer.jitter_ms),
+            r_factor: quality.scores.map(|scores| scores.r_factor),
+            mos_lq: quality.scores.map(|scores| scores.mos_lq),
+            mos_cq: quality.scores.map(|scores| scores.mos_cq),
+        }
+    }
+}
+
+/// The handle of the media threads.
 #[pyclass(frozen, module = "mediaserver._native")]
 struct MediaEngine {
     engine: Engine,
@@ -332,13 +248,14 @@ impl MediaEngine {
         self.engine.realtime().err().map(str::to_owned)
     }
 
-    #[pyo3(signature = (*, remote, origin=None, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300,
-        chunk_ms=200, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
+    #[pyo3(signature = (*, remote, origin=None, beside=None, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200,
+        preroll_ms=300, chunk_ms=200, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn open_stream(
         &self,
         remote: Option<(String, u16)>,
         origin: Option<&str>,
+        beside: Option<u64>,
         vad_threshold: f32,
         speech_start_ms: u32,
         speech_stop_ms: u32,
@@ -348,58 +265,61 @@ impl MediaEngine {
         max_playout_ms: u64,
         report_activity: bool,
     ) -> PyResult<(u64, u16)> {
-        if !(0.0..=1.0).contains(&vad_threshold) {
-            return Err(refused(format!(
-                "vad_threshold {vad_threshold} is not within 0 to 1"
-            )));
-        }
-        for (name, value, allowed) in [
-            ("speech_start_ms", speech_start_ms, 0..=2000),
-            ("speech_stop_ms", speech_stop_ms, 0..=5000),
-            ("preroll_ms", preroll_ms, 0..=2000),
-            ("chunk_ms", chunk_ms, 20..=5000),
-        ] {
-            if !allowed.contains(&value) {
-                return Err(refused(format!(
-                    "{name} {value} is not within {} to {}",
-                    allowed.start(),
-                    allowed.end()
-                )));
-            }
-        }
-        let detector = DetectorParams {
-            threshold: vad_threshold,
-            start_ms: speech_start_ms,
-            stop_ms: speech_stop_ms,
-        };
-        let speech = SpeechParams {
-            detector,
+        let speech = speech_params(
+            vad_threshold,
+            speech_start_ms,
+            speech_stop_ms,
             preroll_ms,
             chunk_ms,
-        };
-        let random = unpredictable();
-        let params = StreamParams {
-            speech: Some(speech),
-            media_timeout_ms,
-            report_activity,
-            ssrc: (random >> 32) as u32,
-            first_sequence: (random & 0x7fff) as u16,
-            first_timestamp: (random >> 8) as u32,
-        };
-        Ok(self
-            .engine
-            .open(
-                remote.map(address).transpose()?,
-                origin.map(host_address).transpose()?,
-                max_playout_ms,
-                params,
-            )
-            .map_err(Refusal)?)
+        )?;
+        let params = stream_params(speech, media_timeout_ms, report_activity);
+        let remote = remote.map(address).transpose()?;
+        let origin = origin.map(host_address).transpose()?;
+        let opened = self.engine.open(remote, origin, beside, max_playout_ms, params);
+        Ok(opened.map_err(Refusal)?)
     }
 
-    #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, telephone_event_hz=8000,
-        comfort_noise=None, send=true, receive=true))]
+    #[pyo3(signature = (*, offer, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300, chunk_ms=200,
+        max_playout_ms=120_000, report_activity=false))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn open_webrtc(
+        &self,
+        offer: &str,
+        vad_threshold: f32,
+        speech_start_ms: u32,
+        speech_stop_ms: u32,
+        preroll_ms: u32,
+        chunk_ms: u32,
+        max_playout_ms: u64,
+        report_activity: bool,
+    ) -> PyResult<(u64, String)> {
+        let speech = speech_params(
+            vad_threshold,
+            speech_start_ms,
+            speech_stop_ms,
+            preroll_ms,
+            chunk_ms,
+        )?;
+        let params = stream_params(speech, 0, report_activity);
+        let opened = self.engine.open_web(offer, ice_seed()?, max_playout_ms, params);
+        Ok(opened.map_err(Refusal)?)
+    }
+
+    fn reoffer_webrtc(&self, py: Python<'_>, stream: u64, offer: &str) -> PyResult<String> {
+        let seed = ice_seed()?;
+        let answer = py.detach(|| self.engine.reoffer_web(stream, offer, seed));
+        Ok(answer.map_err(Refusal)?)
+    }
+
+    fn send_message(&self, stream: u64, text: &str) -> PyResult<()> {
+        Ok(self.engine.send_message(stream, text).map_err(Refusal)?)
+    }
+
+    #[pyo3(signature = (stream, *, remote, codec, payload_type, telephone_event=None, send=true, receive=true,
+        comfort_noise=None, telephone_event_hz=8000, srtp=None, rtcp_remote=None, rtcp_mux=false, rtcp_xr=false,
+        rtcp_reduced_size=false, rtcp=true))]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
+    // keyword arguments in Python
     fn connect_stream(
         &self,
         stream: u64,
@@ -407,12 +327,17 @@ impl MediaEngine {
         codec: &str,
         payload_type: u8,
         telephone_event: Option<u8>,
-        telephone_event_hz: u32,
-        comfort_noise: Option<u8>,
         send: bool,
         receive: bool,
+        comfort_noise: Option<u8>,
+        telephone_event_hz: u32,
+        srtp: Option<(String, String, String)>,
+        rtcp_remote: Option<(String, u16)>,
+        rtcp_mux: bool,
+        rtcp_xr: bool,
+        rtcp_reduced_size: bool,
+        rtcp: bool,
     ) -> PyResult<()> {
-        let codec = codec_named(codec)?;
         let kinds = [Some(payload_type), telephone_event, comfort_noise];
         if kinds.iter().flatten().any(|&kind| kind > 127) {
             return Err(refused("payload types are 0 to 127"));
@@ -423,7 +348,7 @@ impl MediaEngine {
             )));
         }
         let format = Format {
-            codec,
+            codec: codec_named(codec)?,
             payload_type,
             telephone_event: telephone_event.map(|payload_type| TelephoneEvent {
                 payload_type,
@@ -433,28 +358,91 @@ impl MediaEngine {
             send,
             receive,
         };
-        Ok(self
+        let reports = RtcpTerms {
+            remote: rtcp_remote.map(address).transpose()?,
+            mux: rtcp_mux,
+            xr_voip_metrics: rtcp_xr,
+            reduced_size: rtcp_reduced_size,
+        };
+        let keys = srtp.as_ref().map(srtp_keys).transpose()?;
+        let reports = rtcp.then_some(reports);
+        let connected = self
             .engine
-            .connect(stream, address(remote)?, format)
-            .map_err(Refusal)?)
+            .connect(stream, address(remote)?, format, keys, reports);
+        Ok(connected.map_err(Refusal)?)
     }
 
     fn close_stream(&self, stream: u64) -> PyResult<()> {
         Ok(self.engine.close_stream(stream).map_err(Refusal)?)
     }
 
-    fn play(&self, stream: u64, pcm: &[u8], rate_hz: u32, mark: u64) -> PyResult<()> {
-        let (pairs, rest) = pcm.as_chunks::<2>();
-        if !rest.is_empty() {
-            return Err(refused(format!(
-                "{} bytes are no whole number of 16-bit samples",
-                pcm.len()
-            )));
-        }
-        let samples = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+    #[pyo3(signature = (stream, pcm, rate_hz, mark, *, marks=None, gain_db=0.0))]
+    fn play(
+        &self,
+        stream: u64,
+        pcm: &[u8],
+        rate_hz: u32,
+        mark: u64,
+        marks: Option<Vec<(usize, u64)>>,
+        gain_db: f32,
+    ) -> PyResult<()> {
+        let utterance = Utterance {
+            mark,
+            rate_hz,
+            pcm: samples(pcm)?,
+            marks: &marks.unwrap_or_default(),
+            gain_db,
+        };
+        Ok(self.engine.play(stream, utterance).map_err(Refusal)?)
+    }
+
+    #[pyo3(signature = (stream, pcm, rate_hz, mark, *, gain_db=0.0))]
+    fn play_loop(&self, stream: u64, pcm: &[u8], rate_hz: u32, mark: u64, gain_db: f32) -> PyResult<()> {
+        let utterance = Utterance {
+            mark,
+            rate_hz,
+            pcm: samples(pcm)?,
+            marks: &[],
+            gain_db,
+        };
+        Ok(self.engine.play_loop(stream, utterance).map_err(Refusal)?)
+    }
+
+    fn stop_loop(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.stop_loop(stream).map_err(Refusal)?)
+    }
+
+    fn set_gain(&self, stream: u64, gain_db: f32) -> PyResult<()> {
+        Ok(self.engine.set_gain_db(stream, gain_db).map_err(Refusal)?)
+    }
+
+    #[pyo3(signature = (stream, digit, duration_ms=100))]
+    fn press(&self, stream: u64, digit: char, duration_ms: u32) -> PyResult<()> {
+        Ok(self.engine.press(stream, digit, duration_ms).map_err(Refusal)?)
+    }
+
+    fn open_room(&self, beside: u64) -> PyResult<u64> {
+        Ok(self.engine.open_room(beside).map_err(Refusal)?)
+    }
+
+    #[pyo3(signature = (room, stream, *, listen_only=false))]
+    fn join_room(&self, room: u64, stream: u64, listen_only: bool) -> PyResult<()> {
+        let voice = if listen_only {
+            Voice::ListenOnly
+        } else {
+            Voice::Open
+        };
+        Ok(self.engine.join_room(room, stream, voice).map_err(Refusal)?)
+    }
+
+    fn leave_room(&self, stream: u64) -> PyResult<()> {
+        Ok(self.engine.leave_room(stream).map_err(Refusal)?)
+    }
+
+    fn set_hearing(&self, listener: u64, speaker: u64, factor: f32) -> PyResult<()> {
         Ok(self
             .engine
-            .play(stream, mark, rate_hz, samples)
+            .set_hearing(listener, speaker, factor)
             .map_err(Refusal)?)
     }
 
@@ -482,10 +470,10 @@ impl MediaEngine {
     }
 
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let events = self.engine.drain();
+        let drained = self.engine.drain();
         let list = PyList::empty(py);
-        for (stream, event) in events {
-            list.append(to_python(py, stream, event)?)?;
+        for (stream, event) in drained {
+            list.append(events::to_python(py, stream, event)?)?;
         }
         Ok(list)
     }
@@ -507,6 +495,11 @@ impl MediaEngine {
         Ok(stats)
     }
 
+    fn stream_quality(&self, py: Python<'_>, stream: u64) -> PyResult<Option<StreamQuality>> {
+        let quality = py.detach(|| self.engine.quality(stream)).map_err(Refusal)?;
+        Ok(quality.map(StreamQuality::from))
+    }
+
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.engine.close());
     }
@@ -515,17 +508,6 @@ impl MediaEngine {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MediaError", module.py().get_type::<MediaError>())?;
     module.add_class::<MediaEngine>()?;
-    module.add_class::<SpeechStarted>()?;
-    module.add_class::<SpeechAudio>()?;
-    module.add_class::<SpeechStopped>()?;
-    module.add_class::<PlayoutStarted>()?;
-    module.add_class::<Played>()?;
-    module.add_class::<MarkReached>()?;
-    module.add_class::<BackgroundEnded>()?;
-    module.add_class::<Flushed>()?;
-    module.add_class::<DtmfDigit>()?;
-    module.add_class::<MediaTimeout>()?;
-    module.add_class::<Activity>()?;
-    module.add_class::<RecordingFailed>()?;
-    Ok(())
+    module.add_class::<StreamQuality>()?;
+    events::register(module)
 }

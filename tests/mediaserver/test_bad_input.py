@@ -136,6 +136,12 @@ def test_a_typo_in_the_configuration_is_shown_with_its_place(tmp_path: Path) -> 
     [
         (("call", "mailto:joe@example.com", "--say", "hello"), "not a SIP"),
         (("call", "sip:+15550100@127.0.0.1"), "nothing to say"),
+        (("call", "--say", "hello"), "either a SIP URI or --webrtc"),
+        (("call", "sip:+1@127.0.0.1", "--webrtc", "http://127.0.0.1"), "either a SIP URI or --webrtc"),
+        (("call", "sip:+1@127.0.0.1", "--number", "+1", "--say", "hello"), "--number goes with --webrtc"),
+        (("call", "--webrtc", "ftp://127.0.0.1", "--say", "hello"), "is not a URL"),
+        (("call", "--webrtc", "http://127.0.0.1:8080/start", "--say", "hello"), "not the root"),
+        (("call", "--webrtc", "http://127.0.0.1:1", "--say", "hello"), "http://127.0.0.1:1: "),
         (("call", "sip:+15550100@127.0.0.1", "--wav", "/nonexistent.wav"), "not a readable PCM WAV"),
     ],
 )

@@ -56,6 +56,34 @@ def test_a_call_without_a_server_starts_one_on_the_port_that_was_called(tmp_path
         assert audio.getnframes() > 5 * 8000
 
 
+def test_a_call_over_webrtc_is_the_same_conversation(tmp_path: Path) -> None:
+    recording = tmp_path / "call.wav"
+    result = _call(
+        *(
+            "--webrtc",
+            f"http://127.0.0.1:{_free_port()}",
+            "--number",
+            "+15550101",
+            "--start-server",
+            "--json",
+        ),
+        *("--record", str(recording), "--say", "What are your opening hours on Friday?"),
+        MEDIASERVER_SIP_PORT="0",
+        MEDIASERVER_MEDIA_FIRST_PORT="0",
+        MEDIASERVER_DATA_DIR=str(tmp_path / "node"),
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["success"]
+    assert "rapid plumbing" in report["greeting"].lower()
+    (exchange,) = report["exchanges"]
+    assert "Friday" in exchange["heard"]
+    assert report["packets_lost"] == 0
+    with wave.open(str(recording)) as audio:
+        assert (audio.getnchannels(), audio.getframerate()) == (2, 16_000)
+        assert audio.getnframes() > 5 * 16_000
+
+
 def test_no_server_is_started_for_a_call_to_another_machine() -> None:
     result = _call("sip:+15550100@192.0.2.1", "--start-server", "--say", "Hello")
     assert result.returncode == 2

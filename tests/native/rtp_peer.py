@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mediaserver._native import MediaEngine
-from mediaserver.media_link import MediaEvent
+from mediaserver.media_link import EngineEvent
 
 Samples = npt.NDArray[np.int16]
 E = TypeVar("E")
@@ -174,7 +174,7 @@ class Events:
 
     def __init__(self, engine: MediaEngine) -> None:
         self._engine = engine
-        self._pending: deque[MediaEvent] = deque()
+        self._pending: deque[EngineEvent] = deque()
         self._came = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self._drain)
@@ -187,9 +187,9 @@ class Events:
         """The next event of this kind; earlier ones of other kinds are passed over."""
         return (await self.until(kind))[1]
 
-    async def until(self, kind: type[E]) -> tuple[list[MediaEvent], E]:
+    async def until(self, kind: type[E]) -> tuple[list[EngineEvent], E]:
         """All events before the next one of this kind, and that one."""
-        before: list[MediaEvent] = []
+        before: list[EngineEvent] = []
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 while self._pending:

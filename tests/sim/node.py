@@ -26,6 +26,7 @@ from mediaserver.softphone.listening import Ear
 from mediaserver.softphone.phone import Phone, PhoneOptions
 from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance
+from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
 from mediaserver.vad_weights import silero_weights
 from perf.simulators import Script, running
 from sipbridge import SipUri
@@ -98,6 +99,24 @@ class RunningNode:
         finally:
             await ear.close()
 
+    def web_phone(
+        self,
+        *utterances: Utterance,
+        number: str = NUMBER,
+        record: Path | None = None,
+        quiet_ms: int = 700,
+        on_line: Callable[[str], None] = lambda _: None,
+    ) -> WebPhone:
+        """A softphone that will call a number over WebRTC."""
+        options = WebPhoneOptions(
+            url=f"http://127.0.0.1:{self.node.http_port}",
+            number=number,
+            utterances=utterances,
+            record=record,
+            quiet_ms=quiet_ms,
+        )
+        return WebPhone(options, None, on_line)
+
 
 @asynccontextmanager
 async def running_node(
@@ -109,6 +128,7 @@ async def running_node(
     sip_port: int = 0,
     http_port: int = 0,
     host: str = "127.0.0.1",
+    allowed_origins: tuple[str, ...] = (),
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -119,7 +139,7 @@ async def running_node(
         config = NodeConfig(
             sip=SipConfig(host=host, port=sip_port),
             media=MediaConfig(host=host, first_port=0, port_count=12),
-            http=HttpConfig(host=host, port=http_port),
+            http=HttpConfig(host=host, port=http_port, allowed_origins=allowed_origins),
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
             tenants=(tenant_file,),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use silero::Model;
 
 use super::COMMAND_CAPACITY;
+use super::browsers::BrowserError;
 use super::ports::{PortError, StreamId};
 use crate::playout::PlayoutError;
 use crate::stream::CodingError;
@@ -35,6 +36,17 @@ pub struct EngineConfig {
     pub event_capacity: usize,
     /// What speech is detected with; without it nobody listens.
     pub model: Option<Arc<Model>>,
+}
+
+impl EngineConfig {
+    /// The addresses by which browsers reach our ports.
+    pub(super) fn public(&self) -> Vec<IpAddr> {
+        if self.public_addresses.is_empty() {
+            vec![self.host]
+        } else {
+            self.public_addresses.clone()
+        }
+    }
 }
 
 /// Why the engine could not do something.
@@ -90,6 +102,12 @@ pub enum EngineError {
     /// The playout holds its limit, or cannot play that.
     #[error(transparent)]
     Playout(#[from] PlayoutError),
+    /// The browser cannot be answered.
+    #[error(transparent)]
+    Browser(#[from] BrowserError),
+    /// Streams of one room run on one thread.
+    #[error("stream {0} runs on another media thread than the room: open it beside one of the room's")]
+    OtherThread(StreamId),
     /// The codec could not be set up.
     #[error(transparent)]
     Coding(#[from] CodingError),

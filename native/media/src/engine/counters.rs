@@ -3,9 +3,24 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rtp::packet::RtpError;
+use rtp::rtcp::RtcpError;
+use rtp::srtp::SrtpError;
 
 /// Upper bounds of the tick lateness histogram, in microseconds; the last bucket is open.
 pub const LATENESS_BOUNDS_US: [u64; 6] = [250, 1_000, 2_000, 5_000, 10_000, 50_000];
+
+/// The reasons of [`SrtpError`] by their index.
+const SRTP_REASONS: [&str; SrtpError::COUNT] = [
+    "truncated",
+    "oversized",
+    "header",
+    "replayed",
+    "too_old",
+    "authentication",
+    "key_expired",
+    "no_room",
+    "too_many_streams",
+];
 
 /// Counters of the engine, shared with readers. Relaxed throughout: each is a sum of its own.
 #[derive(Debug, Default)]
@@ -17,6 +32,11 @@ pub(crate) struct Counters {
     pub(crate) send_failed: AtomicU64,
     pub(crate) receive_failed: AtomicU64,
     pub(crate) rtcp: AtomicU64,
+    pub(crate) rtcp_sent: AtomicU64,
+    pub(crate) bad_reports: [AtomicU64; RtcpError::COUNT],
+    pub(crate) srtp: [AtomicU64; SrtpError::COUNT],
+    pub(crate) refused_keys: AtomicU64,
+    pub(crate) refused_members: AtomicU64,
     pub(crate) malformed: [AtomicU64; RtpError::COUNT],
     pub(crate) audio_events_dropped: AtomicU64,
     pub(crate) other_events_dropped: AtomicU64,
@@ -50,7 +70,8 @@ impl Counters {
             ("received", &self.received),
             ("sent", &self.sent),
             ("dropped_unknown_source", &self.unknown_source),
-            ("dropped_rtcp", &self.rtcp),
+            ("rtcp_received", &self.rtcp),
+            ("rtcp_sent", &self.rtcp_sent),
             ("dropped_truncated", &self.malformed[RtpError::Truncated as usize]),
             ("dropped_version", &self.malformed[RtpError::Version as usize]),
             ("dropped_csrc", &self.malformed[RtpError::Csrc as usize]),
@@ -63,6 +84,8 @@ impl Counters {
             ("dropped_other_events", &self.other_events_dropped),
             ("refused_chunks", &self.refused_chunks),
             ("refused_commands", &self.refused_commands),
+            ("refused_keys", &self.refused_keys),
+            ("refused_members", &self.refused_members),
             ("clock_resyncs", &self.clock_resyncs),
             ("ticks", &self.ticks),
             ("tick_lateness_max_us", &self.lateness_max_us),
@@ -71,6 +94,11 @@ impl Counters {
             .into_iter()
             .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
             .collect();
+        let sum = |reasons: &[AtomicU64]| reasons.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        stats.push(("dropped_rtcp".to_owned(), sum(&self.bad_reports)));
+        for (reason, count) in SRTP_REASONS.iter().zip(&self.srtp) {
+            stats.push((format!("dropped_srtp_{reason}"), count.load(Ordering::Relaxed)));
+        }
         for (index, bucket) in self.lateness.iter().enumerate() {
             let name = LATENESS_BOUNDS_US.get(index).map_or_else(
                 || "tick_lateness_more".to_owned(),

@@ -3,30 +3,42 @@
 //! A stream lives on one thread. A thread never waits for anybody: commands come through a bounded queue, events leave through another whose reader
 //! is woken by an eventfd once per batch. Legs tick every 20 ms on an absolute clock, spread over four sub-ticks of 5 ms.
 
+mod browsers;
 mod clock;
 mod config;
 mod counters;
 pub mod events;
+mod leg;
+mod playing;
 pub mod ports;
+mod rooms;
 mod sockets;
 mod thread;
+mod web;
+mod wire;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use codec::Codec;
 use mio::{Interest, Poll, Token, Waker};
+use rtp::quality::{LegQuality, QualityCodec};
+use webrtc::{Certificate, IceSeed};
 
 pub use self::clock::now_us;
 pub use self::config::{EngineConfig, EngineError, THREADS_MAX};
 pub use self::counters::LATENESS_BOUNDS_US;
 pub use self::events::LegEvent;
+pub use self::playing::Utterance;
 pub use self::ports::{PortError, StreamId};
+pub use self::rooms::RoomId;
+pub use self::wire::{RtcpTerms, SrtpKeys};
 
 use self::clock::Clock;
 use self::counters::{Counters, add};
@@ -34,8 +46,11 @@ use self::events::{EventQueue, lock};
 use self::ports::PortTable;
 use self::sockets::{Pair, bind_pairs};
 use self::thread::{MediaThread, Parts, WAKE};
+use self::web::Web;
+use self::wire::WireTerms;
 use crate::playout::{Chunk, PlayoutBudget};
 use crate::recorder::Recorder;
+use crate::room::Voice;
 use crate::speech::Listening;
 use crate::stream::{Coding, Format, StreamParams};
 
@@ -44,15 +59,43 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) enum Command {
     Open(StreamId, usize, Box<StreamParams>),
-    Connect(StreamId, Format, Box<Coding>),
+    OpenWeb(StreamId, usize, Box<StreamParams>, Box<Web>),
+    Connect(StreamId, Box<Connection>),
+    Reoffer(StreamId, Box<Reoffer>, SyncSender<Result<String, String>>),
+    Message(StreamId, String),
+    Press(StreamId, char, u32),
     Close(StreamId),
     Play(StreamId, Chunk),
+    Loop(StreamId, Chunk),
+    StopLoop(StreamId),
+    Gain(StreamId, f32),
     Flush(StreamId),
     Pause(StreamId),
     Resume(StreamId),
     Record(StreamId, Box<Recorder>),
+    Join(RoomId, StreamId, Voice),
+    Leave(StreamId),
+    Hear {
+        listener: StreamId,
+        speaker: StreamId,
+        factor: f32,
+    },
     StreamStats(StreamId, SyncSender<Vec<(&'static str, u64)>>),
+    Quality(StreamId, SyncSender<Option<LegQuality>>),
     Stop,
+}
+
+/// All that a leg needs to begin, or to go on otherwise.
+pub(crate) struct Connection {
+    pub(crate) format: Format,
+    pub(crate) coding: Box<Coding>,
+    pub(crate) terms: WireTerms,
+}
+
+/// A later offer of a browser.
+pub(crate) struct Reoffer {
+    pub(crate) sdp: String,
+    pub(crate) seed: IceSeed,
 }
 
 /// What is known of a stream outside the thread.
@@ -82,6 +125,10 @@ pub struct Engine {
     /// Whether there is a model.
     hears: bool,
     realtime: Result<(), String>,
+    /// Addresses by which browsers reach our ports, and what we identify ourselves to them with.
+    public: Vec<IpAddr>,
+    certificate: Certificate,
+    rooms: AtomicU64,
 }
 
 impl Engine {
@@ -110,6 +157,9 @@ impl Engine {
             max_streams: config.max_streams,
             hears: config.model.is_some(),
             realtime: Ok(()),
+            public: config.public(),
+            certificate: Certificate::generate().map_err(browsers::BrowserError::from)?,
+            rooms: AtomicU64::new(0),
         };
         for (index, pairs) in dealt.into_iter().enumerate() {
             // An error ends the threads that run already: dropping the engine closes it.
@@ -195,7 +245,7 @@ impl Engine {
         self.events.fd()
     }
 
-    /// Reserve a stream; returns its number and its local port.
+    /// Reserve a stream; returns its number and its local port. `beside`: on the thread of that stream, to share a room.
     ///
     /// # Errors
     /// When a limit is reached; the error names it.
@@ -203,48 +253,59 @@ impl Engine {
         &self,
         remote: Option<SocketAddr>,
         origin: Option<IpAddr>,
+        beside: Option<StreamId>,
         max_playout_ms: u64,
-        mut params: StreamParams,
+        params: StreamParams,
     ) -> Result<(StreamId, u16), EngineError> {
-        if !self.hears {
-            params.speech = None;
-        }
-        self.open_for_commands()?;
         let remote = remote.map(|remote| self.reachable(remote)).transpose()?;
-        let (id, port) = self.place(remote, origin, max_playout_ms)?;
-        if let Err(error) = self.send(id, Command::Open(id, port, Box::new(params))) {
-            self.forget(id);
-            return Err(error);
-        }
+        let place = |table: &mut PortTable| table.open(remote, origin);
+        let (id, port) = self.place(beside, max_playout_ms, place)?;
+        let params = Box::new(self.audible(params));
+        self.begin(id, Command::Open(id, port, params))?;
         Ok((id, self.shard(id).ports[port]))
+    }
+
+    /// Without a model nobody listens.
+    fn audible(&self, mut params: StreamParams) -> StreamParams {
+        params.speech = params.speech.filter(|_| self.hears);
+        params
+    }
+
+    /// Tell the thread of a stream that has its place, or give the place back.
+    fn begin(&self, id: StreamId, command: Command) -> Result<(), EngineError> {
+        self.send(id, command).inspect_err(|_| self.forget(id))
     }
 
     /// A number and a port for a stream, on the thread with the fewest that has a port for it.
     fn place(
         &self,
-        remote: Option<SocketAddr>,
-        origin: Option<IpAddr>,
+        beside: Option<StreamId>,
         max_playout_ms: u64,
+        mut open: impl FnMut(&mut PortTable) -> Result<(StreamId, usize), PortError>,
     ) -> Result<(StreamId, usize), EngineError> {
+        self.open_for_commands()?;
         // Held throughout, so that the limit is exact.
         let mut budgets = lock(&self.budgets);
         if budgets.len() >= self.max_streams {
             return Err(EngineError::TooMany(self.max_streams));
         }
-        let mut shards: Vec<&Shard> = self.shards.iter().collect();
+        let mut shards: Vec<&Shard> = match beside {
+            Some(id) => vec![self.shard(id)],
+            None => self.shards.iter().collect(),
+        };
         shards.sort_by_key(|shard| shard.load.load(Ordering::Relaxed));
-        let mut refused = None;
+        let mut refused = EngineError::Closed;
         for shard in shards {
-            match lock(&shard.table).open(remote, origin) {
+            match open(&mut lock(&shard.table)) {
                 Ok((id, port)) => {
                     shard.load.fetch_add(1, Ordering::Relaxed);
                     budgets.insert(id, PlayoutBudget::new(max_playout_ms));
                     return Ok((id, port));
                 }
-                Err(error) => refused = Some(error),
+                Err(error) => refused = error.into(),
             }
         }
-        Err(refused.map_or(EngineError::Closed, EngineError::from))
+        Err(refused)
     }
 
     fn shard(&self, id: StreamId) -> &Shard {
@@ -254,61 +315,42 @@ impl Engine {
     /// Begin media, or change them.
     ///
     /// # Errors
-    /// When the stream is unknown or its peer's address belongs to another stream on the same port.
-    pub fn connect(&self, id: StreamId, remote: SocketAddr, format: Format) -> Result<(), EngineError> {
+    /// When the stream is unknown, a codec cannot be set up, or the peer's address belongs to another stream on the same port.
+    pub fn connect(
+        &self,
+        id: StreamId,
+        remote: SocketAddr,
+        format: Format,
+        srtp: Option<SrtpKeys>,
+        rtcp: Option<RtcpTerms>,
+    ) -> Result<(), EngineError> {
         self.budget(id)?;
         let remote = self.reachable(remote)?;
+        let rtcp = match rtcp {
+            Some(terms) => Some(RtcpTerms {
+                remote: terms.remote.map(|remote| self.reachable(remote)).transpose()?,
+                ..terms
+            }),
+            None => None,
+        };
+        let terms = WireTerms {
+            srtp,
+            rtcp,
+            codec: match format.codec {
+                Codec::Pcmu | Codec::Pcma => QualityCodec::G711Concealed,
+                Codec::G722 => QualityCodec::G722,
+                Codec::Opus => QualityCodec::Opus,
+            },
+            clock_hz: format.codec.clock_hz(),
+        };
         let coding = Box::new(Coding::new(format.codec)?);
         lock(&self.shard(id).table).connect(now_us(), id, remote)?;
-        self.send(id, Command::Connect(id, format, coding))
-    }
-
-    /// Append a chunk to the playout.
-    ///
-    /// # Errors
-    /// When the stream is unknown, its playout is full, or the rate cannot be played.
-    pub fn play(&self, id: StreamId, mark: u64, rate_hz: u32, pcm: Vec<i16>) -> Result<(), EngineError> {
-        let budget = self.budget(id)?;
-        let chunk = budget
-            .chunk(pcm, rate_hz, mark)
-            .inspect_err(|_| add(&self.counters.refused_chunks, 1))?;
-        self.send(id, Command::Play(id, chunk))
-    }
-
-    /// Stop and drop what is queued.
-    ///
-    /// # Errors
-    /// When the stream is unknown.
-    pub fn flush(&self, id: StreamId) -> Result<(), EngineError> {
-        self.budget(id)?;
-        self.send(id, Command::Flush(id))
-    }
-
-    /// Hold the playout.
-    ///
-    /// # Errors
-    /// When the stream is unknown.
-    pub fn pause(&self, id: StreamId) -> Result<(), EngineError> {
-        self.budget(id)?;
-        self.send(id, Command::Pause(id))
-    }
-
-    /// Go on.
-    ///
-    /// # Errors
-    /// When the stream is unknown.
-    pub fn resume(&self, id: StreamId) -> Result<(), EngineError> {
-        self.budget(id)?;
-        self.send(id, Command::Resume(id))
-    }
-
-    /// Record the stream.
-    ///
-    /// # Errors
-    /// When the stream is unknown.
-    pub fn record(&self, id: StreamId, recorder: Recorder) -> Result<(), EngineError> {
-        self.budget(id)?;
-        self.send(id, Command::Record(id, Box::new(recorder)))
+        let connection = Box::new(Connection {
+            format,
+            coding,
+            terms,
+        });
+        self.send(id, Command::Connect(id, connection))
     }
 
     /// Free a stream.
@@ -337,17 +379,33 @@ impl Engine {
     /// When the stream is unknown or the thread does not answer.
     pub fn stream_stats(&self, id: StreamId) -> Result<Vec<(&'static str, u64)>, EngineError> {
         let budget = self.budget(id)?;
-        let (answer, answers) = sync_channel(1);
-        self.send(id, Command::StreamStats(id, answer))?;
-        let mut stats = answers
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => EngineError::Busy,
-                RecvTimeoutError::Disconnected => EngineError::UnknownStream(id),
-            })?;
+        let mut stats = self.ask(id, |answer| Command::StreamStats(id, answer))?;
         stats.push(("queued_ms", budget.queued_ms()));
         stats.push(("refused_chunks", budget.refused()));
         Ok(stats)
+    }
+
+    /// How good a stream is, both ways; none before it is connected.
+    ///
+    /// # Errors
+    /// When the stream is unknown or the thread does not answer.
+    pub fn quality(&self, id: StreamId) -> Result<Option<LegQuality>, EngineError> {
+        self.budget(id)?;
+        self.ask(id, |answer| Command::Quality(id, answer))
+    }
+
+    /// Ask the thread of a stream, and wait for its answer.
+    fn ask<T>(
+        &self,
+        id: StreamId,
+        question: impl FnOnce(SyncSender<T>) -> Command,
+    ) -> Result<T, EngineError> {
+        let (answer, answers) = sync_channel(1);
+        self.send(id, question(answer))?;
+        answers.recv_timeout(ANSWER_TIMEOUT).map_err(|error| match error {
+            RecvTimeoutError::Timeout => EngineError::Busy,
+            RecvTimeoutError::Disconnected => EngineError::UnknownStream(id),
+        })
     }
 
     /// Counters of the engine.

@@ -136,6 +136,27 @@ impl PortTable {
         Ok((id, index))
     }
 
+    /// Reserve a leg on the port with the fewest, whose datagrams are told apart by other means than an address.
+    pub fn open_unaddressed(&mut self) -> (StreamId, usize) {
+        let index = (0..self.ports.len())
+            .min_by_key(|&port| self.ports[port].legs)
+            .unwrap_or(0);
+        let id = self.next_id;
+        self.next_id += self.id_step;
+        self.ports[index].legs += 1;
+        let entry = Entry {
+            port: index,
+            remote: None,
+            signalled: None,
+            in_session: false,
+            locked: true,
+            origin: None,
+            old_source: None,
+        };
+        self.entries.insert(id, entry);
+        (id, index)
+    }
+
     /// Media begin, to the address that signalling names; learning starts over when that is a new one.
     ///
     /// # Errors

@@ -5,24 +5,31 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
-use rtp::packet::{RtpPacket, is_rtcp};
+use rtp::packet::{HEADER_LEN, RtpPacket, header_len, is_rtcp};
+use rtp::rtcp::ntp_from_unix_us;
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
     thread_native_id,
 };
 
-use super::Command;
 use super::clock::{BEAT, Clock, SUB_TICK_US, now_us};
 use super::counters::{Counters, add};
 use super::events::{EventQueue, LegEvent, lock};
+use super::leg::{Leg, Link, Membership, Random, cname};
 use super::ports::{PortTable, Route, StreamId};
+use super::rooms::{RoomId, Rooms};
 use super::sockets::{Inbox, Outbox, Pair};
+use super::web::{Deed, IceTable, Web};
+use super::wire::{Heard, REPORT_MAX, Wire, WireError};
+use super::{Command, Connection, Reoffer};
 use crate::recorder::Recorder;
+use crate::room::{ROOM_FRAME, Voice};
 use crate::speech::{Listening, SpeechCutter};
-use crate::stream::{FRAME_US, Stream, StreamEvent};
+use crate::stream::{FRAME_US, Stream, StreamEvent, StreamParams};
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Legs tick in this many groups, one after the other.
@@ -44,15 +51,11 @@ pub(crate) struct Parts {
     pub(crate) listening: Option<Listening>,
 }
 
-struct Leg {
-    stream: Stream,
-    remote: Option<SocketAddr>,
-    phase: usize,
-}
-
 pub(crate) struct MediaThread {
     parts: Parts,
     legs: HashMap<StreamId, Leg>,
+    ice: IceTable,
+    rooms: Rooms,
     /// By port, so that what leaves by one socket leaves together.
     phases: [Vec<(usize, StreamId)>; PHASES],
     leg_events: Vec<StreamEvent>,
@@ -84,6 +87,8 @@ impl MediaThread {
             due_us: parts.clock.first_us,
             parts,
             legs: HashMap::new(),
+            ice: IceTable::default(),
+            rooms: Rooms::default(),
             phases: Default::default(),
             leg_events: Vec::new(),
             outbox: Vec::new(),
@@ -158,25 +163,22 @@ impl MediaThread {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Open(id, port, params) => {
-                // The least busy group keeps the packets of all legs evenly spread.
-                let phase = (0..PHASES)
-                    .min_by_key(|&phase| self.phases[phase].len())
-                    .unwrap_or(0);
-                let place = self.phases[phase].partition_point(|&other| other < (port, id));
-                self.phases[phase].insert(place, (port, id));
-                let leg = Leg {
-                    stream: Stream::new(&params),
-                    remote: None,
-                    phase,
-                };
-                self.legs.insert(id, leg);
+            Command::Open(id, port, params) => self.open(id, port, &params, Link::None),
+            Command::OpenWeb(id, port, params, web) => {
+                self.ice.register(web.local_ufrag(), id);
+                self.open(id, port, &params, Link::Web(web));
             }
-            Command::Close(id) => {
-                if let Some(leg) = self.legs.remove(&id) {
-                    self.phases[leg.phase].retain(|&(_, other)| other != id);
-                    let recording = leg.stream.close();
-                    self.ended(recording);
+            Command::Close(id) => self.close_leg(id),
+            Command::Join(room, id, voice) => self.join(room, id, voice),
+            Command::Leave(id) => self.leave(id),
+            Command::Hear {
+                listener,
+                speaker,
+                factor,
+            } => {
+                let membership = self.legs.get(&listener).and_then(|leg| leg.membership.as_ref());
+                if let Some(room) = membership.map(|membership| membership.room) {
+                    self.rooms.hear(room, listener, speaker, factor);
                 }
             }
             Command::StreamStats(id, answer) => {
@@ -185,26 +187,188 @@ impl MediaThread {
                     let _ = answer.try_send(leg.stats());
                 }
             }
+            Command::Quality(id, answer) => {
+                if let Some(leg) = self.legs.get(&id) {
+                    let _ = answer.try_send(leg.quality());
+                }
+            }
             Command::Stop => {}
-            Command::Connect(id, format, coding) => {
-                let remote = lock(&self.parts.table).remote(id);
-                self.with_leg(id, |leg| {
-                    leg.remote = remote;
-                    leg.stream.connect(now_us(), format, *coding);
+            Command::Connect(id, connection) => self.connect(id, *connection),
+            Command::Reoffer(id, offer, answer) => {
+                let outcome = self.reoffer(id, &offer);
+                let _ = answer.try_send(outcome);
+            }
+            Command::Message(id, text) => {
+                self.with_web(id, |web| {
+                    // Refused when the browser does not take what it is sent; counted by the leg.
+                    let _ = web.leg().send_message(now_us(), &text);
                 });
             }
+            Command::Press(id, digit, duration_ms) => {
+                let mut refused = false;
+                self.with_leg(id, |leg| refused = leg.stream.press(digit, duration_ms).is_err());
+                add(&self.parts.counters.refused_keys, u64::from(refused));
+            }
             Command::Play(id, chunk) => self.with_leg(id, |leg| leg.stream.play(chunk)),
+            Command::Loop(id, chunk) => self.with_leg(id, |leg| leg.stream.playout().loop_chunk(chunk)),
+            Command::StopLoop(id) => self.with_leg(id, |leg| leg.stream.playout().stop_loop()),
+            Command::Gain(id, gain_db) => {
+                self.with_leg(id, |leg| leg.stream.playout().set_gain_db(gain_db));
+            }
             Command::Flush(id) => self.with_leg(id, |leg| leg.stream.playout().flush()),
             Command::Pause(id) => self.with_leg(id, |leg| leg.stream.playout().pause()),
             Command::Resume(id) => self.with_leg(id, |leg| leg.stream.playout().resume()),
             Command::Record(id, recorder) => {
-                let replaced = self
-                    .legs
-                    .get_mut(&id)
-                    .and_then(|leg| leg.stream.record(*recorder));
+                let leg = self.legs.get_mut(&id);
+                let replaced = leg.and_then(|leg| leg.stream.record(*recorder));
                 self.ended(replaced);
             }
         }
+    }
+
+    fn open(&mut self, id: StreamId, port: usize, params: &StreamParams, link: Link) {
+        // The least busy group keeps the packets of all legs evenly spread.
+        let phase = (0..PHASES)
+            .min_by_key(|&phase| self.phases[phase].len())
+            .unwrap_or(0);
+        let place = self.phases[phase].partition_point(|&other| other < (port, id));
+        self.phases[phase].insert(place, (port, id));
+        let leg = Leg {
+            stream: Stream::new(params),
+            port,
+            phase,
+            remote: None,
+            link,
+            random: Random::new(u64::from(params.ssrc) << 32 | u64::from(params.first_timestamp)),
+            membership: None,
+        };
+        self.legs.insert(id, leg);
+    }
+
+    fn connect(&mut self, id: StreamId, connection: Connection) {
+        let remote = lock(&self.parts.table).remote(id);
+        let now_us = now_us();
+        self.with_leg(id, |leg| {
+            leg.remote = remote;
+            let Connection {
+                format,
+                coding,
+                terms,
+            } = connection;
+            leg.stream.connect(now_us, format, *coding);
+            if let Link::Rtp(wire) = &mut leg.link {
+                wire.renew(terms);
+            } else {
+                let name = cname(id, &mut leg.random);
+                let wire = Wire::new(terms, leg.stream.ssrc(), &name, now_us, leg.random.next());
+                leg.link = Link::Rtp(Box::new(wire));
+            }
+        });
+    }
+
+    fn join(&mut self, room: RoomId, id: StreamId, voice: Voice) {
+        self.leave(id);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let phase = self.rooms.phase(room, leg.phase);
+        if !self.rooms.join(room, id, voice) {
+            add(&self.parts.counters.refused_members, 1);
+            return;
+        }
+        let membership = Membership {
+            room,
+            mix: [0; ROOM_FRAME],
+        };
+        leg.membership = Some(Box::new(membership));
+        leg.stream.set_bridged(true);
+        // All members tick together. Once, a leg that moves has up to 15 ms less or more between two packets.
+        let place = (leg.port, id);
+        let before = std::mem::replace(&mut leg.phase, phase);
+        self.phases[before].retain(|&other| other != place);
+        let at = self.phases[phase].partition_point(|&other| other < place);
+        self.phases[phase].insert(at, place);
+    }
+
+    fn leave(&mut self, id: StreamId) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if let Some(membership) = leg.membership.take() {
+            leg.stream.set_bridged(false);
+            self.rooms.leave(membership.room, id);
+        }
+    }
+
+    fn close_leg(&mut self, id: StreamId) {
+        self.leave(id);
+        let Some(mut leg) = self.legs.remove(&id) else {
+            return;
+        };
+        self.phases[leg.phase].retain(|&(_, other)| other != id);
+        self.ice.forget(id);
+        let pair = &self.parts.pairs[leg.port];
+        match &mut leg.link {
+            Link::None => {}
+            Link::Rtp(wire) => {
+                let mut out = [0; REPORT_MAX];
+                let length = wire.goodbye(now_us(), ntp_now(), &mut out);
+                if let (Some(length), Some(remote)) = (length, leg.remote) {
+                    send_report(pair, wire, remote, &out[..length], &self.parts.counters);
+                }
+            }
+            Link::Web(web) => {
+                web.leg().close(now_us());
+                let counters = &self.parts.counters;
+                web.settle(now_us(), &mut leg.stream, &mut self.leg_events, |deed| {
+                    if let Deed::Send(datagram, remote) = deed {
+                        send(&pair.rtp, datagram, remote, counters);
+                    }
+                });
+                // Nobody is there to hear of it.
+                self.leg_events.clear();
+            }
+        }
+        let recording = leg.stream.close();
+        self.ended(recording);
+    }
+
+    fn reoffer(&mut self, id: StreamId, offer: &Reoffer) -> Result<String, String> {
+        let Some(Leg {
+            link: Link::Web(web), ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return Err("no browser is at this stream".to_owned());
+        };
+        let answer = web.leg().reanswer(now_us(), &offer.sdp, offer.seed);
+        self.ice.register(web.local_ufrag(), id);
+        self.settle_web(id);
+        answer.map_err(|error| error.to_string())
+    }
+
+    fn with_web(&mut self, id: StreamId, act: impl FnOnce(&mut Web)) {
+        if let Some(Leg {
+            link: Link::Web(web), ..
+        }) = self.legs.get_mut(&id)
+        {
+            act(web);
+            self.settle_web(id);
+        }
+    }
+
+    /// Send and report what a browser's leg has come up with.
+    fn settle_web(&mut self, id: StreamId) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Link::Web(web) = &mut leg.link else { return };
+        let (pair, counters, ice) = (&self.parts.pairs[leg.port], &self.parts.counters, &mut self.ice);
+        let port = leg.port;
+        web.settle(
+            now_us(),
+            &mut leg.stream,
+            &mut self.leg_events,
+            |deed| match deed {
+                Deed::Send(datagram, remote) => send(&pair.rtp, datagram, remote, counters),
+                Deed::Bind(source) => ice.bind(port, source, id),
+                Deed::Unbind(source) => ice.unbind(port, source, id),
+            },
+        );
+        self.collect(id);
     }
 
     /// Commands for a leg that has been closed meanwhile are without object.
@@ -225,8 +389,16 @@ impl MediaThread {
             add(&self.parts.counters.received, inbox.len() as u64);
             for index in 0..inbox.len() {
                 let (datagram, source) = inbox.datagram(index);
-                if separate_rtcp || is_rtcp(datagram) {
-                    add(&self.parts.counters.rtcp, 1);
+                if let Some(id) = self.ice.route(port, source, datagram) {
+                    if let Some(Leg {
+                        link: Link::Web(web), ..
+                    }) = self.legs.get_mut(&id)
+                    {
+                        web.datagram(now_us(), source, datagram);
+                        self.settle_web(id);
+                    }
+                } else if separate_rtcp || is_rtcp(datagram) {
+                    self.report(port, source, datagram, separate_rtcp);
                 } else {
                     self.datagram(port, source, datagram);
                 }
@@ -238,15 +410,40 @@ impl MediaThread {
         self.unfinished.push(socket);
     }
 
-    fn datagram(&mut self, port: usize, source: SocketAddr, datagram: &[u8]) {
+    /// Take a report about a leg, or about its peer's stream.
+    fn report(&mut self, port: usize, source: SocketAddr, datagram: &mut [u8], separate: bool) {
         let counters = &self.parts.counters;
-        let packet = match RtpPacket::parse(datagram) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                add(&counters.malformed[reason as usize], 1);
-                return;
-            }
+        add(&counters.rtcp, 1);
+        let id = lock(&self.parts.table).route_rtcp(port, source, separate);
+        let leg = id.and_then(|id| self.legs.get_mut(&id));
+        let Some(Leg {
+            link: Link::Rtp(wire),
+            stream,
+            random,
+            ..
+        }) = leg
+        else {
+            add(&counters.unknown_source, 1);
+            return;
         };
+        match wire.report(now_us(), datagram) {
+            Ok(Heard::Collision) => {
+                let ssrc = random.next();
+                stream.change_ssrc(ssrc);
+                wire.change_ssrc(ssrc);
+            }
+            Ok(Heard::Report | Heard::Bye) => {}
+            Err(WireError::Srtp(reason)) => add(&counters.srtp[reason as usize], 1),
+            Err(WireError::Rtcp(reason)) => add(&counters.bad_reports[reason as usize], 1),
+        }
+    }
+
+    fn datagram(&mut self, port: usize, source: SocketAddr, datagram: &mut [u8]) {
+        let counters = &self.parts.counters;
+        if let Err(reason) = header_len(datagram) {
+            add(&counters.malformed[reason as usize], 1);
+            return;
+        }
         let now_us = now_us();
         let route = lock(&self.parts.table).route(now_us, port, source);
         let (Route::Locked(id) | Route::Offered(id)) = route else {
@@ -258,7 +455,34 @@ impl MediaThread {
             add(&counters.unknown_source, 1);
             return;
         };
-        let valid = leg.stream.handle_packet(now_us, &packet, &mut self.leg_events);
+        let valid = match &mut leg.link {
+            Link::Rtp(wire) => match wire.open(datagram) {
+                Ok(length) => match RtpPacket::parse(&datagram[..length]) {
+                    Ok(packet) => {
+                        let valid = leg.stream.handle_packet(now_us, &packet, &mut self.leg_events);
+                        let late = leg.stream.late();
+                        if valid && wire.received(now_us, &packet.header, late) {
+                            let ssrc = leg.random.next();
+                            leg.stream.change_ssrc(ssrc);
+                            wire.change_ssrc(ssrc);
+                        }
+                        valid
+                    }
+                    Err(reason) => {
+                        add(&counters.malformed[reason as usize], 1);
+                        false
+                    }
+                },
+                Err(reason) => {
+                    add(&counters.srtp[reason as usize], 1);
+                    false
+                }
+            },
+            Link::None | Link::Web(_) => {
+                add(&counters.unknown_source, 1);
+                false
+            }
+        };
         if valid && matches!(route, Route::Offered(_)) {
             leg.remote = Some(source);
             let learnt = lock(&self.parts.table).lock(id, source);
@@ -309,6 +533,7 @@ impl MediaThread {
         while now >= self.due_us {
             self.parts.counters.note_lateness(now - self.due_us);
             let legs = std::mem::take(&mut self.phases[self.phase]);
+            self.rooms.tick(self.phase, now, &mut self.legs);
             let mut leaving = 0;
             for &(port, id) in &legs {
                 if port != leaving || outbox.is_full() {
@@ -334,41 +559,58 @@ impl MediaThread {
 
     fn tick_leg(&mut self, id: StreamId, outbox: &mut Outbox) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let written = leg
-            .stream
-            .tick(now_us(), None, outbox.room(), &mut self.leg_events);
-        if let (Some(written), Some(remote)) = (written, leg.remote) {
-            outbox.commit(written.length, remote);
+        let now_us = now_us();
+        let room = outbox.room();
+        let mix = leg.membership.as_ref().map(|membership| &membership.mix[..]);
+        let written = leg.stream.tick(now_us, mix, room, &mut self.leg_events);
+        let pair = &self.parts.pairs[leg.port];
+        match &mut leg.link {
+            Link::None => {}
+            Link::Rtp(wire) => {
+                if let (Some(written), Some(remote)) = (written, leg.remote) {
+                    wire.sent(now_us, written.header.timestamp, written.length - HEADER_LEN);
+                    match wire.seal(room, written.length) {
+                        Ok(length) => outbox.commit(length, remote),
+                        Err(reason) => add(&self.parts.counters.srtp[reason as usize], 1),
+                    }
+                }
+                let mut out = [0; REPORT_MAX];
+                let length = wire.poll_report(now_us, ntp_now, leg.random.next(), &mut out);
+                if let (Some(length), Some(remote)) = (length, leg.remote) {
+                    send_report(pair, wire, remote, &out[..length], &self.parts.counters);
+                }
+            }
+            Link::Web(web) => {
+                web.tick(now_us);
+                if let Some(written) = written {
+                    web.write(now_us, &room[..written.length]);
+                }
+                self.settle_web(id);
+            }
         }
         self.collect(id);
     }
 }
 
-impl Leg {
-    fn stats(&self) -> Vec<(&'static str, u64)> {
-        let stats = self.stream.stats();
-        let listening = stats.listening;
-        vec![
-            ("sent", stats.sent),
-            ("received", listening.received),
-            ("released", listening.released),
-            ("aside", listening.aside),
-            ("lost", listening.lost),
-            ("late", listening.late),
-            ("duplicate", listening.duplicate),
-            ("reordered", listening.reordered),
-            ("reset", listening.reset),
-            ("overflow", listening.overflow),
-            ("undecodable", stats.undecodable),
-            ("unencodable", stats.unencodable),
-            ("dropped_payload_type", stats.payload_type),
-            ("dropped_not_receiving", stats.not_receiving),
-            ("dropped_not_connected", stats.not_connected),
-            ("skipped_frames", stats.skipped_frames),
-            ("played_ms", stats.played_ms),
-            ("vad_windows", stats.windows.0),
-            ("vad_windows_quiet", stats.windows.1),
-            ("recording_dropped_frames", stats.recording_dropped),
-        ]
+/// The wall clock for sender reports (RFC 3550 section 4).
+fn ntp_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    ntp_from_unix_us(since.map_or(0, |since| since.as_micros() as u64))
+}
+
+/// Send something that is not worth a batch. What the system refuses is dropped and counted.
+fn send(socket: &UdpSocket, datagram: &[u8], remote: SocketAddr, counters: &Counters) {
+    let counter = match socket.send_to(datagram, remote) {
+        Ok(_) => &counters.sent,
+        Err(_) => &counters.send_failed,
+    };
+    add(counter, 1);
+}
+
+fn send_report(pair: &Pair, wire: &Wire, media: SocketAddr, datagram: &[u8], counters: &Counters) {
+    if let Some((remote, by_media_port)) = wire.reports_to(media) {
+        let socket = if by_media_port { &pair.rtp } else { &pair.rtcp };
+        send(socket, datagram, remote, counters);
+        add(&counters.rtcp_sent, 1);
     }
 }

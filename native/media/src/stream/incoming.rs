@@ -5,9 +5,11 @@ use codec::{Codec, Decoder};
 use rtp::packet::RtpPacket;
 use rtp::telephone_event::DtmfReceiver;
 
+use super::bridged::Bridged;
 use super::format::Format;
 use super::{FRAME_US, LISTENED_HZ, StreamEvent, StreamParams};
 use crate::activity::ActivityDetector;
+use crate::bridging::BridgingStats;
 use crate::jitter::{ListeningBuffer, ListeningStats, Release};
 use crate::speech::SpeechCutter;
 use crate::taping::Tape;
@@ -37,6 +39,9 @@ pub(super) struct Incoming {
     /// What buffers of earlier codecs counted.
     before: ListeningStats,
     decoding: Option<Decoding>,
+    /// While others hear this leg.
+    bridged: Option<Box<Bridged>>,
+    codec: Option<Codec>,
     dtmf: DtmfReceiver,
     event_clock_hz: u32,
     pub(super) speech: Option<Box<SpeechCutter>>,
@@ -58,6 +63,8 @@ impl Incoming {
             buffer: ListeningBuffer::new(NO_CLOCK_HZ, |_| 0),
             before: ListeningStats::default(),
             decoding: None,
+            bridged: None,
+            codec: None,
             dtmf: DtmfReceiver::new(NO_CLOCK_HZ),
             event_clock_hz: NO_CLOCK_HZ,
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
@@ -76,6 +83,8 @@ impl Incoming {
         let buffer = ListeningBuffer::new(clock_hz, duration);
         self.before += std::mem::replace(&mut self.buffer, buffer).stats();
         self.resets = 0;
+        self.codec = Some(codec);
+        self.set_bridged(self.bridged.is_some());
         self.decoding = Some(Decoding {
             decoder,
             to_listened,
@@ -83,6 +92,25 @@ impl Incoming {
             clock_hz,
             duration,
         });
+    }
+
+    /// Others hear this leg from now on, or no longer; with a new codec, anew.
+    pub(super) fn set_bridged(&mut self, bridged: bool) {
+        let codec = self.codec.filter(|_| bridged);
+        self.bridged = codec.and_then(Bridged::new).map(Box::new);
+    }
+
+    /// The next 20 ms of what others hear; silence where there is nothing.
+    pub(super) fn contribute(&mut self, now_us: u64, frame: &mut [i16]) {
+        match &mut self.bridged {
+            Some(bridged) => bridged.pull(now_us, frame),
+            None => frame.fill(0),
+        }
+    }
+
+    /// What the bridging buffer saw, while there is one.
+    pub(super) fn bridging_stats(&self) -> Option<BridgingStats> {
+        self.bridged.as_ref().map(|bridged| bridged.stats())
     }
 
     /// The clock of key presses.
@@ -113,14 +141,24 @@ impl Incoming {
         let event = format
             .telephone_event
             .filter(|event| event.payload_type == header.payload_type);
+        let bridged = self.bridged.as_mut();
         if event.is_some() {
             self.buffer.push_aside(now_us, header);
+            if let Some(bridged) = bridged {
+                bridged.push_aside(now_us, header, None);
+            }
             let digit = self.dtmf.push(header.timestamp, packet.payload);
             events.extend(digit.map(StreamEvent::from));
         } else if header.payload_type != format.payload_type || packet.payload.is_empty() {
             self.buffer.push_aside(now_us, header);
+            if let Some(bridged) = bridged {
+                bridged.push_aside(now_us, header, Some(packet.payload));
+            }
         } else {
             self.buffer.push(now_us, header, packet.payload);
+            if let Some(bridged) = bridged {
+                bridged.push(now_us, header, packet.payload);
+            }
         }
         self.release(now_us, tape, events);
     }
@@ -157,7 +195,10 @@ impl Incoming {
                 }
                 Some(Release::Lost { samples, .. }) => {
                     let samples = decoding.samples(samples);
-                    decoding.decoder.conceal(samples, &mut self.decoded);
+                    match self.buffer.following() {
+                        Some(following) => decoding.decoder.recover(following, samples, &mut self.decoded),
+                        None => decoding.decoder.conceal(samples, &mut self.decoded),
+                    }
                     (now_us, true)
                 }
                 Some(Release::Silence { samples, .. }) => {

@@ -1,5 +1,6 @@
 //! One leg: packets in, packets out, events up. Sans-IO: the engine gives it packets and the time.
 
+mod bridged;
 mod format;
 mod incoming;
 mod outgoing;
@@ -13,6 +14,7 @@ pub use self::outgoing::Written;
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use crate::activity::ActivityChange;
+use crate::bridging::BridgingStats;
 use crate::jitter::ListeningStats;
 pub use crate::playout::FRAME_MAX;
 use crate::playout::{Chunk, Playout, PlayoutEvent};
@@ -69,6 +71,17 @@ pub enum StreamEvent {
     },
     /// The recording has stopped.
     RecordingFailed(String),
+    /// A browser is there: ICE and DTLS are done, and media begin.
+    WebConnected {
+        /// When.
+        at_us: u64,
+    },
+    /// A browser has opened its channel for messages.
+    ChannelOpened,
+    /// A message of a browser.
+    ChannelMessage(String),
+    /// A browser has gone; with the reason.
+    WebEnded(String),
 }
 
 /// What a leg has counted.
@@ -178,6 +191,36 @@ impl Stream {
     /// When it is no key, too short or long, or when too many wait.
     pub fn press(&mut self, digit: char, duration_ms: u32) -> Result<(), PressError> {
         self.outgoing.press(digit, duration_ms)
+    }
+
+    /// Others hear this leg from now on, or no longer: its audio goes through a bridging buffer beside the listening one.
+    pub fn set_bridged(&mut self, bridged: bool) {
+        self.incoming.set_bridged(bridged);
+    }
+
+    /// The next 20 ms of what others hear of this leg, at [`LISTENED_HZ`]; once per tick.
+    pub fn contribute(&mut self, now_us: u64, frame: &mut [i16]) {
+        self.incoming.contribute(now_us, frame);
+    }
+
+    /// What the bridging buffer saw, while there is one.
+    pub fn bridging_stats(&self) -> Option<BridgingStats> {
+        self.incoming.bridging_stats()
+    }
+
+    /// Our synchronisation source.
+    pub fn ssrc(&self) -> u32 {
+        self.outgoing.ssrc
+    }
+
+    /// Take another synchronisation source: the peer has the same (RFC 3550 section 8.2).
+    pub fn change_ssrc(&mut self, ssrc: u32) {
+        self.outgoing.ssrc = ssrc;
+    }
+
+    /// Packets that came too late for the listening buffer.
+    pub fn late(&self) -> u64 {
+        self.incoming.listening_stats().late
     }
 
     /// What was counted so far.

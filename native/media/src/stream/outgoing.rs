@@ -37,7 +37,7 @@ pub struct Written {
 pub(super) struct Outgoing {
     pub(super) playout: Playout,
     encoding: Option<Encoding>,
-    ssrc: u32,
+    pub(super) ssrc: u32,
     sequence: u16,
     timestamp: u32,
     talking: bool,

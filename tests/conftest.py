@@ -1,7 +1,8 @@
-"""One warm model process for all tests of the package."""
+"""What several packages of tests share and is dear to make: a warm model process, a spoken question."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mediaserver.softphone.speech import Utterance, synthesise
 
 START_TIMEOUT_S = 120
 
@@ -40,3 +43,9 @@ def _wait(process: subprocess.Popen[bytes], port_file: Path) -> int:
         except subprocess.TimeoutExpired:
             continue
     return int(port_file.read_text())
+
+
+@pytest.fixture(scope="session")
+def question() -> Utterance:
+    """Free speech of about two seconds."""
+    return asyncio.run(synthesise("What are your opening hours on Friday?"))

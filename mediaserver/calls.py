@@ -1,0 +1,272 @@
+"""The calls of a node, however they came: who is called, whether there is room, and an end that comes exactly once.
+
+The edges (SIP, WebRTC) bring an invitation and a media leg; the `Switchboard` names the tenant, takes a lease, runs the
+`Call`, and gives everything back when it is over. It knows neither signalling protocol: an edge hands over the function
+that hangs up, and reports the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import assert_never
+
+from loguru import logger
+
+from admission import AdmissionGate, Admit, Lease, Reject
+from mediaserver.call import Call, CallListener
+from mediaserver.errors import MediaServerError
+from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.pipeline.call_pipeline import PipelineResources
+from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
+
+MAX_CALL_S = 3_600
+"""No conversation with a receptionist takes an hour."""
+MAX_LOGGED_CHARACTERS = 64
+"""Of what a stranger chose; logged quoted, so that it can be no line of its own."""
+DRAIN_RETRY_AFTER_S = 10
+STORE_RETRY_AFTER_S = 5
+WORD_ABOUT_OVERLOAD = "all lines are busy"
+
+
+class CallRefused(MediaServerError):  # noqa: N818 - names the outcome
+    """The call is not taken. ``status`` is SIP's, which other signalling translates."""
+
+    def __init__(self, status: int, why: str = "", *, retry_after_s: int | None = None) -> None:
+        super().__init__(why or str(status))
+        self.status = status
+        self.why = why
+        self.retry_after_s = retry_after_s
+
+
+class CallState(Enum):
+    """Where a call stands on its way to its end."""
+
+    UP = "up"
+    HANGING_UP = "hanging up"
+    """Our side has asked the edge to end it."""
+    OVER = "over"
+
+
+@dataclass(slots=True)
+class ActiveCall:
+    """What the node holds for one call."""
+
+    call: Call
+    lease: Lease
+    hang_up: Callable[[str], None]
+    """Ends the signalling; the edge answers with `Switchboard.ended`, at once or later."""
+    state: CallState = CallState.UP
+    deadline: asyncio.TimerHandle | None = None
+    on_ended: Callable[[], None] | None = None
+    """Told once, when the call is over, however it ended: the edge forgets it."""
+
+
+class Switchboard:
+    """Takes calls and ends them exactly once."""
+
+    def __init__(
+        self, *, registry: Registry, gate: AdmissionGate, hub: EngineHub, resources: PipelineResources
+    ) -> None:
+        self.hub = hub
+        self._registry = registry
+        self._gate = gate
+        self._resources = resources
+        self._active: dict[int, ActiveCall] = {}
+        """By the number of the lease."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def active_calls(self) -> int:
+        """Calls in progress."""
+        return len(self._active)
+
+    # -- before a call ---------------------------------------------------------------------------------
+
+    async def tenant_for(self, called: str, call_id: str) -> TenantContext:
+        """Whose number it is, with the configuration that the call will have. Raises `CallRefused`."""
+        if self._draining:
+            raise CallRefused(503, retry_after_s=DRAIN_RETRY_AFTER_S)
+        try:
+            return await self._registry.context_for(called, call_id=call_id)
+        except UnknownNumber:
+            logger.info("call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS])
+            raise CallRefused(404) from None
+        except TenantSuspended:
+            raise CallRefused(480, "Temporarily Unavailable") from None
+        except TenancyError as error:
+            logger.error("tenant lookup failed: {}", error)
+            raise CallRefused(503, retry_after_s=STORE_RETRY_AFTER_S) from error
+
+    def look_for_room(self, tenant: TenantContext) -> None:
+        """Raise `CallRefused` where `admit` would, without taking or counting anything."""
+        refusal = self._gate.refusal(tenant.tenant_id, tenant.config.max_concurrent_calls)
+        if refusal is not None:
+            raise _refused(refusal)
+
+    def admit(self, tenant: TenantContext) -> Lease:
+        """Take a lease: `begin` or `give_back` must follow. Raises `CallRefused`."""
+        decision = self._gate.request(tenant.tenant_id, tenant.config.max_concurrent_calls, _now_ms())
+        match decision:
+            case Reject():
+                logger.warning("call refused: {}", decision.reason)
+                raise _refused(decision)
+            case Admit():
+                return decision.lease
+            case _:
+                assert_never(decision)
+
+    def give_back(self, lease: Lease) -> None:
+        """Return the lease of a call that did not begin."""
+        self._gate.release(lease, _now_ms())
+
+    # -- a call ----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        tenant: TenantContext,
+        caller: str,
+        lease: Lease,
+        link: LocalMediaLink,
+        *,
+        hang_up: Callable[[str], None],
+        listener: CallListener | None = None,
+    ) -> ActiveCall:
+        """Build and start the call's pipeline. Where that fails, link and lease are given back: `CallRefused`."""
+        try:
+            call = Call(
+                tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener
+            )
+        except Exception as error:
+            logger.exception("the call's pipeline could not be built")
+            self.hub.detach(link)
+            self.give_back(lease)
+            raise CallRefused(500) from error
+        active = self._active[lease.number] = ActiveCall(call, lease, hang_up)
+        call.start()
+        logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info(
+            "answering {!r} for {}", caller[:MAX_LOGGED_CHARACTERS], tenant.config.business_name
+        )
+        return active
+
+    def connected(self, active: ActiveCall) -> None:
+        """Both sides can be heard: greet."""
+        loop = asyncio.get_running_loop()
+        active.deadline = loop.call_later(MAX_CALL_S, self.over, active, "maximum call length")
+        self.spawn(active.call.greet(), "greeting")
+
+    def over(self, active: ActiveCall, why: str) -> None:
+        """The conversation ended on our side: hang up, once."""
+        if active.state is CallState.UP:
+            active.state = CallState.HANGING_UP
+            logger.bind(call=active.call.tenant.call_id).info("hanging up: {}", why)
+            active.hang_up(why)
+
+    def ended(self, active: ActiveCall, why: str) -> None:
+        """Signalling is over, whoever ended it: wind up, once."""
+        if active.state is CallState.OVER:
+            return
+        active.state = CallState.OVER
+        self._active.pop(active.lease.number, None)
+        if active.deadline is not None:
+            active.deadline.cancel()
+        if active.on_ended is not None:
+            active.on_ended()
+        self.spawn(self._wind_up(active, why), "wind-up")
+
+    async def _wind_up(self, active: ActiveCall, why: str) -> None:
+        call = active.call
+        bound = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
+        try:
+            await call.end(why)
+        finally:
+            self.hub.detach(call.link)
+            self.give_back(active.lease)
+        bound.info("call ended: {}", why)
+        try:
+            await self._registry.record_call(call.tenant, record_of(call, why))
+        except TenancyError as error:
+            bound.error("the call's record could not be written: {}", error)
+
+    # -- the node's life -------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run work that `idle`, `close` and `finish` wait for."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        self._quiet.clear()
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.opt(exception=error).error("{} failed", task.get_name())
+        if not self._tasks and not self._active:
+            self._quiet.set()
+
+    def drain(self) -> None:
+        """Take no further calls; those that are up go on."""
+        self._draining = True
+
+    async def idle(self) -> None:
+        """Wait until no call is in progress or being wound up."""
+        await self._quiet.wait()
+
+    async def close(self) -> None:
+        """Take no further call, hang up those that are up and wind them up."""
+        self.drain()
+        for active in list(self._active.values()):
+            self.over(active, "server stopping")
+        await self._settled()
+
+    async def finish(self) -> None:
+        """Wind up what closed edges left: a call that was just being answered has a record as well."""
+        for active in list(self._active.values()):
+            self.ended(active, "server stopping")
+        await self._settled()
+
+    async def _settled(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _refused(decision: Reject) -> CallRefused:
+    return CallRefused(decision.status, WORD_ABOUT_OVERLOAD, retry_after_s=decision.retry_after_s)
+
+
+def record_of(call: Call, cause: str) -> CallRecord:
+    """The durable record of a finished call."""
+    conversation = call.conversation
+    return CallRecord(
+        call_id=call.tenant.call_id,
+        caller=call.caller,
+        called=call.tenant.called_number,
+        config_version=call.tenant.config_version,
+        started_at=call.started_at,
+        ended_at=datetime.now(UTC),
+        cause=cause,
+        transcript=[
+            {
+                "speaker": str(line.speaker),
+                "text": line.text,
+                "at": line.at.isoformat(),
+                "interrupted": line.interrupted,
+            }
+            for line in conversation.lines
+        ],
+        messages=[
+            {"name": message.name, "number": message.number, "reason": message.reason}
+            for message in conversation.messages
+        ],
+    )

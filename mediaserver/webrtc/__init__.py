@@ -1,0 +1,1 @@
+"""Calls from a browser: sessions, signalling as Pipecat's small-webrtc clients do it, RTVI messages, and a page."""

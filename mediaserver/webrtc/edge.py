@@ -1,0 +1,281 @@
+"""The web edge: offers in, calls out. What a call is to the node it leaves to the `Switchboard`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from loguru import logger
+
+from mediaserver._native import (
+    ChannelMessage,
+    ChannelOpened,
+    DtmfDigit,
+    MediaError,
+    WebRtcConnected,
+    WebRtcEnded,
+)
+from mediaserver.call import Line, Speaker
+from mediaserver.calls import ActiveCall, CallRefused, Switchboard
+from mediaserver.media_link import LegEvent, LocalMediaLink
+from mediaserver.webrtc.rtvi import PEER_LEFT, HangUp, Press, RtviAction, RtviConversation, Send
+from mediaserver.webrtc.sessions import Session, SessionBook, SessionBookFull, SessionState, SourceLimit
+from mediaserver.webrtc.signalling import Candidates, Offer, StartRequest, WebRefusal
+from tenancy import TenantContext
+
+TOKEN_BYTES = 16
+CONNECT_TIMEOUT_S = 20.0
+"""From the answer to media: past it the browser is behind a network that lets nothing through."""
+FAREWELL_S = 0.2
+"""Between our last word on the data channel and the end of the connection that carries it."""
+FULL_BOOK_RETRY_AFTER_S = 10
+KEY_DURATION_MS = 100
+"""A key from the page has no length of its own."""
+HTTP_STATUS = {404: 404, 480: 503, 486: 503}
+"""SIP's word for a refusal in HTTP, where it is another; a tenant at its limit is no fault of the client's either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an offer is answered with."""
+
+    sdp: str
+    pc_id: str
+
+
+class WebCall:
+    """A call from a browser: what its leg reports, and what its page is told. Listens to its `Call`."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self._switchboard = switchboard
+        self._rtvi = RtviConversation()
+        self._connected = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._link: LocalMediaLink | None = None
+        self._active: ActiveCall | None = None
+        self._our_reason: str | None = None
+        self.unsent = 0
+        """Messages that the data channel did not take."""
+
+    def begin(self, active: ActiveCall) -> None:
+        """The call runs; the connection is to follow."""
+        self._active, self._link = active, active.call.link
+        self._deadline = asyncio.get_running_loop().call_later(
+            CONNECT_TIMEOUT_S, self._switchboard.over, active, "the browser never connected"
+        )
+
+    def leg_event(self, event: LegEvent) -> None:
+        """Take an event of the connection."""
+        if self._active is None:
+            return
+        match event:
+            case WebRtcConnected():
+                if not self._connected:
+                    self._connected = True
+                    self._stop_waiting()
+                    self._switchboard.connected(self._active)
+            case ChannelOpened():
+                pass  # The client's first message says that it is ready.
+            case ChannelMessage():
+                self._perform(self._rtvi.received(event.text))
+            case WebRtcEnded():
+                self._end(event.reason)
+            case _:
+                assert_never(event)
+
+    def hang_up(self, why: str) -> None:
+        """Our side ends the call: say so, then close."""
+        self._our_reason = f"local_close: {why}"
+        self._perform((Send(PEER_LEFT),))
+        self._switchboard.spawn(self._close_after_farewell(self._our_reason), "web-farewell")
+
+    async def _close_after_farewell(self, why: str) -> None:
+        if self._connected:
+            await asyncio.sleep(FAREWELL_S)
+        self._end(why)
+
+    def _end(self, why: str) -> None:
+        """The call is over; a client that leaves because we do is not who ended it."""
+        self._stop_waiting()
+        if self._active is not None:
+            self._switchboard.ended(self._active, self._our_reason or why)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # -- what the page is told (CallListener) ----------------------------------------------------------
+
+    def said(self, line: Line) -> None:
+        self._perform(self._rtvi.said(line))
+
+    def speaking(self, speaker: Speaker, *, active: bool) -> None:
+        self._perform(self._rtvi.speaking(speaker, active=active))
+
+    def sentence(self, text: str) -> None:
+        self._perform(self._rtvi.sentence(text))
+
+    def _perform(self, actions: Iterable[RtviAction]) -> None:
+        link = self._link
+        if link is None:
+            return
+        for action in actions:
+            match action:
+                case Send():
+                    try:
+                        link.send_message(action.text)
+                    except MediaError:
+                        # No channel, or a peer that does not read: the call goes on without its words.
+                        self.unsent += 1
+                case Press():
+                    for key in action.keys:
+                        link.deliver(DtmfDigit(stream=link.stream, digit=key, duration_ms=KEY_DURATION_MS))
+                case HangUp():
+                    self._end("remote_close: the caller hung up")
+                case _:
+                    assert_never(action)
+
+
+class WebEdge:
+    """Sessions and offers of a node."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self._switchboard = switchboard
+        self._book = SessionBook()
+        self._sources = SourceLimit()
+        self._calls: dict[str, ActiveCall] = {}
+        """The calls that are up, by pc_id."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that wait for their call or have it."""
+        return len(self._book)
+
+    async def start(self, request: StartRequest, source: str) -> str:
+        """A token for one call to a number. Raises `WebRefusal`."""
+        wait_ms = self._sources.wait_ms(source, _now_ms())
+        if wait_ms:
+            raise WebRefusal(429, "too many calls from your address", retry_after_s=-(-wait_ms // 1000))
+        try:
+            tenant = await self._switchboard.tenant_for(request.number, "web-session")
+            self._switchboard.look_for_room(tenant)
+        except CallRefused as refusal:
+            raise _translated(refusal) from refusal
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        try:
+            self._book.issue(token, tenant.called_number, tenant.tenant_id, _now_ms())
+        except SessionBookFull:
+            raise WebRefusal(503, "too many callers at once", retry_after_s=FULL_BOOK_RETRY_AFTER_S) from None
+        return token
+
+    async def offer(self, token: str, offer: Offer, source: str) -> Answer:
+        """Answer an offer: the session's call, or a change of its connection. Raises `WebRefusal`."""
+        session = self._session(token)
+        if session.state is SessionState.IN_CALL:
+            return self._renegotiate(session, offer)
+        if not self._book.claim(session):
+            raise WebRefusal(409, "an offer of this session is being answered already")
+        try:
+            return await self._take_call(session, offer, source)
+        except CallRefused as refusal:
+            raise _translated(refusal) from refusal
+        finally:
+            self._book.unclaim(session)
+
+    def candidates(self, token: str, request: Candidates) -> None:
+        """Pass trickled candidates on. Raises `WebRefusal`."""
+        session = self._session(token)
+        stream = self._call_of(session, request.pc_id).call.link.stream
+        for candidate in request.candidates:
+            if candidate.candidate:
+                self._switchboard.hub.engine.add_candidate(stream, candidate.candidate)
+
+    def _session(self, token: str) -> Session:
+        session = self._book.find(token, _now_ms())
+        if session is None:
+            raise WebRefusal(404, "no such session: it was never started, has expired, or its call is over")
+        return session
+
+    async def _take_call(self, session: Session, offer: Offer, source: str) -> Answer:
+        pc_id = str(uuid.uuid4())
+        tenant = await self._switchboard.tenant_for(session.number, pc_id)
+        if tenant.tenant_id != session.tenant_id:
+            raise CallRefused(404)
+        lease = self._switchboard.admit(tenant)
+        try:
+            stream, answer = self._open(tenant, offer.sdp)
+        except MediaError as error:
+            self._switchboard.give_back(lease)
+            raise WebRefusal(422, f"the offer cannot be used: {error}") from error
+        web_call = WebCall(self._switchboard)
+        link = self._switchboard.hub.attach(stream, web_call.leg_event)
+        active = self._switchboard.begin(
+            tenant, f"web:{source}", lease, link, hang_up=web_call.hang_up, listener=web_call
+        )
+        web_call.begin(active)
+        self._book.begin(session, pc_id)
+        self._calls[pc_id] = active
+        active.on_ended = lambda: self._forget(session, pc_id)
+        return Answer(answer, pc_id)
+
+    def _open(self, tenant: TenantContext, offer: str) -> tuple[int, str]:
+        turns = tenant.config.turn_taking
+        return self._switchboard.hub.engine.open_webrtc(
+            offer=offer,
+            vad_threshold=turns.vad_threshold,
+            speech_start_ms=turns.speech_start_ms,
+            speech_stop_ms=turns.speech_stop_ms,
+            preroll_ms=turns.preroll_ms,
+        )
+
+    def _renegotiate(self, session: Session, offer: Offer) -> Answer:
+        if offer.pc_id is None:
+            raise WebRefusal(409, "the session has its call: a further offer must carry its pc_id")
+        call = self._call_of(session, offer.pc_id).call
+        hub = self._switchboard.hub
+        try:
+            if offer.restart_pc:
+                # The browser has made a new connection, with keys of its own: a new leg takes over the call.
+                stream, answer = self._open(call.tenant, offer.sdp)
+                hub.move(call.link, stream)
+            else:
+                answer = hub.engine.reoffer_webrtc(call.link.stream, offer.sdp)
+        except MediaError as error:
+            # The session goes on as it was (RFC 9429 4.1.10.2: the offerer rolls back).
+            logger.info("a further offer was refused: {}", error)
+            raise WebRefusal(422, f"the offer cannot be used: {error}") from error
+        return Answer(answer, offer.pc_id)
+
+    def _call_of(self, session: Session, pc_id: str) -> ActiveCall:
+        active = self._calls.get(pc_id) if session.pc_id == pc_id else None
+        if active is None:
+            raise WebRefusal(404, "no such peer connection in this session")
+        return active
+
+    def _forget(self, session: Session, pc_id: str) -> None:
+        self._calls.pop(pc_id, None)
+        self._book.close(session)
+
+
+def _translated(refusal: CallRefused) -> WebRefusal:
+    """A refused call in HTTP."""
+    texts = {
+        404: "no such number here",
+        480: "the number takes no calls at present",
+        486: "all lines of this number are busy",
+        503: "all lines are busy",
+    }
+    return WebRefusal(
+        HTTP_STATUS.get(refusal.status, refusal.status),
+        texts.get(refusal.status, "the call could not be set up"),
+        retry_after_s=refusal.retry_after_s,
+    )
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)

@@ -1,0 +1,226 @@
+//! The wire of a telephone leg: SRTP around its packets, RTCP beside them.
+//!
+//! Sans-IO like the stream: octets, the time and randomness come in as arguments.
+
+use std::net::SocketAddr;
+
+use rtp::packet::RtpHeader;
+use rtp::quality::{LegQuality, QualityCodec};
+use rtp::rtcp::{MAX_DATAGRAM_LEN, RtcpError, RtcpEvent, RtcpParams, RtcpSession};
+use rtp::srtp::{MAX_RTCP_OVERHEAD, MasterKey, Receiver, Sender, SrtpError};
+
+/// Room for any RTCP datagram that a leg sends.
+pub(crate) const REPORT_MAX: usize = MAX_DATAGRAM_LEN + MAX_RTCP_OVERHEAD;
+
+/// The keys of both directions (RFC 4568): each side sends with its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SrtpKeys {
+    /// What we send with.
+    pub ours: MasterKey,
+    /// What the peer sends with.
+    pub theirs: MasterKey,
+}
+
+/// What was agreed on about RTCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RtcpTerms {
+    /// Where it goes; none: to the port after that of the media (RFC 3550 section 11).
+    pub remote: Option<SocketAddr>,
+    /// It shares the port of the media (RFC 5761).
+    pub mux: bool,
+    /// The peer asked for voice metrics (RFC 3611 section 5).
+    pub xr_voip_metrics: bool,
+    /// The peer may send single packets (RFC 5506).
+    pub reduced_size: bool,
+}
+
+/// Protection and reports, as agreed on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WireTerms {
+    /// SRTP; none: plain RTP.
+    pub srtp: Option<SrtpKeys>,
+    /// RTCP; none: the peer wants no reports (RFC 3556).
+    pub rtcp: Option<RtcpTerms>,
+    /// What is received, as the E-model knows it.
+    pub codec: QualityCodec,
+    /// The clock of its timestamps.
+    pub clock_hz: u32,
+}
+
+#[derive(Debug)]
+struct Protection {
+    keys: SrtpKeys,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// The wire of one leg.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    protection: Option<Box<Protection>>,
+    reports: Box<RtcpSession>,
+    rtcp: Option<RtcpTerms>,
+    /// Packets that the listening buffer called late, as far as the statistics know.
+    late: u64,
+}
+
+impl Wire {
+    pub(crate) fn new(terms: WireTerms, ssrc: u32, cname: &str, now_us: u64, random: u32) -> Self {
+        let mut params = RtcpParams::new(ssrc, cname.to_owned(), terms.clock_hz, terms.codec);
+        if let Some(rtcp) = terms.rtcp {
+            params.xr_voip_metrics = rtcp.xr_voip_metrics;
+            params.reduced_size = rtcp.reduced_size;
+        }
+        Self {
+            protection: terms.srtp.map(Protection::new).map(Box::new),
+            reports: Box::new(RtcpSession::new(params, now_us, random)),
+            rtcp: terms.rtcp,
+            late: 0,
+        }
+    }
+
+    /// A later offer and answer. The same keys keep their counters: a second use of an index would give the plain text away.
+    pub(crate) fn renew(&mut self, terms: WireTerms) {
+        let before = self.protection.take();
+        self.protection = terms.srtp.map(|keys| Box::new(Protection::after(before, keys)));
+        self.reports.set_codec(terms.codec, terms.clock_hz);
+        self.rtcp = terms.rtcp;
+    }
+
+    /// Decrypt a packet in place; returns its length.
+    pub(crate) fn open(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        match &mut self.protection {
+            Some(protection) => protection.receiver.unprotect_rtp(packet),
+            None => Ok(packet.len()),
+        }
+    }
+
+    /// Encrypt the packet of this length in place; returns its new length.
+    pub(crate) fn seal(&mut self, packet: &mut [u8], length: usize) -> Result<usize, SrtpError> {
+        match &mut self.protection {
+            Some(protection) => protection.sender.protect_rtp(packet, length),
+            None => Ok(length),
+        }
+    }
+
+    /// A packet of the session came; `late` is what the listening buffer has counted so far. Returns whether the peer
+    /// uses our SSRC (RFC 3550 section 8.2).
+    pub(crate) fn received(&mut self, now_us: u64, header: &RtpHeader, late: u64) -> bool {
+        let collision = self.reports.on_rtp_received(now_us, header).is_some();
+        let more = late.saturating_sub(std::mem::replace(&mut self.late, late));
+        if more > 0 {
+            self.reports.note_discarded(more as u32);
+        }
+        collision
+    }
+
+    pub(crate) fn sent(&mut self, now_us: u64, timestamp: u32, payload_len: usize) {
+        self.reports.on_rtp_sent(now_us, timestamp, payload_len);
+    }
+
+    pub(crate) fn change_ssrc(&mut self, ssrc: u32) {
+        self.reports.change_ssrc(ssrc);
+    }
+
+    /// Take RTCP of the peer.
+    pub(crate) fn report(&mut self, now_us: u64, datagram: &mut [u8]) -> Result<Heard, WireError> {
+        let length = match &mut self.protection {
+            Some(protection) => protection.receiver.unprotect_rtcp(datagram)?,
+            None => datagram.len(),
+        };
+        let event = self.reports.on_rtcp_received(now_us, &datagram[..length])?;
+        Ok(match event {
+            Some(RtcpEvent::Collision) => Heard::Collision,
+            Some(RtcpEvent::Bye { .. }) => Heard::Bye,
+            _ => Heard::Report,
+        })
+    }
+
+    /// Write the report that is due, if one is; returns its length.
+    pub(crate) fn poll_report(
+        &mut self,
+        now_us: u64,
+        ntp: impl FnOnce() -> u64,
+        random: u32,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        if self.rtcp.is_none() || now_us < self.reports.due_us() {
+            return None;
+        }
+        let length = self.reports.write_report(now_us, ntp(), random, out);
+        self.seal_report(length, out)
+    }
+
+    /// Write the last report: the leg is over.
+    pub(crate) fn goodbye(&mut self, now_us: u64, ntp: u64, out: &mut [u8]) -> Option<usize> {
+        self.rtcp?;
+        let length = self.reports.write_bye(now_us, ntp, "", out);
+        self.seal_report(length, out)
+    }
+
+    fn seal_report(&mut self, length: usize, out: &mut [u8]) -> Option<usize> {
+        match &mut self.protection {
+            _ if length == 0 => None,
+            Some(protection) => protection.sender.protect_rtcp(out, length).ok(),
+            None => Some(length),
+        }
+    }
+
+    /// Where reports go, for media that go to `media`, and whether by the media's own port.
+    pub(crate) fn reports_to(&self, media: SocketAddr) -> Option<(SocketAddr, bool)> {
+        let terms = self.rtcp?;
+        if terms.mux {
+            return Some((media, true));
+        }
+        let next = media.port().checked_add(1)?;
+        Some((terms.remote.unwrap_or(SocketAddr::new(media.ip(), next)), false))
+    }
+
+    pub(crate) fn quality(&self) -> LegQuality {
+        self.reports.quality()
+    }
+}
+
+/// What a datagram of RTCP brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A report, or nothing of interest.
+    Report,
+    /// The peer's stream ends; signalling tells what that means.
+    Bye,
+    /// The peer uses our SSRC.
+    Collision,
+}
+
+/// Why a datagram of RTCP was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error(transparent)]
+    Srtp(#[from] SrtpError),
+    #[error(transparent)]
+    Rtcp(#[from] RtcpError),
+}
+
+impl Protection {
+    /// Each direction goes on as it is where its key stays.
+    fn after(before: Option<Box<Self>>, keys: SrtpKeys) -> Self {
+        let mut new = Self::new(keys);
+        if let Some(before) = before {
+            if before.keys.ours == new.keys.ours {
+                new.sender = before.sender;
+            }
+            if before.keys.theirs == new.keys.theirs {
+                new.receiver = before.receiver;
+            }
+        }
+        new
+    }
+
+    fn new(keys: SrtpKeys) -> Self {
+        Self {
+            sender: Sender::new(&keys.ours),
+            receiver: Receiver::new(&keys.theirs),
+            keys,
+        }
+    }
+}

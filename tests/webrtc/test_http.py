@@ -1,0 +1,138 @@
+"""The HTTP side of web calls on a running node: who gets a session, and what everybody else is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from mediaserver.webrtc.sessions import BURST
+from mediaserver.webrtc.signalling import MAX_BODY_BYTES
+from tests.sim.node import NUMBER, RunningNode, running_node
+
+OFFER = {"sdp": "v=0", "type": "offer"}
+
+
+@asynccontextmanager
+async def _client(running: RunningNode) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.node.http_port}") as client:
+        yield client
+
+
+async def _token(client: httpx2.AsyncClient) -> str:
+    response = await client.post("/start", json={"number": NUMBER})
+    assert response.status_code == 200, response.text
+    return str(response.json()["sessionId"])
+
+
+async def test_sessions_and_refusals(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        assert (await client.get("/api/numbers")).json() == [
+            {"number": NUMBER, "business_name": "Test Bakery"}
+        ]
+        token = await _token(client)
+        assert len(token) >= 22  # 128 bits
+        assert token != await _token(client)
+        assert (await client.get("/status")).json()["web_sessions"] == 2
+
+        response = await client.post("/start", json={"number": "+15559999"})
+        assert (response.status_code, response.json()) == (404, {"detail": "no such number here"})
+        response = await client.post("/api/offer", json=OFFER)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert "POST /start" in response.json()["detail"]
+        response = await client.post("/sessions/guessed/api/offer", json=OFFER)
+        assert (response.status_code, "no such session" in response.text) == (404, True)
+        response = await client.patch(f"/sessions/{token}/api/offer", json={"pc_id": "x", "candidates": []})
+        assert (response.status_code, "no such peer connection" in response.text) == (404, True)
+        response = await client.post("/start", content=b"{" + b" " * MAX_BODY_BYTES)
+        assert (response.status_code, "longer than" in response.text) == (413, True)
+        response = await client.post("/start", content=b"number=1")
+        assert (response.status_code, "not JSON" in response.text) == (400, True)
+        assert response.headers["Cache-Control"] == "no-store"
+        assert (await client.get("/sessions/x/api/offer")).status_code == 405
+
+
+async def test_a_bad_offer_costs_nothing_and_leaves_the_session_good(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        token = await _token(client)
+        for _ in range(2):
+            response = await client.post(f"/sessions/{token}/api/offer", json=OFFER)
+            assert response.status_code == 422, response.text
+            assert response.json()["detail"].startswith("the offer cannot be used: ")
+        snapshot = running.node.gate.snapshot()
+        assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+
+
+async def test_a_source_that_asks_too_often_is_told_when_to_ask_again(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        for _ in range(BURST):
+            await client.post("/start", json={"number": "+15559999"})
+        response = await client.post("/start", json={"number": NUMBER})
+        assert response.status_code == 429
+        assert 1 <= int(response.headers["Retry-After"]) <= 3
+
+
+async def test_a_full_node_says_so_before_the_microphone_is_on(tmp_path: Path) -> None:
+    async with running_node(tmp_path, slots=1) as running, _client(running) as client:
+        lease = running.node.gate.request("bakery", 10, 0)
+        response = await client.post("/start", json={"number": NUMBER})
+        assert (response.status_code, response.json()) == (503, {"detail": "all lines are busy"})
+        assert int(response.headers["Retry-After"]) >= 1
+        assert hasattr(lease, "lease")
+        running.node.gate.release(lease.lease, 0)
+        await _token(client)
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1"])
+async def test_pages_of_other_origins_place_no_calls(tmp_path: Path, origin: str) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        response = await client.post("/start", json={"number": NUMBER}, headers={"Origin": origin})
+        assert response.status_code == 403
+        assert "Access-Control-Allow-Origin" not in response.headers
+        response = await client.options("/start", headers={"Origin": origin})
+        assert "Access-Control-Allow-Origin" not in response.headers
+        own = f"http://127.0.0.1:{running.node.http_port}"
+        assert (await client.post("/start", json={"number": NUMBER}, headers={"Origin": own})).is_success
+
+
+async def test_pages_of_allowed_origins_may(tmp_path: Path) -> None:
+    shop = "https://shop.example"
+    async with running_node(tmp_path, allowed_origins=(shop,)) as running, _client(running) as client:
+        preflight = await client.options("/sessions/x/api/offer", headers={"Origin": shop})
+        assert preflight.status_code == 204
+        assert preflight.headers["Access-Control-Allow-Origin"] == shop
+        assert "PATCH" in preflight.headers["Access-Control-Allow-Methods"]
+        response = await client.post("/start", json={"number": NUMBER}, headers={"Origin": shop})
+        assert response.is_success
+        assert response.headers["Access-Control-Allow-Origin"] == shop
+        refused = await client.post("/start", json={"number": "+15559999"}, headers={"Origin": shop})
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (404, shop)
+
+
+async def test_the_page_is_served_with_a_strict_policy(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        for path, kind in (
+            ("/", "text/html"),
+            ("/softphone.js", "text/javascript"),
+            ("/softphone.css", "text/css"),
+            ("/favicon.svg", "image/svg+xml"),
+        ):
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert response.headers["Content-Type"].startswith(kind)
+            assert response.headers["Content-Security-Policy"].startswith(
+                "default-src 'none'; script-src 'self'"
+            )
+            assert "unsafe" not in response.headers["Content-Security-Policy"]
+            assert (
+                "//"
+                not in response.text.replace("http://www.w3.org/2000/svg", "")
+                .replace("https://…", "")
+                .replace("http://localhost", "")
+                or path == "/softphone.js"
+            )
+        assert "<script>" not in (await client.get("/")).text
