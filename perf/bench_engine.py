@@ -147,7 +147,7 @@ def _play_out(chunk: int) -> tuple[int, float, float]:
     for index in range(CROSSING_STREAMS):
         remote = ("127.0.0.1", 20_000 + index)
         stream, _ = engine.open_stream(remote=remote)
-        engine.connect_stream(stream, remote=remote, codec="PCMU", payload_type=0)
+        engine.connect_stream(stream, remote=remote, codec="PCMU", payload_type=0, rtcp=False)
         engine.pause(stream)
         streams.append(stream)
     pcm = bytes(2 * chunk)

@@ -68,6 +68,8 @@ def five_hundred(utterances: tuple[Utterance, ...]) -> list[Row]:
         Row(f"{name}: events", with_it[0].events / with_it[0].call_seconds, "per call-second"),
         Row(f"{name}: tick lateness p99, at most", busiest.late_ms(99), "ms", bar=LATE_MS, worst=True),
         Row(f"{name}: ticks more than 5 ms late", busiest.late_percent(LATE_MS * 1000), "%", worst=True),
+        Row(f"{name}: callers' bursts more than 5 ms late", busiest.callers_late_percent, "%", worst=True),
+        Row("condition: media thread with SCHED_FIFO", float(busiest.realtime), "1 is yes"),
     ]
 
 

@@ -54,6 +54,8 @@ class Carried:
     windows: int
     quiet_windows: int
     """Windows of the detector since the calls began, and those that the energy gate kept from the model."""
+    realtime: bool
+    """Whether the engine's thread has SCHED_FIFO."""
     generator: dict[str, Any]
     """What the callers' process says of itself."""
 
@@ -75,6 +77,13 @@ class Carried:
     def python_ms(self) -> float:
         """CPU-ms of the draining thread per call-second."""
         return self.python_s * 1000 / self.call_seconds
+
+    @property
+    def callers_late_percent(self) -> float:
+        """Bursts of the callers that left more than 5 ms late: what the load was not."""
+        bounds, late = [*self.generator["late_bounds_us"], float("inf")], self.generator["late"]
+        beyond = sum(bursts for bound, bursts in zip(bounds, late, strict=True) if bound > 5000)
+        return float(100 * beyond / sum(late))
 
     def late_percent(self, more_than_us: float) -> float:
         """Ticks that came later than that, a bound of the histogram."""
@@ -138,7 +147,7 @@ def carry(codes: bytes, calls: int, seconds: float, *, listening: bool = True) -
             for port in ports:
                 remote = ("127.0.0.1", port)
                 stream, local = engine.open_stream(remote=remote)
-                engine.connect_stream(stream, remote=remote, codec="PCMU", payload_type=0)
+                engine.connect_stream(stream, remote=remote, codec="PCMU", payload_type=0, rtcp_mux=True)
                 streams.append(stream)
                 ours.append(local)
             begin(ours)
@@ -172,6 +181,7 @@ def _measure(
         late_us=lateness_us(before, after),
         windows=sum(stats["vad_windows"] for stats in windows),
         quiet_windows=sum(stats["vad_windows_quiet"] for stats in windows),
+        realtime=engine.realtime_refused() is None,
         generator=report(),
     )
     if packets < 47.5:

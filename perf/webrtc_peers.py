@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aioice.ice
 import av
@@ -34,7 +34,7 @@ AUDIBLE = 500
 LINE_MAX = 1 << 24
 
 
-class Speech(AudioStreamTrack):  # type: ignore[misc,unused-ignore] # no types where aiortc is not installed
+class Speech(AudioStreamTrack):
     """The same speech around and around, a frame every 20 ms."""
 
     def __init__(self, pcm: bytes, begin: int) -> None:
@@ -45,7 +45,7 @@ class Speech(AudioStreamTrack):  # type: ignore[misc,unused-ignore] # no types w
         self._begin = begin
         self._count = 0
 
-    async def recv(self) -> Any:
+    async def recv(self) -> av.AudioFrame:
         """The next frame, when it is due."""
         if self._began is None:
             self._began = time.monotonic()
@@ -79,7 +79,7 @@ class Ear:
 
         while True:
             try:
-                frame = await track.recv()
+                frame = cast(av.AudioFrame, await track.recv())
             except MediaStreamError:
                 return
             self.frames += 1

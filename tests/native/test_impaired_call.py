@@ -28,7 +28,7 @@ def worst_part(trace: Trace) -> Trace:
 async def call_across(engine: MediaEngine, peer: Peer, network: Relay) -> dict[str, int]:
     """Say some seconds of a tone through the network; the stream's counters when all has come."""
     stream, port = engine.open_stream(remote=network.back)
-    engine.connect_stream(stream, remote=network.back, codec="PCMU", payload_type=0)
+    engine.connect_stream(stream, remote=network.back, codec="PCMU", payload_type=0, rtcp=False)
     network.connect(engine=("127.0.0.1", port), caller=peer.address)
     peer.to = network.front
     tone: Samples = (np.sin(np.arange(PACKETS * FRAME) / 5) * 6000).astype(np.int16)

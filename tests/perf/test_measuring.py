@@ -119,12 +119,14 @@ def test_costs_are_per_call_second() -> None:
         late_us={250.0: 990, 5000.0: 8, float("inf"): 2},
         windows=100,
         quiet_windows=40,
-        generator={},
+        realtime=True,
+        generator={"late_bounds_us": [250, 5000, 20000], "late": [70, 20, 8, 2]},
     )
     assert (figures.media_ms, figures.kernel_ms, figures.python_ms) == (0.8, 0.2, 0.05)
     assert (figures.late_ms(50), figures.late_ms(99.5)) == (0.25, 5.0)
     assert figures.late_percent(250) == 1.0
     assert figures.late_percent(5000) == 0.2
+    assert figures.callers_late_percent == 10.0
 
 
 def test_the_interpreter_is_held_as_long_as_was_asked_for() -> None:
