@@ -86,6 +86,9 @@ py-test: setup
 bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/results/
 	$(BIN)/python -m perf.bench
 
+perf: setup  ## the same and what takes longer: how many calls one media thread carries
+	$(BIN)/python -m perf.bench --long
+
 docs: setup  ## the API of the packages as HTML in var/docs
 	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config
 	cargo doc --locked --workspace --no-deps --quiet && mkdir -p var/docs && cp -r target/doc var/docs/rust

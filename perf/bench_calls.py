@@ -33,8 +33,9 @@ from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
-from perf.bench_engine import MEDIA_THREAD, ROOT
 from perf.cpu import thread_cpu_s
+from perf.examples import ROOT
+from perf.load import MEDIA_THREAD
 from perf.results import Row, percentile
 
 NUMBER = "+15550199"

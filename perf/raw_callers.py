@@ -131,7 +131,9 @@ class Calls:
         answer = await asyncio.wait_for(self._answers[dialog], ANSWER_TIMEOUT_S)
         self.acked_us[index] = now_us()
         stream, twin_port = self.twin.open_stream(remote=line.address)
-        self.twin.connect_stream(stream, remote=line.address, codec="PCMU", payload_type=0, send=False)
+        self.twin.connect_stream(
+            stream, remote=line.address, codec="PCMU", payload_type=0, send=False, rtcp=False
+        )
         self.streams[stream] = index
         line.targets = [accept_answer(offer, answer).remote, (host, twin_port)]
         return dialog
