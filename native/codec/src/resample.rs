@@ -10,6 +10,8 @@ const KAISER_BETA: f64 = 7.5;
 /// Input is taken in blocks of this many samples, so the working memory does not depend on the caller.
 const BLOCK: usize = 480;
 const LANES: usize = 8;
+/// Outputs that are computed together.
+const SIDE_BY_SIDE: usize = 16;
 
 /// A conversion that this module does not make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +29,12 @@ pub struct Resampler {
     /// Decimation factor.
     down: usize,
     taps: usize,
-    /// `up` rows of `taps` coefficients, oldest sample first.
+    /// `up` rows of `taps` coefficients, oldest sample first; to a fraction of the rate, the one row as `down` rows of
+    /// [`PERIODS`], each for every `down`th sample.
     rows: Vec<f32>,
+    /// For each row that has one coefficient alone, its place: there the output is an input sample as it came. Cutting at
+    /// half the lower rate makes this so where an output falls onto an input: every second one from 8 to 16 kHz.
+    copies: Vec<Option<usize>>,
     /// `taps - 1` samples of history, then the block.
     window: Vec<f32>,
     /// Where the next output lies: index into the coming input, and phase.
@@ -53,11 +59,18 @@ impl Resampler {
         let (up, down) = ((to_hz / common_hz) as usize, (from_hz / common_hz) as usize);
         let identity = from_hz == to_hz;
         let taps = PERIODS * from_hz as usize / low_hz as usize;
+        let mut rows = if identity { Vec::new() } else { design(up, taps) };
+        if up == 1 {
+            rows = (0..down)
+                .flat_map(|first| rows.iter().skip(first).step_by(down).copied().collect::<Vec<_>>())
+                .collect();
+        }
         Ok(Self {
             up,
             down,
             taps,
-            rows: if identity { Vec::new() } else { design(up, taps) },
+            copies: rows.chunks(taps).map(only_tap).collect(),
+            rows,
             window: vec![0.0; if identity { 0 } else { taps - 1 + BLOCK }],
             position: 0,
             phase: 0,
@@ -98,18 +111,108 @@ impl Resampler {
         for (slot, &sample) in self.window[history..].iter_mut().zip(block) {
             *slot = f32::from(sample);
         }
-        while self.position < block.len() {
+        if self.down == 1 {
+            self.raise(block.len(), output);
+        } else if self.up == 1 {
+            self.lower(block.len(), output);
+        } else {
+            self.convert(block.len(), output);
+        }
+        self.window.copy_within(block.len()..block.len() + history, 0);
+    }
+
+    /// To a multiple of the rate: every input sample gives one output of each phase, so the outputs of a phase are computed
+    /// side by side.
+    fn raise(&self, count: usize, output: &mut Vec<i16>) {
+        let start = output.len();
+        output.resize(start + count * self.up, 0);
+        for phase in 0..self.up {
+            let outputs = output[start + phase..].iter_mut().step_by(self.up);
+            if let Some(place) = self.copies[phase] {
+                for (out, &sample) in outputs.zip(&self.window[place..]) {
+                    *out = sample as i16;
+                }
+                continue;
+            }
+            let row = &self.rows[phase * self.taps..][..self.taps];
+            let mut sums = [0.0_f32; BLOCK];
+            for (begin, sums) in sums[..count].chunks_mut(SIDE_BY_SIDE).enumerate() {
+                side_by_side(row, &self.window[begin * SIDE_BY_SIDE..], sums);
+            }
+            for (out, &sum) in outputs.zip(&sums) {
+                *out = round(sum);
+            }
+        }
+    }
+
+    /// To a whole fraction of the rate: every `down`th sample begins an output, so that the input falls into `down`
+    /// sequences on which the outputs lie side by side.
+    fn lower(&mut self, count: usize, output: &mut Vec<i16>) {
+        let outputs = count.saturating_sub(self.position).div_ceil(self.down);
+        let mut sums = [0.0_f32; BLOCK];
+        let mut sequence = [0.0_f32; PERIODS - 1 + BLOCK];
+        for (first, row) in self.rows.chunks(PERIODS).enumerate() {
+            let samples = self.window[self.position + first..].iter().step_by(self.down);
+            let length = PERIODS - 1 + outputs;
+            for (to, &sample) in sequence[..length].iter_mut().zip(samples) {
+                *to = sample;
+            }
+            for (begin, sums) in sums[..outputs].chunks_mut(SIDE_BY_SIDE).enumerate() {
+                side_by_side(row, &sequence[begin * SIDE_BY_SIDE..], sums);
+            }
+        }
+        output.extend(sums[..outputs].iter().map(|&sum| round(sum)));
+        self.position += outputs * self.down;
+        self.position -= count;
+    }
+
+    /// Between any two rates, one output after the other.
+    fn convert(&mut self, count: usize, output: &mut Vec<i16>) {
+        while self.position < count {
             let row = &self.rows[self.phase * self.taps..][..self.taps];
-            let sum = dot(row, &self.window[self.position..][..self.taps]);
-            // The cast saturates, which is the clipping we want.
-            output.push((sum + 0.5_f32.copysign(sum)) as i16);
+            output.push(round(dot(row, &self.window[self.position..][..self.taps])));
             self.phase += self.down;
             self.position += self.phase / self.up;
             self.phase %= self.up;
         }
-        self.position -= block.len();
-        self.window.copy_within(block.len()..block.len() + history, 0);
+        self.position -= count;
     }
+}
+
+/// To the nearest sample; the cast saturates, which is the clipping we want.
+fn round(sum: f32) -> i16 {
+    (sum + 0.5_f32.copysign(sum)) as i16
+}
+
+/// Add the sums of a row with so many windows, each a sample further: additions in the same order for each of them, whole
+/// blocks of them or a rest, so that chunking changes nothing.
+fn side_by_side(row: &[f32], window: &[f32], sums: &mut [f32]) {
+    if let Ok(sums) = <&mut [f32; SIDE_BY_SIDE]>::try_from(&mut *sums) {
+        let mut registers = *sums;
+        for (place, &tap) in row.iter().enumerate() {
+            let samples = &window[place..place + SIDE_BY_SIDE];
+            for (sum, &sample) in registers.iter_mut().zip(samples) {
+                *sum += tap * sample;
+            }
+        }
+        *sums = registers;
+        return;
+    }
+    for (begin, sum) in sums.iter_mut().enumerate() {
+        let samples = &window[begin..begin + row.len()];
+        *sum = row
+            .iter()
+            .zip(samples)
+            .fold(*sum, |sum, (&tap, &sample)| sum + tap * sample);
+    }
+}
+
+/// The place of the only coefficient of a row; the others are zero but for the rounding of the design.
+fn only_tap(row: &[f32]) -> Option<usize> {
+    const ROUNDING: f32 = 1e-6;
+    let mut taps = (0..row.len()).filter(|&place| row[place].abs() > ROUNDING);
+    let only = taps.next()?;
+    taps.next().is_none().then_some(only)
 }
 
 /// Eight independent sums: a fixed order of additions that the compiler may vectorise.
