@@ -243,6 +243,10 @@ impl MediaEngine {
         self.engine.ports()
     }
 
+    fn alive(&self) -> bool {
+        self.engine.is_alive()
+    }
+
     /// Why the media threads have no real-time scheduling; None where they have it, or were not to ask.
     fn realtime_refused(&self) -> Option<String> {
         self.engine.realtime().err().map(str::to_owned)

@@ -61,7 +61,7 @@ impl EventQueue {
         self.wake.as_fd().as_raw_fd()
     }
 
-    /// Append; past the capacity the oldest piece of speech goes, or else the oldest event.
+    /// Append; past the capacity the oldest piece of speech, key or message goes, or else the oldest event.
     pub fn append(&self, events: &mut Vec<LegEvent>) -> Dropped {
         let mut dropped = Dropped::default();
         if events.is_empty() {
@@ -112,7 +112,10 @@ impl Queues {
 
     fn push(&mut self, event: LegEvent) {
         let queue = match event.1 {
-            StreamEvent::Speech(SpeechEvent::Audio { .. }) => &mut self.audio,
+            // What a peer can make many of: it gives way before anything that says how a call stands.
+            StreamEvent::Speech(SpeechEvent::Audio { .. })
+            | StreamEvent::Digit { .. }
+            | StreamEvent::ChannelMessage(_) => &mut self.audio,
             _ => &mut self.other,
         };
         queue.push_back((self.next, event));

@@ -80,6 +80,7 @@ impl Leg {
             ("reordered", listening.reordered),
             ("reset", listening.reset),
             ("overflow", listening.overflow),
+            ("dropped_too_fast", stats.too_fast),
             ("undecodable", stats.undecodable),
             ("unencodable", stats.unencodable),
             ("dropped_payload_type", stats.payload_type),

@@ -228,6 +228,11 @@ impl Engine {
         self.realtime.as_ref().copied().map_err(String::as_str)
     }
 
+    /// Whether all media threads run.
+    pub fn is_alive(&self) -> bool {
+        self.open_for_commands().is_ok()
+    }
+
     /// The local ports of streams.
     pub fn ports(&self) -> Vec<u16> {
         let mut ports: Vec<u16> = self

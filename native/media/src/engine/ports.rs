@@ -5,8 +5,9 @@
 //! * on one local port an address belongs to one leg;
 //! * a leg in session that has not been heard yet may learn its peer's address (symmetric RTP behind NAT): a stranger is
 //!   offered to the one such leg with the same host, else to the only one that waits at all;
-//! * only a valid packet of the session makes the offer good ([`PortTable::lock`]); from then on the leg takes no other
-//!   address until signalling gives it a new one;
+//! * only valid packets of the session make the offer good ([`PortTable::lock`]): one from the address that signalling
+//!   named, several in a row from another; from then on the leg takes no third address until signalling gives it a new one,
+//!   and the one that signalling named may always have it back;
 //! * RTCP that does not share its port comes from and goes to the port after that of the media (RFC 3550 section 11);
 //! * everything else is a stranger's and dropped.
 
@@ -15,6 +16,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// After a change of address the old source sends on for a while; it must not be learnt as the new one.
 const OLD_SOURCE_US: u64 = 2_000_000;
+
+/// Packets in a row from an address that signalling did not name until it is learnt: one alone may be anybody's.
+const LEARN_AFTER: u8 = 3;
 
 /// Number of a leg; never used twice.
 pub type StreamId = u64;
@@ -25,9 +29,6 @@ pub enum PortError {
     /// The peer's address is in use on every port.
     #[error("the remote address {0} already has a stream on each of the {1} local ports (port_count)")]
     AddressTaken(SocketAddr, usize),
-    /// Each port has a leg whose peer is not known yet.
-    #[error("each of the {0} local ports has a stream that waits for an unknown remote address (port_count)")]
-    Ambiguous(usize),
     /// The peer's address is in use on this leg's port.
     #[error("another stream on the same local port has the remote address {0}")]
     InUse(SocketAddr),
@@ -57,6 +58,8 @@ struct Entry {
     locked: bool,
     /// The host that signalling came from: behind NAT, media come from there and not from where the SDP says.
     origin: Option<IpAddr>,
+    /// An address that may come to be learnt, and how many packets in a row came from it.
+    learning: Option<(SocketAddr, u8)>,
     /// The source before the address changed, and until when it is not to be learnt.
     old_source: Option<(SocketAddr, u64)>,
 }
@@ -102,18 +105,10 @@ impl PortTable {
     ) -> Result<(StreamId, usize), PortError> {
         let count = self.ports.len();
         let free = |port: &Port| remote.is_none_or(|remote| !port.by_address.contains_key(&remote));
-        let nameless = |id: &StreamId| self.entries.get(id).is_some_and(|entry| entry.remote.is_none());
-        let clear = |port: &Port| !port.waiting.iter().any(nameless);
-        let fitting = self
-            .ports
-            .iter()
-            .enumerate()
-            .filter(|(_, port)| free(port) && (remote.is_some() || clear(port)));
+        let fitting = self.ports.iter().enumerate().filter(|(_, port)| free(port));
         let Some((index, _)) = fitting.min_by_key(|(_, port)| (port.waiting.len(), port.legs)) else {
-            return Err(match remote {
-                Some(remote) if !self.ports.iter().any(free) => PortError::AddressTaken(remote, count),
-                _ => PortError::Ambiguous(count),
-            });
+            let taken = remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+            return Err(PortError::AddressTaken(taken, count));
         };
         let id = self.next_id;
         self.next_id += self.id_step;
@@ -130,6 +125,7 @@ impl PortTable {
             in_session: false,
             locked: false,
             origin,
+            learning: None,
             old_source: None,
         };
         self.entries.insert(id, entry);
@@ -151,6 +147,7 @@ impl PortTable {
             in_session: false,
             locked: true,
             origin: None,
+            learning: None,
             old_source: None,
         };
         self.entries.insert(id, entry);
@@ -171,6 +168,9 @@ impl PortTable {
         if port.by_address.get(&remote).is_some_and(|&other| other != id) {
             return Err(PortError::InUse(remote));
         }
+        if let Some(named) = entry.signalled {
+            port.by_address.remove(&named);
+        }
         if let Some(before) = entry.remote {
             port.by_address.remove(&before);
             if entry.locked && before != remote {
@@ -182,7 +182,7 @@ impl PortTable {
             port.waiting.push(id);
         }
         (entry.remote, entry.signalled) = (Some(remote), Some(remote));
-        (entry.in_session, entry.locked) = (true, false);
+        (entry.in_session, entry.locked, entry.learning) = (true, false, None);
         Ok(())
     }
 
@@ -190,8 +190,8 @@ impl PortTable {
     pub fn close(&mut self, id: StreamId) {
         if let Some(entry) = self.entries.remove(&id) {
             let port = &mut self.ports[entry.port];
-            if let Some(remote) = entry.remote {
-                port.by_address.remove(&remote);
+            for address in [entry.remote, entry.signalled].into_iter().flatten() {
+                port.by_address.remove(&address);
             }
             port.waiting.retain(|&other| other != id);
             port.legs -= 1;
@@ -207,7 +207,8 @@ impl PortTable {
     pub fn route(&self, now_us: u64, port: usize, source: SocketAddr) -> Route {
         let port = &self.ports[port];
         if let Some(&id) = port.by_address.get(&source) {
-            let locked = self.entries.get(&id).is_some_and(|entry| entry.locked);
+            let held = |entry: &Entry| entry.locked && entry.remote == Some(source);
+            let locked = self.entries.get(&id).is_some_and(held);
             return if locked {
                 Route::Locked(id)
             } else {
@@ -240,20 +241,37 @@ impl PortTable {
         self.entries.get(&id)?.in_session.then_some(id)
     }
 
-    /// The leg has received a valid packet from `source`. Returns whether that address was learnt.
+    /// The leg has received a valid packet from `source`. Returns whether it is locked to that address now, which is
+    /// where its packets go.
     pub fn lock(&mut self, id: StreamId, source: SocketAddr) -> bool {
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.in_session) else {
             return false;
         };
+        if entry.signalled != Some(source) {
+            let so_far = entry.learning.filter(|(address, _)| *address == source);
+            let packets = so_far.map_or(0, |(_, packets)| packets) + 1;
+            entry.learning = Some((source, packets));
+            if packets < LEARN_AFTER {
+                return false;
+            }
+        }
         let port = &mut self.ports[entry.port];
-        let before = entry.remote.replace(source);
+        let before = entry
+            .remote
+            .replace(source)
+            .filter(|&before| Some(before) != entry.signalled);
         if let Some(before) = before {
             port.by_address.remove(&before);
         }
         port.by_address.insert(source, id);
         port.waiting.retain(|&other| other != id);
-        entry.locked = true;
-        before != Some(source)
+        (entry.locked, entry.learning) = (true, None);
+        true
+    }
+
+    /// Whether a leg is locked to this address.
+    pub fn is_locked(&self, port: usize, source: SocketAddr) -> bool {
+        matches!(self.route(0, port, source), Route::Locked(_))
     }
 }
 
@@ -279,15 +297,45 @@ mod tests {
         (id, port)
     }
 
+    /// As many packets as it takes to learn an address.
+    fn learn(table: &mut PortTable, id: StreamId, source: SocketAddr) -> bool {
+        (0..LEARN_AFTER).fold(false, |_, _| table.lock(id, source))
+    }
+
     #[test]
     fn a_peer_behind_nat_is_learnt_once_and_then_locked() {
         let mut table = PortTable::new(1, 0, 1);
         let (id, port) = leg(&mut table, address(1, 4000));
         assert_eq!(table.route(0, port, address(1, 5000)), Route::Offered(id));
-        assert!(table.lock(id, address(1, 5000)));
+        assert!(learn(&mut table, id, address(1, 5000)));
         assert_eq!(table.route(0, port, address(1, 5000)), Route::Locked(id));
-        assert_eq!(table.route(0, port, address(1, 4000)), Route::Stranger);
+        assert_eq!(table.route(0, port, address(1, 6000)), Route::Stranger);
         assert_eq!(table.route(0, port, address(9, 4000)), Route::Stranger);
+    }
+
+    #[test]
+    fn whoever_signalling_named_wins_over_whoever_came_first() {
+        let mut table = PortTable::new(1, 0, 1);
+        let (id, port) = leg(&mut table, address(1, 4000));
+        assert!(!table.lock(id, address(1, 66)));
+        assert!(table.lock(id, address(1, 4000)));
+        assert_eq!(table.route(0, port, address(1, 66)), Route::Stranger);
+        // Even after another address was learnt.
+        let (id, port) = leg(&mut table, address(1, 4002));
+        assert!(learn(&mut table, id, address(1, 66)));
+        assert_eq!(table.route(0, port, address(1, 4002)), Route::Offered(id));
+        assert!(table.lock(id, address(1, 4002)));
+        assert_eq!(table.route(0, port, address(1, 66)), Route::Stranger);
+        assert_eq!(table.remote(id), Some(address(1, 4002)));
+    }
+
+    #[test]
+    fn what_may_be_learnt_has_to_come_in_a_row() {
+        let mut table = PortTable::new(1, 0, 1);
+        let (id, _) = leg(&mut table, address(1, 4000));
+        for round in 0..20 {
+            assert!(!table.lock(id, address(1, 66 + round % 2)));
+        }
     }
 
     #[test]
@@ -296,7 +344,7 @@ mod tests {
         let (id, port) = leg(&mut table, address(1, 4000));
         assert_eq!(table.route(0, port, address(1, 66)), Route::Offered(id));
         assert_eq!(table.route(0, port, address(1, 4000)), Route::Offered(id));
-        assert!(!table.lock(id, address(1, 4000)));
+        assert!(table.lock(id, address(1, 4000)));
         assert_eq!(table.route(0, port, address(1, 66)), Route::Stranger);
     }
 
@@ -327,7 +375,7 @@ mod tests {
         let (second, _) = leg(&mut table, address(2, 4000));
         assert_eq!(table.route(0, port, address(3, 1)), Route::Stranger);
         assert_eq!(table.route(0, port, address(2, 77)), Route::Offered(second));
-        table.lock(second, address(2, 77));
+        learn(&mut table, second, address(2, 77));
         assert_eq!(table.route(0, port, address(1, 7)), Route::Offered(first));
         let (_, _) = leg(&mut table, address(1, 4002));
         assert_eq!(table.route(0, port, address(1, 9)), Route::Stranger);
@@ -337,7 +385,7 @@ mod tests {
     fn a_new_address_is_learnt_but_not_the_old_source() {
         let mut table = PortTable::new(1, 0, 1);
         let (id, port) = leg(&mut table, address(1, 4000));
-        table.lock(id, address(1, 5000));
+        learn(&mut table, id, address(1, 5000));
         // The same session again: nothing changes.
         table.connect(1, id, address(1, 4000)).unwrap();
         assert_eq!(table.route(1, port, address(1, 5000)), Route::Locked(id));
@@ -365,7 +413,7 @@ mod tests {
     fn the_limits_are_named() {
         let mut table = PortTable::new(1, 0, 1);
         let (id, _) = table.open(None, None).unwrap();
-        assert_eq!(table.open(None, None), Err(PortError::Ambiguous(1)));
+        assert!(table.open(None, None).is_ok());
         table.connect(0, id, address(1, 1)).unwrap();
         let (other, _) = table.open(Some(address(2, 1)), None).unwrap();
         assert_eq!(
@@ -428,9 +476,8 @@ mod tests {
                         match table.route(now_us, index, at) {
                             Route::Locked(id) => prop_assert_eq!(locked.get(&id), Some(&at)),
                             Route::Offered(id) => {
-                                prop_assert!(!locked.contains_key(&id));
-                                table.lock(id, at);
-                                if table.entries[&id].in_session {
+                                prop_assert_ne!(locked.get(&id), Some(&at));
+                                if table.lock(id, at) {
                                     locked.insert(id, at);
                                 }
                             }

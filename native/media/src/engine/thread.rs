@@ -364,7 +364,6 @@ impl MediaThread {
             &mut self.leg_events,
             |deed| match deed {
                 Deed::Send(datagram, remote) => send(&pair.rtp, datagram, remote, counters),
-                Deed::Bind(source) => ice.bind(port, source, id),
                 Deed::Unbind(source) => ice.unbind(port, source, id),
             },
         );
@@ -390,13 +389,7 @@ impl MediaThread {
             for index in 0..inbox.len() {
                 let (datagram, source) = inbox.datagram(index);
                 if let Some(id) = self.ice.route(port, source, datagram) {
-                    if let Some(Leg {
-                        link: Link::Web(web), ..
-                    }) = self.legs.get_mut(&id)
-                    {
-                        web.datagram(now_us(), source, datagram);
-                        self.settle_web(id);
-                    }
+                    self.browser_datagram(id, port, source, datagram);
                 } else if separate_rtcp || is_rtcp(datagram) {
                     self.report(port, source, datagram, separate_rtcp);
                 } else {
@@ -408,6 +401,23 @@ impl MediaThread {
             }
         }
         self.unfinished.push(socket);
+    }
+
+    /// Take a datagram of a browser's leg. The address of a check that passed is its own from then on, unless it is another's.
+    fn browser_datagram(&mut self, id: StreamId, port: usize, source: SocketAddr, datagram: &[u8]) {
+        let Some(Leg {
+            link: Link::Web(web), ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return;
+        };
+        let checked = web.datagram(now_us(), source, datagram);
+        if checked && !self.ice.is_bound(port, source, id) {
+            let taken = lock(&self.parts.table).is_locked(port, source);
+            let refused = taken || !self.ice.bind(port, source, id);
+            add(&self.parts.counters.refused_addresses, u64::from(refused));
+        }
+        self.settle_web(id);
     }
 
     /// Take a report about a leg, or about its peer's stream.
@@ -428,9 +438,7 @@ impl MediaThread {
         };
         match wire.report(now_us(), datagram) {
             Ok(Heard::Collision) => {
-                let ssrc = random.next();
-                stream.change_ssrc(ssrc);
-                wire.change_ssrc(ssrc);
+                wire.avoid_collision(now_us(), stream, random);
             }
             Ok(Heard::Report | Heard::Bye) => {}
             Err(WireError::Srtp(reason)) => add(&counters.srtp[reason as usize], 1),
@@ -462,9 +470,7 @@ impl MediaThread {
                         let valid = leg.stream.handle_packet(now_us, &packet, &mut self.leg_events);
                         let late = leg.stream.late();
                         if valid && wire.received(now_us, &packet.header, late) {
-                            let ssrc = leg.random.next();
-                            leg.stream.change_ssrc(ssrc);
-                            wire.change_ssrc(ssrc);
+                            wire.avoid_collision(now_us, &mut leg.stream, &mut leg.random);
                         }
                         valid
                     }
@@ -484,9 +490,11 @@ impl MediaThread {
             }
         };
         if valid && matches!(route, Route::Offered(_)) {
-            leg.remote = Some(source);
-            let learnt = lock(&self.parts.table).lock(id, source);
-            add(&counters.learnt_source, u64::from(learnt));
+            let locked = lock(&self.parts.table).lock(id, source);
+            if locked {
+                let learnt = leg.remote.replace(source) != Some(source);
+                add(&counters.learnt_source, u64::from(learnt));
+            }
         }
         self.collect(id);
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use rtp::packet::RtpPacket;
+use webrtc::demux::DatagramKind;
 use webrtc::{AudioCodec, Disconnection, LegEvent, LegOutput, Quality, WebRtcLeg};
 
 use super::ports::StreamId;
@@ -24,9 +25,7 @@ pub(crate) struct Web {
 pub(crate) enum Deed<'a> {
     /// Send a datagram by the port of the leg.
     Send(&'a [u8], SocketAddr),
-    /// Datagrams from there are of this leg from now on.
-    Bind(SocketAddr),
-    /// No longer.
+    /// Datagrams from there are no longer of this leg.
     Unbind(SocketAddr),
 }
 
@@ -54,15 +53,16 @@ impl Web {
         self.quality
     }
 
-    /// Take a datagram. What the leg refuses it counts itself.
-    pub(crate) fn datagram(&mut self, now_us: u64, source: SocketAddr, datagram: &[u8]) {
+    /// Take a datagram; what the leg refuses it counts itself. Returns whether it was an ICE check with the right password.
+    pub(crate) fn datagram(&mut self, now_us: u64, source: SocketAddr, datagram: &[u8]) -> bool {
         let known = self
             .candidates
             .iter()
             .find(|candidate| candidate.is_ipv4() == source.is_ipv4());
-        if let Some(&destination) = known {
-            let _ = self.leg.handle_datagram(now_us, source, destination, datagram);
-        }
+        known.is_some_and(|&destination| {
+            let taken = self.leg.handle_datagram(now_us, source, destination, datagram);
+            taken.is_ok() && DatagramKind::of(datagram) == Some(DatagramKind::Stun)
+        })
     }
 
     /// Let time pass where something is due.
@@ -108,7 +108,6 @@ impl Web {
                     };
                     stream.handle_packet(now_us, &packet, events);
                 }
-                LegOutput::Event(LegEvent::Bound(source)) => act(Deed::Bind(source)),
                 LegOutput::Event(LegEvent::Released(source)) => act(Deed::Unbind(source)),
                 LegOutput::Event(event) => self.event(now_us, event, stream, events),
                 LegOutput::Timeout(due_us) => {
@@ -181,8 +180,14 @@ impl IceTable {
         self.by_ufrag.insert(ufrag.as_bytes().into(), id);
     }
 
-    pub(crate) fn bind(&mut self, port: usize, source: SocketAddr, id: StreamId) {
-        self.by_source.insert((port, source), id);
+    /// Datagrams from there are of this leg, which has passed a check from there: unless they are another's, who came first.
+    /// A check proves who knows the password, not where it came from. Returns whether they are.
+    pub(crate) fn bind(&mut self, port: usize, source: SocketAddr, id: StreamId) -> bool {
+        *self.by_source.entry((port, source)).or_insert(id) == id
+    }
+
+    pub(crate) fn is_bound(&self, port: usize, source: SocketAddr, id: StreamId) -> bool {
+        self.by_source.get(&(port, source)) == Some(&id)
     }
 
     pub(crate) fn unbind(&mut self, port: usize, source: SocketAddr, id: StreamId) {

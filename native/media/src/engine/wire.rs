@@ -9,8 +9,14 @@ use rtp::quality::{LegQuality, QualityCodec};
 use rtp::rtcp::{MAX_DATAGRAM_LEN, RtcpError, RtcpEvent, RtcpParams, RtcpSession};
 use rtp::srtp::{MAX_RTCP_OVERHEAD, MasterKey, Receiver, Sender, SrtpError};
 
+use super::leg::Random;
+use crate::stream::Stream;
+
 /// Room for any RTCP datagram that a leg sends.
 pub(crate) const REPORT_MAX: usize = MAX_DATAGRAM_LEN + MAX_RTCP_OVERHEAD;
+
+/// Least time between two changes of our SSRC.
+const SSRC_LIFE_US: u64 = 10_000_000;
 
 /// The keys of both directions (RFC 4568): each side sends with its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +68,8 @@ pub(crate) struct Wire {
     rtcp: Option<RtcpTerms>,
     /// Packets that the listening buffer called late, as far as the statistics know.
     late: u64,
+    /// Before that we keep our SSRC, whatever collides with it.
+    next_ssrc_us: u64,
 }
 
 impl Wire {
@@ -76,6 +84,7 @@ impl Wire {
             reports: Box::new(RtcpSession::new(params, now_us, random)),
             rtcp: terms.rtcp,
             late: 0,
+            next_ssrc_us: 0,
         }
     }
 
@@ -118,7 +127,15 @@ impl Wire {
         self.reports.on_rtp_sent(now_us, timestamp, payload_len);
     }
 
-    pub(crate) fn change_ssrc(&mut self, ssrc: u32) {
+    /// The peer uses our SSRC: take another. Once in a while only, for a peer that returns what we send would have us change
+    /// with every packet (RFC 3550 section 8.2 calls that a loop).
+    pub(crate) fn avoid_collision(&mut self, now_us: u64, stream: &mut Stream, random: &mut Random) {
+        if now_us < self.next_ssrc_us {
+            return;
+        }
+        self.next_ssrc_us = now_us + SSRC_LIFE_US;
+        let ssrc = random.next();
+        stream.change_ssrc(ssrc);
         self.reports.change_ssrc(ssrc);
     }
 

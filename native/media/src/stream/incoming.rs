@@ -3,11 +3,12 @@
 use codec::resample::Resampler;
 use codec::{Codec, Decoder};
 use rtp::packet::RtpPacket;
-use rtp::telephone_event::DtmfReceiver;
+use rtp::telephone_event::{Digit, DtmfReceiver};
 
 use super::bridged::Bridged;
 use super::echo_path::EchoPath;
 use super::format::Format;
+use super::pace::Pace;
 use super::{FRAME_US, LISTENED_HZ, StreamEvent, StreamParams};
 use crate::activity::ActivityDetector;
 use crate::bridging::BridgingStats;
@@ -49,6 +50,9 @@ pub(super) struct Incoming {
     /// What we say, on its way back: with speech detection only.
     echo: Option<Box<EchoPath>>,
     activity: Option<ActivityDetector>,
+    pace: Pace,
+    /// Packets and keys beyond what a conversation can be.
+    pub(super) too_fast: u64,
     /// Packets that the decoder could make nothing of.
     undecodable: u64,
     /// New beginnings that the tape knows of.
@@ -73,6 +77,8 @@ impl Incoming {
             speech: params.speech.map(|speech| Box::new(SpeechCutter::new(speech))),
             echo: params.speech.map(|_| Box::default()),
             activity: params.report_activity.then(ActivityDetector::default),
+            pace: Pace::new(),
+            too_fast: 0,
             undecodable: 0,
             resets: 0,
             assumed: 0,
@@ -142,6 +148,16 @@ impl Incoming {
         events: &mut Vec<StreamEvent>,
     ) {
         let header = &packet.header;
+        let is_audio = header.payload_type == format.payload_type;
+        let media_ms = if is_audio {
+            self.duration_ms(packet.payload)
+        } else {
+            0
+        };
+        if !self.pace.admits(now_us, media_ms) {
+            self.too_fast += 1;
+            return;
+        }
         let event = format
             .telephone_event
             .filter(|event| event.payload_type == header.payload_type);
@@ -152,7 +168,7 @@ impl Incoming {
                 bridged.push_aside(now_us, header, None);
             }
             let digit = self.dtmf.push(header.timestamp, packet.payload);
-            events.extend(digit.map(StreamEvent::from));
+            self.press(now_us, digit, events);
         } else if header.payload_type != format.payload_type || packet.payload.is_empty() {
             self.buffer.push_aside(now_us, header);
             if let Some(bridged) = bridged {
@@ -165,6 +181,22 @@ impl Incoming {
             }
         }
         self.release(now_us, tape, events);
+    }
+
+    fn press(&mut self, now_us: u64, digit: Option<Digit>, events: &mut Vec<StreamEvent>) {
+        let Some(digit) = digit else { return };
+        if self.pace.admits_key(now_us) {
+            events.push(digit.into());
+        } else {
+            self.too_fast += 1;
+        }
+    }
+
+    /// How long a payload lasts, as far as its codec can tell.
+    fn duration_ms(&self, payload: &[u8]) -> u64 {
+        self.decoding.as_ref().map_or(0, |decoding| {
+            u64::from((decoding.duration)(payload)) * 1000 / u64::from(decoding.clock_hz)
+        })
     }
 
     /// Release from the listening buffer what is due, and let it be heard.
@@ -242,7 +274,8 @@ impl Incoming {
 
     /// A tick: what is due by the clock alone.
     pub(super) fn watch_the_clock(&mut self, now_us: u64, silent_us: u64, events: &mut Vec<StreamEvent>) {
-        events.extend(self.dtmf.poll(now_us).map(StreamEvent::from));
+        let digit = self.dtmf.poll(now_us);
+        self.press(now_us, digit, events);
         let change = self.activity.as_mut().and_then(|activity| activity.poll(now_us));
         events.extend(change.map(StreamEvent::Activity));
         let Some(speech) = self.speech.as_mut().filter(|speech| speech.is_speech()) else {

@@ -5,6 +5,7 @@ mod echo_path;
 mod format;
 mod incoming;
 mod outgoing;
+mod pace;
 
 use rtp::packet::{HEADER_LEN, RtpPacket};
 use rtp::telephone_event::{Digit, PressError};
@@ -90,6 +91,8 @@ pub enum StreamEvent {
 pub struct StreamStats {
     /// Packets that were to be sent.
     pub sent: u64,
+    /// Packets and keys beyond what a conversation can be.
+    pub too_fast: u64,
     /// Packets that the codec could make nothing of.
     pub undecodable: u64,
     /// Frames that the codec could make no packet of.
@@ -230,6 +233,7 @@ impl Stream {
     pub fn stats(&self) -> StreamStats {
         StreamStats {
             listening: self.incoming.listening_stats(),
+            too_fast: self.incoming.too_fast,
             undecodable: self.incoming.undecodable(),
             unencodable: self.outgoing.unencodable,
             played_ms: self.outgoing.playout.played_ms(),
