@@ -201,7 +201,7 @@ class Edge:
         if answer is None:
             return False
         try:
-            negotiated = accept_answer(leg.local, answer)
+            negotiated = accept_answer(leg.local, answer, leg.negotiated)
             self._connect(leg.link.stream, negotiated)
         except (NotAcceptable, MediaError) as error:
             logger.warning("SDP answer refused: {}", error)
