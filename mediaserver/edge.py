@@ -11,7 +11,7 @@ from loguru import logger
 from mediaserver._native import MediaError
 from mediaserver.calls import ActiveCall, CallRefused, Switchboard
 from mediaserver.media_link import LocalMediaLink
-from mediaserver.media_session import MediaPolicy, stream_arguments
+from mediaserver.media_session import MediaPolicy, stream_arguments, unconfirmed_arguments
 from sipbridge import (
     CallAnswered,
     CallEnded,
@@ -146,7 +146,10 @@ class Edge:
         return leg.local
 
     def _open_leg(self, offer: SessionDescription | None, tenant: TenantContext, caller_host: str) -> _Leg:
-        """Open the media of a call. Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4)."""
+        """Open the media of a call; we send from the ACK on.
+
+        Without an offer the 200 carries ours and the ACK the answer (RFC 3264 4).
+        """
         turns = tenant.config.turn_taking
         address = self._media.address_towards((remote_host(offer) if offer else None) or caller_host)
         remote = self._media.answer(offer, address, DISCARD_PORT).remote if offer else None
@@ -164,7 +167,8 @@ class Edge:
             if offer is None:
                 return _Leg(link, address, port, self._media.offer(address, port))
             negotiated = self._media.answer(offer, address, port)
-            self._connect(stream, negotiated)
+            if (unconfirmed := unconfirmed_arguments(negotiated)) is not None:
+                self._hub.engine.connect_stream(stream, **unconfirmed)
             return _Leg(link, address, port, negotiated.answer, negotiated)
         except (NotAcceptable, MediaError, ValueError):
             self._hub.detach(link)
@@ -192,8 +196,21 @@ class Edge:
         if not event.initial:
             # The ACK of a re-INVITE to which our 200 made the offer; an answer that cannot be used changes nothing.
             self._take_answer(held.leg, event.sdp)
-        elif held.leg.negotiated is None and not self._take_answer(held.leg, event.sdp):
-            self._switchboard.over(held.active, "no usable SDP answer in the ACK")
+        elif (negotiated := held.leg.negotiated) is None:
+            if self._take_answer(held.leg, event.sdp):
+                self._switchboard.connected(held.active)
+            else:
+                self._switchboard.over(held.active, "no usable SDP answer in the ACK")
+        else:
+            self._begin_sending(held, negotiated)
+
+    def _begin_sending(self, held: _SipCall, negotiated: Negotiated) -> None:
+        """The ACK is there, and no later offer before it (`Sessions` answers that with 491): as agreed from now on."""
+        try:
+            self._connect(held.leg.link.stream, negotiated)
+        except (MediaError, ValueError) as error:
+            logger.error("no media for a confirmed call: {}", error)
+            self._switchboard.over(held.active, "no media")
         else:
             self._switchboard.connected(held.active)
 
@@ -201,7 +218,7 @@ class Edge:
         if answer is None:
             return False
         try:
-            negotiated = accept_answer(leg.local, answer)
+            negotiated = accept_answer(leg.local, answer, leg.negotiated)
             self._connect(leg.link.stream, negotiated)
         except (NotAcceptable, MediaError) as error:
             logger.warning("SDP answer refused: {}", error)

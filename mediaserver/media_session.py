@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Required, TypedDict
 
@@ -73,6 +73,17 @@ def stream_arguments(negotiated: Negotiated) -> StreamArguments:
     if terms.reduced_size:
         arguments["rtcp_reduced_size"] = True
     return arguments
+
+
+def unconfirmed_arguments(negotiated: Negotiated) -> StreamArguments | None:
+    """What to tell the engine while the ACK is due: listen (RFC 3264 6.1) and send nothing, not even reports.
+
+    Until the ACK nobody has shown that they want media where the offer says: the INVITE may come from a stranger who
+    names a victim's address. None: connect at the ACK alone, since the kind of reports is settled when a stream begins.
+    """
+    if negotiated.rtcp.xr_voip_metrics or negotiated.rtcp.reduced_size:
+        return None
+    return stream_arguments(replace(negotiated, send=False, rtcp=replace(negotiated.rtcp, silenced=True)))
 
 
 class ThreadArguments(TypedDict, total=False):

@@ -137,12 +137,15 @@ def negotiate(
 
     ``address``: ours, of the offer's family. ``codecs``: those that we take; the peer's order decides, with
     ``ours_first`` ours. ``keys``: fresh ones, for every policy but off. ``previous``: what the session has agreed on so
-    far, so that a repeated offer does not key the stream anew. Raises `NotAcceptable` when nothing fits.
+    far, so that a repeated offer does not key the stream anew, and none makes an encrypted one plain. Raises
+    `NotAcceptable` when nothing fits.
     """
     known = known_codecs(codecs)
 
     def judge(media: MediaDescription) -> _Terms:
-        return _Terms.of(offer, media, codecs=known, ours_first=ours_first, address=address, srtp=srtp)
+        terms = _Terms.of(offer, media, codecs=known, ours_first=ours_first, address=address, srtp=srtp)
+        _stays_encrypted(previous, encrypted=terms.encrypt)
+        return terms
 
     index, terms = _first_stream(offer, judge)
     media = offer.media[index]
@@ -180,8 +183,13 @@ def negotiate(
     return _negotiated(answer, media, terms, send=send, receive=receive, srtp=agreed_keys)
 
 
-def accept_answer(offer: SessionDescription, answer: SessionDescription) -> Negotiated:
-    """Read what an answer to our offer agrees on (RFC 3264 7); raises `NotAcceptable` if nothing."""
+def accept_answer(
+    offer: SessionDescription, answer: SessionDescription, previous: Negotiated | None = None
+) -> Negotiated:
+    """Read what an answer to our offer agrees on (RFC 3264 7); raises `NotAcceptable` if nothing.
+
+    ``previous``: what the session has agreed on so far; what was encrypted stays so.
+    """
     if len(answer.media) != len(offer.media):
         raise NotAcceptable(
             "the answer has another number of streams than the offer", warning=WARN_MEDIA_TYPE
@@ -196,6 +204,7 @@ def accept_answer(offer: SessionDescription, answer: SessionDescription) -> Nego
                 "the answer accepts none of our SRTP keys" if secure else "the answer has another transport",
                 warning=WARN_TRANSPORT,
             )
+        _stays_encrypted(previous, encrypted=srtp is not None)
         terms = _Terms.answered(ours, answer, theirs)
         direction, our = answer.direction_of(theirs), offer.direction_of(ours)
         send = direction.receives and our.sends and not terms.held
@@ -319,6 +328,12 @@ def _encrypts(media: MediaDescription, policy: SrtpPolicy) -> bool:
     if not keyed and (secure or policy is SrtpPolicy.REQUIRED):
         raise NotAcceptable("no SRTP key that can be used", warning=WARN_TRANSPORT)
     return keyed
+
+
+def _stays_encrypted(previous: Negotiated | None, *, encrypted: bool) -> None:
+    """Refuse to go plain in the middle of a session: whoever could ask for it could listen from then on."""
+    if previous is not None and previous.srtp is not None and not encrypted:
+        raise NotAcceptable("the session is encrypted and stays so", warning=WARN_TRANSPORT)
 
 
 def _negotiated(

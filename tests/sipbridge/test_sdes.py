@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sipbridge.description import MediaDescription
 from sipbridge.sdes import MASTER_BYTES, Crypto, MasterKeys, accept, usable
 from sipbridge.sdp import (
+    Negotiated,
     NotAcceptable,
     SdpError,
     SessionDescription,
@@ -164,6 +165,57 @@ def test_a_repeated_offer_keeps_the_keys_and_a_new_key_brings_a_new_one() -> Non
     assert other.srtp is not None
     assert other.srtp.our_inline_key != first.srtp.our_inline_key
     assert other.srtp.their_inline_key != first.srtp.their_inline_key
+
+
+@given(CODEC_LISTS, st.sampled_from(list(SrtpPolicy)), st.sampled_from(list(SrtpPolicy)), st.booleans())
+def test_what_is_encrypted_is_never_plain_again(
+    theirs: tuple[str, ...], first_policy: SrtpPolicy, later_policy: SrtpPolicy, ours_to_offer: bool
+) -> None:
+    """Whoever offers: the first agreement may be plain, a later one only where the one before was."""
+
+    def agree(policy: SrtpPolicy, number: int, previous: Negotiated | None = None) -> Negotiated:
+        if ours_to_offer:
+            offer = make_offer("192.0.2.1", 6000, CODECS, srtp=SrtpPolicy.OPTIONAL, keys=keys(number))
+            answer = negotiate(
+                offer,
+                address="198.51.100.7",
+                port=4000,
+                codecs=theirs,
+                srtp=policy,
+                keys=keys(number + 3),
+            ).answer
+            return accept_answer(offer, answer, previous)
+        offer = make_offer("198.51.100.7", 4000, theirs, srtp=policy, keys=keys(number))
+        return negotiate(
+            offer,
+            address="192.0.2.1",
+            port=6000,
+            codecs=CODECS,
+            srtp=SrtpPolicy.OPTIONAL,
+            keys=keys(number + 3),
+            previous=previous,
+        )
+
+    first = agree(first_policy, 1)
+    assert (first.srtp is None) == (first_policy is SrtpPolicy.OFF)
+    if first.srtp is None or later_policy is not SrtpPolicy.OFF:
+        assert (agree(later_policy, 11, first).srtp is None) == (later_policy is SrtpPolicy.OFF)
+        return
+    with pytest.raises(NotAcceptable, match="encrypted") as refusal:
+        agree(later_policy, 11, first)
+    assert (refusal.value.status, refusal.value.warning) == (488, 302)
+
+
+def test_of_two_streams_the_one_that_keeps_the_session_encrypted_is_taken() -> None:
+    secure = make_offer("198.51.100.7", 4000, ("PCMU",), srtp=SrtpPolicy.REQUIRED, keys=keys(1))
+    plain = make_offer("198.51.100.7", 4002, ("PCMU",))
+    first = negotiate(secure, address="192.0.2.1", port=6000, srtp=SrtpPolicy.OPTIONAL, keys=keys(9))
+    both = replace(secure, media=(*plain.media, *secure.media))
+    later = negotiate(
+        both, address="192.0.2.1", port=6000, srtp=SrtpPolicy.OPTIONAL, keys=keys(9), previous=first
+    )
+    assert later.srtp == first.srtp
+    assert [stream.port for stream in later.answer.media] == [0, 6000]
 
 
 def test_an_answer_must_take_one_of_our_keys() -> None:
