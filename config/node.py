@@ -65,7 +65,7 @@ class MediaConfig(StrictModel):
     host: IpAddress = ANY_HOST
     """An IPv4 or IPv6 address of this machine; ``::`` takes both families."""
     first_port: Port = 40_000
-    """The first of ``port_count`` consecutive ports; 0: any free ones."""
+    """From here on ``port_count`` even ports, each with the odd one after it for RTCP (RFC 3550 11); 0: any free ones."""
     port_count: int = Field(default=8, ge=1, le=256)
     advertised_host: IpAddress | None = None
     """What SDP names: the public address of a node behind NAT that maps each port to itself."""
@@ -98,11 +98,11 @@ class MediaConfig(StrictModel):
     def _consistent(self) -> MediaConfig:
         if len(set(self.codecs)) != len(self.codecs):
             raise ValueError("codecs: each codec may stand there once")
-        last = self.first_port + self.port_count - 1
+        last = self.first_port + self.first_port % 2 + 2 * self.port_count - 1
         if self.first_port and last > MAX_PORT:
             raise ValueError(
-                f"port_count ({self.port_count}) from first_port ({self.first_port}) on would end at {last}; "
-                f"the last port is {MAX_PORT}"
+                f"port_count ({self.port_count}) from first_port ({self.first_port}) on, each with one for RTCP, "
+                f"would end at {last}; the last port is {MAX_PORT}"
             )
         if self.advertised_host_ipv6 is not None and ":" in (self.advertised_host or ""):
             raise ValueError("advertised_host must be an IPv4 address beside advertised_host_ipv6")

@@ -57,7 +57,7 @@ EngineEvent = MediaEvent | LegEvent
 """All that an engine reports."""
 
 MAX_PENDING_EVENTS = 1024
-"""Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first."""
+"""Events that one call may leave unread: 200 s of speech chunks. Past it the oldest audio goes first, then keys."""
 
 
 class MediaLink(Protocol):
@@ -96,6 +96,36 @@ class LinkCounters:
     dropped_other_events: int = 0
 
 
+class _Pending:
+    """Events that wait to be read, in the order in which they came; to drop one takes as long however many wait.
+
+    They stand in lanes, first what can be missed most easily: audio, then keys, then what a pipeline's state hangs on
+    (where speech begins and ends, what was played).
+    """
+
+    def __init__(self) -> None:
+        self._lanes: tuple[deque[tuple[int, MediaEvent]], ...] = (deque(), deque(), deque())
+        """Each with the event's number."""
+        self._next = 0
+
+    def __len__(self) -> int:
+        return sum(len(lane) for lane in self._lanes)
+
+    def append(self, event: MediaEvent) -> None:
+        lane = 0 if isinstance(event, SpeechAudio) else 1 if isinstance(event, DtmfDigit) else 2
+        self._lanes[lane].append((self._next, event))
+        self._next += 1
+
+    def popleft(self) -> MediaEvent:
+        """Take the oldest. Raises `ValueError` when there is none."""
+        lane = min((lane for lane in self._lanes if lane), key=lambda lane: lane[0][0])
+        return lane.popleft()[1]
+
+    def drop(self) -> MediaEvent:
+        """Take the oldest of those that can be missed most easily. Raises `StopIteration` when there is none."""
+        return next(lane for lane in self._lanes if lane).popleft()[1]
+
+
 class LocalMediaLink:
     """A `MediaLink` to a media engine in this process.
 
@@ -110,7 +140,7 @@ class LocalMediaLink:
         self._stream = stream
         self._on_leg_event = on_leg_event
         self._mark = 0
-        self._events: deque[MediaEvent] = deque()
+        self._events = _Pending()
         self._wake = asyncio.Event()
         self._closed = False
         self._unplayed: dict[int, tuple[bytes, int]] = {}
@@ -180,19 +210,16 @@ class LocalMediaLink:
             self._speech = event
         elif isinstance(event, SpeechStopped):
             self._speech = None
-        if len(self._events) >= MAX_PENDING_EVENTS:
-            self._drop_one()
         self._events.append(event)
+        if len(self._events) > MAX_PENDING_EVENTS:
+            self._drop_one()
         self._wake.set()
 
     def _drop_one(self) -> None:
-        for index, pending in enumerate(self._events):
-            if isinstance(pending, SpeechAudio):
-                del self._events[index]
-                self.counters.dropped_audio_events += 1
-                return
-        self._events.popleft()
-        self.counters.dropped_other_events += 1
+        if isinstance(self._events.drop(), SpeechAudio):
+            self.counters.dropped_audio_events += 1
+        else:
+            self.counters.dropped_other_events += 1
 
     async def next_event(self) -> MediaEvent:
         while not self._events:

@@ -81,7 +81,7 @@ class WebCall:
             case ChannelOpened():
                 pass  # The client's first message says that it is ready.
             case ChannelMessage():
-                self._perform(self._rtvi.received(event.text))
+                self._perform(self._rtvi.received(event.text, _now_ms()))
             case WebRtcEnded():
                 self._end(event.reason)
             case _:

@@ -1,12 +1,14 @@
 """The messages of a call's data channel: RTVI, as Pipecat's clients speak it, and the transport's own signalling.
 
-Sans-IO: text that came in gives actions, and so does what happens in the conversation. Rules:
+Sans-IO: text that came in and its time give actions, and so does what happens in the conversation. Rules:
 
 - nothing but answers to the client is sent before it has said that it is ready; what happened meanwhile follows then;
 - ``bot-output`` announces a sentence when it begins and completes it when it was heard to its end; ``bot-transcription``
   has the whole turn as it was heard, shorter than what was announced when the caller interrupted;
 - a request that this server does not serve is answered, so that a client does not wait for it;
-- no text from a client is an error here: it is ignored and counted.
+- no text from a client is an error here: it is ignored and counted;
+- what a client sends costs little, however long, deep or often: it is refused by length before it is parsed, and
+  messages and keys have a rate each.
 """
 
 from __future__ import annotations
@@ -17,13 +19,19 @@ from dataclasses import dataclass, field
 import orjson
 
 from mediaserver.call import Line, Speaker
+from mediaserver.webrtc.rates import Rate
 
 PROTOCOL_VERSION = "2.1.0"
 LEGACY_MAJOR = "1"
 """Clients of this major version are told their own version: they refuse to talk to any other."""
 LABEL = "rtvi-ai"
 ABOUT = {"library": "ai-receptionist-mediaserver"}
-MAX_MESSAGE_CHARACTERS = 64 * 1024
+MAX_MESSAGE_CHARACTERS = 4096
+"""Of a client's message: requests are short, and JSON nests no deeper than it is long."""
+MESSAGE_RATE = Rate(burst=40, refill_ms=50)
+"""20 a second; a stock client sends one, and a few at the start."""
+KEY_RATE = Rate(burst=32, refill_ms=100)
+"""10 a second: faster than anybody dials."""
 MAX_HELD = 64
 """Messages kept for a client that is not ready yet; past it the oldest go."""
 MAX_ID_CHARACTERS = 64
@@ -76,6 +84,12 @@ class RtviConversation:
     ready: bool = False
     ignored: int = 0
     """Messages that made no sense."""
+    too_many: int = 0
+    """Messages beyond `MESSAGE_RATE`, which nobody read."""
+    refused_keys: int = 0
+    """Keys beyond `KEY_RATE`."""
+    _messages_full_at_ms: int = 0
+    _keys_full_at_ms: int = 0
     _held: deque[Send] = field(default_factory=lambda: deque(maxlen=MAX_HELD))
     _segment: int = 0
     _open_sentence: str | None = None
@@ -83,8 +97,15 @@ class RtviConversation:
 
     # -- from the client -------------------------------------------------------------------------------
 
-    def received(self, text: str) -> tuple[RtviAction, ...]:
+    def received(self, text: str, now_ms: int) -> tuple[RtviAction, ...]:
         """Take a message of the client."""
+        if MESSAGE_RATE.wait_ms(self._messages_full_at_ms, now_ms):
+            self.too_many += 1
+            return ()
+        self._messages_full_at_ms = MESSAGE_RATE.taken(self._messages_full_at_ms, now_ms)
+        if len(text) > MAX_MESSAGE_CHARACTERS:
+            self.ignored += 1
+            return ()
         if text.startswith("ping"):
             # The transport's own keep-alive, one each second; consent freshness tells us as much (RFC 7675).
             return ()
@@ -96,22 +117,29 @@ class RtviConversation:
         if message.get("label") != LABEL or not isinstance(kind, str):
             self.ignored += 1
             return ()
-        return self._request(kind, _id(message), message.get("data"))
+        return self._request(kind, _id(message), message.get("data"), now_ms)
 
-    def _request(self, kind: str, identity: str, data: object) -> tuple[RtviAction, ...]:
+    def _request(self, kind: str, identity: str, data: object, now_ms: int) -> tuple[RtviAction, ...]:
         if kind == "client-ready":
             return self._client_ready(identity, data)
         if kind == "disconnect-bot":
             return (HangUp(),)
         if kind == "dtmf":
-            keys = _keys(data)
-            if keys is None:
-                return (_error_response(identity, f"dtmf: buttons must be 1 to {MAX_KEYS} of 0-9, * and #"),)
-            return (Press(keys),)
+            return (self._pressed(identity, _keys(data), now_ms),)
         if kind in UNSERVED:
             return (_error_response(identity, f"{kind} is not served: this line takes speech and keys"),)
         self.ignored += 1
         return ()
+
+    def _pressed(self, identity: str, keys: str | None, now_ms: int) -> RtviAction:
+        """All keys of a message or none: half a number is a wrong one."""
+        if keys is None:
+            return _error_response(identity, f"dtmf: buttons must be 1 to {MAX_KEYS} of 0-9, * and #")
+        if KEY_RATE.wait_ms(self._keys_full_at_ms, now_ms, len(keys)):
+            self.refused_keys += len(keys)
+            return _error_response(identity, "dtmf: too many keys at once, none of these was pressed")
+        self._keys_full_at_ms = KEY_RATE.taken(self._keys_full_at_ms, now_ms, len(keys))
+        return Press(keys)
 
     def _client_ready(self, identity: str, data: object) -> tuple[RtviAction, ...]:
         version = data.get("version") if isinstance(data, dict) else None
@@ -183,8 +211,6 @@ class RtviConversation:
 
 def _object(text: str) -> dict[str, object]:
     """The JSON object of a message; empty when it is none."""
-    if len(text) > MAX_MESSAGE_CHARACTERS:
-        return {}
     try:
         message = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError):

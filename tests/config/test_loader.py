@@ -270,7 +270,9 @@ def test_the_media_section() -> None:
         node("advertised_host: 192.0.2.1, advertised_host_ipv6: 2001:DB8::0:1").advertised_host_ipv6
         == "2001:db8::1"
     )
-    assert node("first_port: 65535, port_count: 1").first_port == 65_535
+    assert node("first_port: 65534, port_count: 1").first_port == 65_534
+    assert node("first_port: 65531, port_count: 2").first_port == 65_531  # 65532 to 65535
+    assert node("first_port: 65024, port_count: 256").port_count == 256
     assert node("first_port: 0, port_count: 256").port_count == 256
 
 
@@ -288,7 +290,9 @@ def test_the_media_section() -> None:
         ("codecs: [G729]", "media.codecs[0]", "'G729' is not allowed; allowed: G722, PCMA, PCMU, opus"),
         ("codecs: []", "media.codecs", "at least 1 item"),
         ("codecs: [PCMU, pcmu]", "media", "each codec may stand there once"),
-        ("first_port: 65530", "media", "would end at 65537; the last port is 65535"),
+        ("first_port: 65530", "media", "would end at 65545; the last port is 65535"),
+        ("first_port: 65535, port_count: 1", "media", "would end at 65537; the last port is 65535"),
+        ("first_port: 65532, port_count: 3", "media", "would end at 65537; the last port is 65535"),
         ("srtp: on", "media.srtp", "'on' is not allowed"),
         ("realtime: always", "media.realtime", "'always' is not allowed"),
         ("threads: 65", "media.threads", "not 65"),

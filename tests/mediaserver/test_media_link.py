@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver._native import MediaEngine, Played, SpeechStarted, SpeechStopped
-from mediaserver.media_link import LegEvent, LocalMediaLink
+from mediaserver._native import DtmfDigit, MediaEngine, Played, SpeechAudio, SpeechStarted, SpeechStopped
+from mediaserver.errors import LinkClosed
+from mediaserver.media_link import MAX_PENDING_EVENTS, LegEvent, LocalMediaLink, MediaEvent
 
 IGNORE: Callable[[LegEvent], None] = lambda _: None  # noqa: E731 - an edge that does not care
 
@@ -69,3 +71,56 @@ def test_a_link_that_never_moves_keeps_no_audio() -> None:
     link = LocalMediaLink(cast("MediaEngine", Streams()), 0)
     link.play(b"\0\0", 8_000, link.next_mark())
     assert not link._unplayed
+
+
+KINDS = ("audio", "key", "played", "started")
+
+
+def _event(kind: str, number: int) -> MediaEvent:
+    if kind == "audio":
+        return SpeechAudio(stream=0, media_ms=number, pcm=b"")
+    if kind == "key":
+        return DtmfDigit(stream=0, digit="1", duration_ms=number)
+    if kind == "started":
+        return SpeechStarted(stream=0, media_ms=number, at_us=0, pcm=b"")
+    return Played(stream=0, mark=number, played_ms=0, at_us=0)
+
+
+async def _read(link: LocalMediaLink) -> list[MediaEvent]:
+    link.close()
+    events: list[MediaEvent] = []
+    try:
+        while True:
+            events.append(await link.next_event())
+    except LinkClosed:
+        return events
+
+
+@given(st.lists(st.sampled_from(KINDS), max_size=60))
+async def test_an_unread_link_drops_audio_then_keys_and_keeps_the_order(kinds: list[str]) -> None:
+    link = LocalMediaLink(cast("MediaEngine", Streams()), 0)
+    kept: list[tuple[str, MediaEvent]] = []
+    dropped = dict.fromkeys(KINDS, 0)
+    with patch("mediaserver.media_link.MAX_PENDING_EVENTS", 8):
+        for number, kind in enumerate(kinds):
+            event = _event(kind, number)
+            link.deliver(event)
+            kept.append((kind, event))
+            if len(kept) > 8:
+                first = min(range(len(kept)), key=lambda at: (min(KINDS.index(kept[at][0]), 2), at))
+                dropped[kept.pop(first)[0]] += 1
+    assert link.counters.dropped_audio_events == dropped.pop("audio")
+    assert link.counters.dropped_other_events == sum(dropped.values())
+    assert [id(event) for event in await _read(link)] == [id(event) for _, event in kept]
+
+
+async def test_a_page_that_presses_keys_costs_no_event_that_a_pipeline_hangs_on() -> None:
+    link = LocalMediaLink(cast("MediaEngine", Streams()), 0)
+    link.deliver(_event("started", 0))
+    for number in range(3 * MAX_PENDING_EVENTS):
+        link.deliver(_event("key", number))
+    link.deliver(_event("played", 7))
+    first, *keys, last = await _read(link)
+    assert isinstance(first, SpeechStarted)
+    assert isinstance(last, Played)
+    assert len(keys) == MAX_PENDING_EVENTS - 2

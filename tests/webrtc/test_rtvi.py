@@ -12,9 +12,11 @@ from pipecat.processors.frameworks.rtvi import models as rtvi
 
 from mediaserver.call import Line, Speaker
 from mediaserver.webrtc.rtvi import (
+    KEY_RATE,
     MAX_HELD,
     MAX_KEYS,
     MAX_MESSAGE_CHARACTERS,
+    MESSAGE_RATE,
     PEER_LEFT,
     HangUp,
     Press,
@@ -40,7 +42,7 @@ def _sent(actions: tuple[RtviAction, ...]) -> list[dict[str, Any]]:
 
 def _conversation() -> RtviConversation:
     conversation = RtviConversation()
-    conversation.received(_ready())
+    conversation.received(_ready(), 0)
     return conversation
 
 
@@ -48,16 +50,16 @@ def test_a_client_that_is_ready_is_told_so_and_what_it_missed() -> None:
     conversation = RtviConversation()
     assert conversation.speaking(Speaker.RECEPTIONIST, active=True) == ()
     assert conversation.sentence("Hello.") == ()
-    ready, *missed = _sent(conversation.received(_ready()))
+    ready, *missed = _sent(conversation.received(_ready(), 0))
     assert rtvi.BotReady.model_validate(ready).id == "r1"
     assert ready["data"]["version"] == "2.1.0"
     assert [message["type"] for message in missed] == ["bot-started-speaking", "bot-output"]
 
 
 def test_an_old_client_is_told_its_own_version() -> None:
-    (ready,) = _sent(RtviConversation().received(_ready("1.2.0")))
+    (ready,) = _sent(RtviConversation().received(_ready("1.2.0"), 0))
     assert ready["data"]["version"] == "1.2.0"
-    (ready,) = _sent(RtviConversation().received(_request("client-ready", None)))
+    (ready,) = _sent(RtviConversation().received(_request("client-ready", None), 0))
     assert ready["data"]["version"] == "2.1.0"
 
 
@@ -99,21 +101,21 @@ def test_a_sentence_is_completed_when_it_was_heard_to_its_end() -> None:
 
 def test_keys_and_hanging_up() -> None:
     conversation = _conversation()
-    assert conversation.received(_request("dtmf", {"buttons": ["1", "2", "#"]})) == (Press("12#"),)
-    assert conversation.received(_request("dtmf", {"button": "*"})) == (Press("*"),)
-    assert conversation.received(_request("disconnect-bot", {})) == (HangUp(),)
+    assert conversation.received(_request("dtmf", {"buttons": ["1", "2", "#"]}), 0) == (Press("12#"),)
+    assert conversation.received(_request("dtmf", {"button": "*"}), 0) == (Press("*"),)
+    assert conversation.received(_request("disconnect-bot", {}), 0) == (HangUp(),)
     wrong_ones: list[object] = [
         None,
         {},
         *({"buttons": keys} for keys in ([], ["A"], ["12"], ["1"] * (MAX_KEYS + 1))),
     ]
     for wrong in wrong_ones:
-        (answer,) = _sent(conversation.received(_request("dtmf", wrong)))
+        (answer,) = _sent(conversation.received(_request("dtmf", wrong), 0))
         assert rtvi.ErrorResponse.model_validate(answer).data.error.startswith("dtmf")
 
 
 def test_what_is_not_served_is_answered() -> None:
-    (answer,) = _sent(_conversation().received(_request("client-message", {"t": "weather"}, "m7")))
+    (answer,) = _sent(_conversation().received(_request("client-message", {"t": "weather"}, "m7"), 0))
     response = rtvi.ErrorResponse.model_validate(answer)
     assert response.id == "m7"
     assert "not served" in response.data.error
@@ -122,8 +124,8 @@ def test_what_is_not_served_is_answered() -> None:
 def test_the_transports_own_messages_are_no_requests() -> None:
     conversation = _conversation()
     track = {"type": "signalling", "message": {"type": "trackStatus", "receiver_index": 0, "enabled": False}}
-    assert conversation.received("ping: 1764000000000") == ()
-    assert conversation.received(json.dumps(track)) == ()
+    assert conversation.received("ping: 1764000000000", 0) == ()
+    assert conversation.received(json.dumps(track), 0) == ()
     assert conversation.ignored == 0
     assert json.loads(PEER_LEFT) == {"type": "signalling", "message": {"type": "peerLeft"}}
 
@@ -138,8 +140,56 @@ def test_nonsense_is_counted() -> None:
         _request("no-such", {}),
         "x" * (MAX_MESSAGE_CHARACTERS + 1),
     ):
-        assert conversation.received(text) == ()
+        assert conversation.received(text, 0) == ()
     assert conversation.ignored == 6
+
+
+def test_what_is_too_long_is_refused_before_it_is_parsed() -> None:
+    conversation = _conversation()
+    depth = MAX_MESSAGE_CHARACTERS // 2
+    assert conversation.received("[" * depth + "]" * depth, 0) == ()  # as deep as it can be
+    padded = _request("disconnect-bot", "x" * MAX_MESSAGE_CHARACTERS)
+    assert conversation.received(padded, 0) == ()
+    assert conversation.received("ping" + "x" * MAX_MESSAGE_CHARACTERS, 0) == ()
+    assert conversation.ignored == 3
+    assert conversation.received(_request("disconnect-bot", {}).ljust(MAX_MESSAGE_CHARACTERS), 0) == (
+        HangUp(),
+    )
+
+
+def test_keys_have_a_rate_and_those_beyond_it_are_counted() -> None:
+    conversation = _conversation()
+    many = _request("dtmf", {"buttons": ["5"] * KEY_RATE.burst})
+    one = _request("dtmf", {"button": "6"})
+    assert conversation.received(many, 0) == (Press("5" * KEY_RATE.burst),)
+    (answer,) = _sent(conversation.received(one, KEY_RATE.refill_ms - 1))
+    assert rtvi.ErrorResponse.model_validate(answer).data.error.startswith("dtmf: too many")
+    assert conversation.received(one, KEY_RATE.refill_ms) == (Press("6"),)
+    assert conversation.refused_keys == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, MAX_KEYS), st.integers(0, 2_000)), max_size=60))
+def test_no_page_presses_more_keys_than_burst_and_rate(messages: list[tuple[int, int]]) -> None:
+    conversation, now_ms, pressed, sent = RtviConversation(), 0, 0, 0
+    for count, pause_ms in messages:
+        now_ms += pause_ms
+        sent += count
+        request = _request("dtmf", {"buttons": ["1"] * count})
+        pressed += sum(len(a.keys) for a in conversation.received(request, now_ms) if isinstance(a, Press))
+        assert pressed <= KEY_RATE.burst + now_ms / KEY_RATE.refill_ms
+    if not conversation.too_many:
+        assert pressed + conversation.refused_keys == sent
+
+
+def test_messages_have_a_rate_and_those_beyond_it_are_ignored_and_counted() -> None:
+    conversation = RtviConversation()
+    request = _request("client-message", {})
+    answered = [bool(conversation.received(request, 0)) for _ in range(MESSAGE_RATE.burst + 5)]
+    assert answered == [True] * MESSAGE_RATE.burst + [False] * 5
+    assert conversation.too_many == 5
+    assert not conversation.received("ping", MESSAGE_RATE.refill_ms - 1)
+    assert conversation.too_many == 6
+    assert conversation.received(_request("disconnect-bot", {}), MESSAGE_RATE.refill_ms) == (HangUp(),)
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5)
@@ -163,14 +213,14 @@ TEXTS = (
 @given(st.lists(TEXTS | st.sampled_from(["say", "speak", "stop"]), max_size=200))
 def test_any_client_gets_well_formed_answers_and_nothing_before_it_is_ready(texts: list[str]) -> None:
     conversation = RtviConversation()
-    for text in texts:
+    for number, text in enumerate(texts):
         was_ready = conversation.ready
         if text == "say":
             actions: tuple[RtviAction, ...] = conversation.sentence("Hello.")
         elif text in ("speak", "stop"):
             actions = conversation.speaking(Speaker.RECEPTIONIST, active=text == "speak")
         else:
-            actions = conversation.received(text)
+            actions = conversation.received(text, number * MESSAGE_RATE.refill_ms)
         kinds = [message["type"] for message in _sent(actions)]
         if not was_ready and kinds:
             assert kinds[0] in {"error-response", "bot-ready"}
