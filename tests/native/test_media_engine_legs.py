@@ -122,7 +122,7 @@ async def test_what_another_key_protects_is_dropped_and_counted(engine: MediaEng
     events = Events(engine)
     (one, one_port), (other, other_port) = (engine.open_stream(remote=None) for _ in range(2))
     for stream, port, keys in ((one, other_port, (1, 2)), (other, one_port, (2, 3))):
-        srtp = (suite, *(key(suite, seed) for seed in keys))
+        srtp = (suite, key(suite, keys[0]), key(suite, keys[1]))
         engine.connect_stream(stream, remote=(HOST, port), codec="PCMU", payload_type=0, srtp=srtp)
     engine.play(one, tone(200, 8000), 8000, 1)
     await events.next(Played)
