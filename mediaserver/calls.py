@@ -143,10 +143,12 @@ class Switchboard:
             call = Call(
                 tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener
             )
-        except Exception as error:
+        except BaseException as error:
             logger.exception("the call's pipeline could not be built")
             self.hub.detach(link)
             self.give_back(lease)
+            if not isinstance(error, Exception):
+                raise
             raise CallRefused(500) from error
         active = self._active[lease.number] = ActiveCall(call, lease, hang_up)
         call.start()

@@ -7,6 +7,7 @@ worker. Commands are coarse (whole chunks), events are what the media engine rep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -181,14 +182,14 @@ class LocalMediaLink:
             self._engine.flush(self._stream)
 
     def move(self, stream: int) -> None:
-        """Go on with another stream of the engine; `EngineHub.move` calls it."""
-        self._stream = stream
-        if self._speech is not None:
-            self.deliver(_end_of(self._speech))
+        """Go on with another stream of the engine; `EngineHub.move` calls it. On `MediaError` it stays where it was."""
         for mark, (pcm, rate_hz) in self._unplayed.items():
             self._engine.play(stream, pcm, rate_hz, mark)
         if self._paused:
             self._engine.pause(stream)
+        self._stream = stream
+        if self._speech is not None:
+            self.deliver(_end_of(self._speech))
 
     def send_message(self, text: str) -> None:
         """Send text over the leg's data channel. Raises `MediaError` when there is none or its queue is full."""
@@ -277,12 +278,13 @@ class EngineHub:
         return link
 
     def move(self, link: LocalMediaLink, stream: int) -> None:
-        """Put a new stream in the place of the link's own, which is closed."""
+        """Put a new stream in the place of the link's own, which is closed. On `MediaError` the link keeps its own."""
         old = link.stream
+        link.move(stream)
         del self._links[old]
         self._links[stream] = link
-        self.engine.close_stream(old)
-        link.move(stream)
+        with contextlib.suppress(MediaError):  # It is gone already.
+            self.engine.close_stream(old)
 
     def detach(self, link: LocalMediaLink) -> None:
         """Close the stream and its link. Safe to call twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import uuid
 from collections.abc import Iterable
@@ -168,7 +169,7 @@ class WebEdge:
             raise _translated(refusal) from refusal
         token = secrets.token_urlsafe(TOKEN_BYTES)
         try:
-            self._book.issue(token, tenant.called_number, tenant.tenant_id, _now_ms())
+            self._book.issue(token, tenant.called_number, tenant.tenant_id, source, _now_ms())
         except SessionBookFull:
             raise WebRefusal(503, "too many callers at once", retry_after_s=FULL_BOOK_RETRY_AFTER_S) from None
         return token
@@ -176,14 +177,22 @@ class WebEdge:
     async def offer(self, token: str, offer: Offer, source: str) -> Answer:
         """Answer an offer: the session's call, or a change of its connection. Raises `WebRefusal`."""
         session = self._session(token)
-        if session.state is SessionState.IN_CALL:
-            return self._renegotiate(session, offer)
+        wait_ms = session.offer_wait_ms(_now_ms())
+        if wait_ms:
+            raise WebRefusal(429, "too many offers of this session", retry_after_s=-(-wait_ms // 1000))
+        in_call = session.state is SessionState.IN_CALL
         if not self._book.claim(session):
             raise WebRefusal(409, "an offer of this session is being answered already")
         try:
+            if in_call:
+                return await self._renegotiate(session, offer)
             return await self._take_call(session, offer, source)
         except CallRefused as refusal:
             raise _translated(refusal) from refusal
+        except MediaError as error:
+            # A call that is up goes on as it was (RFC 9429 4.1.10.2: the offerer rolls back).
+            logger.info("an offer was refused: {}", error)
+            raise WebRefusal(422, f"the offer cannot be used: {error}") from error
         finally:
             self._book.unclaim(session)
 
@@ -207,10 +216,11 @@ class WebEdge:
             raise CallRefused(404)
         lease = self._switchboard.admit(tenant)
         try:
-            stream, answer = self._open(tenant, offer.sdp)
-        except MediaError as error:
+            stream, answer = await self._opened(tenant, offer.sdp)
+        except BaseException:
             self._switchboard.give_back(lease)
-            raise WebRefusal(422, f"the offer cannot be used: {error}") from error
+            raise
+        # From here on nothing waits, and the lease is the call's.
         web_call = WebCall(self._switchboard)
         link = self._switchboard.hub.attach(stream, web_call.leg_event)
         active = self._switchboard.begin(
@@ -222,6 +232,23 @@ class WebEdge:
         active.on_ended = lambda: self._forget(session, pc_id)
         return Answer(answer, pc_id)
 
+    async def _opened(self, tenant: TenantContext, offer: str) -> tuple[int, str]:
+        """Open a leg beside the event loop; one that nobody waits for any more is closed. Raises `MediaError`."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open, tenant, offer))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unused)
+            raise
+
+    def _close_unused(self, opening: asyncio.Future[tuple[int, str]]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._close_leg(opening.result()[0])
+
+    def _close_leg(self, stream: int) -> None:
+        with contextlib.suppress(MediaError):  # The engine was shut down first.
+            self._switchboard.hub.engine.close_stream(stream)
+
     def _open(self, tenant: TenantContext, offer: str) -> tuple[int, str]:
         turns = tenant.config.turn_taking
         return self._switchboard.hub.engine.open_webrtc(
@@ -232,22 +259,22 @@ class WebEdge:
             preroll_ms=turns.preroll_ms,
         )
 
-    def _renegotiate(self, session: Session, offer: Offer) -> Answer:
+    async def _renegotiate(self, session: Session, offer: Offer) -> Answer:
         if offer.pc_id is None:
             raise WebRefusal(409, "the session has its call: a further offer must carry its pc_id")
         call = self._call_of(session, offer.pc_id).call
         hub = self._switchboard.hub
+        if not offer.restart_pc:
+            answer = await asyncio.to_thread(hub.engine.reoffer_webrtc, call.link.stream, offer.sdp)
+            return Answer(answer, offer.pc_id)
+        # The browser has made a new connection, with keys of its own: a new leg takes over the call.
+        stream, answer = await self._opened(call.tenant, offer.sdp)
         try:
-            if offer.restart_pc:
-                # The browser has made a new connection, with keys of its own: a new leg takes over the call.
-                stream, answer = self._open(call.tenant, offer.sdp)
-                hub.move(call.link, stream)
-            else:
-                answer = hub.engine.reoffer_webrtc(call.link.stream, offer.sdp)
-        except MediaError as error:
-            # The session goes on as it was (RFC 9429 4.1.10.2: the offerer rolls back).
-            logger.info("a further offer was refused: {}", error)
-            raise WebRefusal(422, f"the offer cannot be used: {error}") from error
+            self._call_of(session, offer.pc_id)  # It may have ended meanwhile.
+            hub.move(call.link, stream)
+        except BaseException:
+            self._close_leg(stream)
+            raise
         return Answer(answer, offer.pc_id)
 
     def _call_of(self, session: Session, pc_id: str) -> ActiveCall:
