@@ -35,6 +35,8 @@ from tenancy import ActiveTenant, Registry, open_registry
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
+ENGINE_WATCH_S = 1.0
+"""Between two looks at whether the media threads run."""
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
 
@@ -57,6 +59,9 @@ class Node:
         self._registry: Registry | None = None
         self._models = models
         self._warming: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.broken = False
+        """Whether the node stopped because it could not go on."""
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
@@ -66,7 +71,7 @@ class Node:
         self._gate = AdmissionGate(slots=slots_of(config))
         web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
         self._http = HttpServer(
-            make_app(self._status, lambda: self._ready, web), config.http.host, config.http.port
+            make_app(self._status, self._is_ready, web), config.http.host, config.http.port
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -161,6 +166,7 @@ class Node:
         self._web = WebEdge(self._switchboard)
         self._http.listen()
         self._ready = True
+        self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [
             await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
@@ -230,6 +236,18 @@ class Node:
                 "Stop what uses the port, or set sip.port in the node's configuration."
             ) from error
 
+    def _is_ready(self) -> bool:
+        return self._ready and self._hub is not None and self._hub.engine.alive()
+
+    async def _watch_engine(self) -> None:
+        """A media thread that has ended takes every call with it: end the process, for a supervisor to start it anew."""
+        while self._hub is not None and self._hub.engine.alive():
+            await asyncio.sleep(ENGINE_WATCH_S)
+        if self._hub is not None:
+            logger.error("a media thread has ended; the node stops")
+            self.broken = True
+            self.request_stop()
+
     async def run(self) -> None:
         """Serve until `request_stop`, then hang up politely and release everything."""
         http = asyncio.create_task(self._http.serve(), name="http")
@@ -268,13 +286,12 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        if self._warming is not None:
-            background.add(self._warming)
+        background |= {task for task in (self._warming, self._watch) if task is not None}
         for task in background:
             task.cancel()
         if background:
             await asyncio.wait(background)
-        self._warming, self._late_phrases = None, set()
+        self._warming, self._watch, self._late_phrases = None, None, set()
 
     async def _stop_calls(self) -> None:
         if self._switchboard is None:

@@ -43,7 +43,7 @@ async def serve(config: NodeConfig) -> int:
         loop.add_signal_handler(number, node.request_stop)
     print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
     await node.run()
-    return 0
+    return 1 if node.broken else 0
 
 
 def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
