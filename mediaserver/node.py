@@ -241,7 +241,7 @@ class Node:
 
     async def _watch_engine(self) -> None:
         """A media thread that has ended takes every call with it: end the process, for a supervisor to start it anew."""
-        while self._hub is not None and self._hub.engine.alive():
+        while self._hub is not None and self._hub.engine.alive():  # noqa: ASYNC110 - a thread that died sets no event
             await asyncio.sleep(ENGINE_WATCH_S)
         if self._hub is not None:
             logger.error("a media thread has ended; the node stops")
