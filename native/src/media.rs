@@ -1,24 +1,25 @@
 //! The media engine for Python: commands in, event objects out. No logic beyond translation.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ::media::engine::{Engine, EngineConfig, EngineError, RtcpTerms, SrtpKeys, Utterance};
+use ::media::engine::{Engine, EngineConfig, EngineError, RtcpTerms, Utterance};
 use ::media::recorder::Recorder;
 use ::media::room::Voice;
-use ::media::speech::SpeechParams;
-use ::media::stream::{Format, StreamParams, TelephoneEvent};
-use codec::Codec;
+use ::media::stream::{Format, TelephoneEvent};
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use rtp::quality::LegQuality;
-use rtp::srtp::{MasterKey, Profile};
-use silero::{DetectorParams, Model};
-use webrtc::IceSeed;
+use silero::Model;
 
+mod arguments;
 mod events;
+mod quality;
+
+use arguments::{
+    address, codec_named, host_address, ice_seed, samples, speech_params, srtp_keys, stream_params,
+};
+use quality::StreamQuality;
 
 create_exception!(
     mediaserver._native,
@@ -43,142 +44,6 @@ struct Refusal(EngineError);
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         Self(error)
-    }
-}
-
-fn host_address(host: &str) -> PyResult<IpAddr> {
-    host.parse()
-        .map_err(|_| refused(format!("{host:?} is not an IPv4 or IPv6 address")))
-}
-
-fn address((host, port): (String, u16)) -> PyResult<SocketAddr> {
-    Ok(SocketAddr::new(host_address(&host)?, port))
-}
-
-fn codec_named(name: &str) -> PyResult<Codec> {
-    Codec::from_name(name).ok_or_else(|| {
-        let known = Codec::ALL.map(Codec::name).join(", ");
-        refused(format!("codec {name:?} is none of {known}"))
-    })
-}
-
-/// A 64-bit number that two calls in a row do not share; RTP wants its beginnings unpredictable (RFC 3550 5.1).
-fn unpredictable() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(::media::engine::now_us())
-}
-
-/// Randomness for the credentials of a browser's leg.
-fn ice_seed() -> PyResult<IceSeed> {
-    let mut octets = [0; IceSeed::LEN];
-    getrandom::fill(&mut octets).map_err(refused)?;
-    Ok(IceSeed(octets))
-}
-
-fn samples(pcm: &[u8]) -> PyResult<Vec<i16>> {
-    let (pairs, rest) = pcm.as_chunks::<2>();
-    if !rest.is_empty() {
-        return Err(refused(format!(
-            "{} bytes are no whole number of 16-bit samples",
-            pcm.len()
-        )));
-    }
-    Ok(pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect())
-}
-
-fn srtp_keys((suite, ours, theirs): &(String, String, String)) -> PyResult<SrtpKeys> {
-    let profile = Profile::from_name(suite).ok_or_else(|| {
-        let known = Profile::ALL.map(Profile::name).join(", ");
-        refused(format!("SRTP suite {suite:?} is none of {known}"))
-    })?;
-    // The reason never holds the key.
-    let key = |inline: &str| MasterKey::from_sdes(profile, inline).map_err(refused);
-    Ok(SrtpKeys {
-        ours: key(ours)?,
-        theirs: key(theirs)?,
-    })
-}
-
-fn speech_params(
-    vad_threshold: f32,
-    speech_start_ms: u32,
-    speech_stop_ms: u32,
-    preroll_ms: u32,
-    chunk_ms: u32,
-) -> PyResult<SpeechParams> {
-    if !(0.0..=1.0).contains(&vad_threshold) {
-        return Err(refused(format!(
-            "vad_threshold {vad_threshold} is not within 0 to 1"
-        )));
-    }
-    for (name, value, allowed) in [
-        ("speech_start_ms", speech_start_ms, 0..=2000),
-        ("speech_stop_ms", speech_stop_ms, 0..=5000),
-        ("preroll_ms", preroll_ms, 0..=2000),
-        ("chunk_ms", chunk_ms, 20..=5000),
-    ] {
-        if !allowed.contains(&value) {
-            return Err(refused(format!(
-                "{name} {value} is not within {} to {}",
-                allowed.start(),
-                allowed.end()
-            )));
-        }
-    }
-    Ok(SpeechParams {
-        detector: DetectorParams {
-            threshold: vad_threshold,
-            start_ms: speech_start_ms,
-            stop_ms: speech_stop_ms,
-        },
-        preroll_ms,
-        chunk_ms,
-    })
-}
-
-fn stream_params(speech: SpeechParams, media_timeout_ms: u64, report_activity: bool) -> StreamParams {
-    let random = unpredictable();
-    StreamParams {
-        speech: Some(speech),
-        media_timeout_ms,
-        report_activity,
-        ssrc: (random >> 32) as u32,
-        first_sequence: (random & 0x7fff) as u16,
-        first_timestamp: (random >> 8) as u32,
-    }
-}
-
-/// How good a stream is; what no report has told yet is None.
-#[pyclass(frozen, get_all, module = "mediaserver._native")]
-struct StreamQuality {
-    received: u64,
-    lost: i64,
-    discarded: u64,
-    fraction_lost: f64,
-    jitter_ms: f64,
-    round_trip_ms: Option<f64>,
-    peer_fraction_lost: Option<f64>,
-    peer_jitter_ms: Option<f64>,
-    r_factor: Option<f64>,
-    mos_lq: Option<f64>,
-    mos_cq: Option<f64>,
-}
-
-impl From<LegQuality> for StreamQuality {
-    fn from(quality: LegQuality) -> Self {
-        Self {
-            received: quality.received,
-            lost: quality.lost,
-            discarded: quality.discarded,
-            fraction_lost: quality.fraction_lost,
-            jitter_ms: quality.jitter_ms,
-            round_trip_ms: quality.round_trip.map(|trip| trip.last_ms),
-            peer_fraction_lost: quality.peer.map(|peer| peer.fraction_lost),
-            peer_jitter_ms: quality.peer.map(|peer| peer.jitter_ms),
-            r_factor: quality.scores.map(|scores| scores.r_factor),
-            mos_lq: quality.scores.map(|scores| scores.mos_lq),
-            mos_cq: quality.scores.map(|scores| scores.mos_cq),
-        }
     }
 }
 

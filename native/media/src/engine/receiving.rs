@@ -1,0 +1,147 @@
+//! What comes to the media thread from the network: whose it is, and what becomes of it.
+
+use std::net::SocketAddr;
+
+use rtp::packet::{RtpPacket, header_len, is_rtcp};
+
+use super::clock::now_us;
+use super::counters::add;
+use super::events::lock;
+use super::leg::{Leg, Link};
+use super::ports::{Route, StreamId};
+use super::sockets::Inbox;
+use super::thread::MediaThread;
+use super::wire::{Heard, WireError};
+
+/// Batches read from one socket before the others have their turn.
+const READ_BURST: usize = 4;
+
+impl MediaThread {
+    /// Read a socket: that of the streams of a port, or (odd) of their RTCP.
+    pub(super) fn read(&mut self, socket: usize, inbox: &mut Inbox) {
+        let (port, separate_rtcp) = (socket / 2, socket % 2 == 1);
+        for _ in 0..READ_BURST {
+            let pair = &self.parts.pairs[port];
+            let read = inbox.read(if separate_rtcp { &pair.rtcp } else { &pair.rtp });
+            // An error is that of an earlier packet, told by ICMP (a peer that has gone); the socket is fine.
+            add(&self.parts.counters.receive_failed, u64::from(read.is_err()));
+            add(&self.parts.counters.received, inbox.len() as u64);
+            for index in 0..inbox.len() {
+                let (datagram, source) = inbox.datagram(index);
+                if let Some(id) = self.ice.route(port, source, datagram) {
+                    self.browser_datagram(id, port, source, datagram);
+                } else if separate_rtcp || is_rtcp(datagram) {
+                    self.report(port, source, datagram, separate_rtcp);
+                } else {
+                    self.datagram(port, source, datagram);
+                }
+            }
+            if matches!(read, Ok(false)) {
+                return;
+            }
+        }
+        self.unfinished.push(socket);
+    }
+
+    /// Take a datagram of a browser's leg. The address of a check that passed is its own from then on, unless it is another's.
+    pub(super) fn browser_datagram(
+        &mut self,
+        id: StreamId,
+        port: usize,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let Some(Leg {
+            link: Link::Web(web), ..
+        }) = self.legs.get_mut(&id)
+        else {
+            return;
+        };
+        let checked = web.datagram(now_us(), source, datagram);
+        if checked && !self.ice.is_bound(port, source, id) {
+            let taken = lock(&self.parts.table).is_locked(port, source);
+            let refused = taken || !self.ice.bind(port, source, id);
+            add(&self.parts.counters.refused_addresses, u64::from(refused));
+        }
+        self.settle_web(id);
+    }
+
+    /// Take a report about a leg, or about its peer's stream.
+    pub(super) fn report(&mut self, port: usize, source: SocketAddr, datagram: &mut [u8], separate: bool) {
+        let counters = &self.parts.counters;
+        add(&counters.rtcp, 1);
+        let id = lock(&self.parts.table).route_rtcp(port, source, separate);
+        let leg = id.and_then(|id| self.legs.get_mut(&id));
+        let Some(Leg {
+            link: Link::Rtp(wire),
+            stream,
+            random,
+            ..
+        }) = leg
+        else {
+            add(&counters.unknown_source, 1);
+            return;
+        };
+        match wire.report(now_us(), datagram) {
+            Ok(Heard::Collision) => {
+                wire.avoid_collision(now_us(), stream, random);
+            }
+            Ok(Heard::Report | Heard::Bye) => {}
+            Err(WireError::Srtp(reason)) => add(&counters.srtp[reason as usize], 1),
+            Err(WireError::Rtcp(reason)) => add(&counters.bad_reports[reason as usize], 1),
+        }
+    }
+
+    pub(super) fn datagram(&mut self, port: usize, source: SocketAddr, datagram: &mut [u8]) {
+        let counters = &self.parts.counters;
+        if let Err(reason) = header_len(datagram) {
+            add(&counters.malformed[reason as usize], 1);
+            return;
+        }
+        let now_us = now_us();
+        let route = lock(&self.parts.table).route(now_us, port, source);
+        let (Route::Locked(id) | Route::Offered(id)) = route else {
+            add(&counters.unknown_source, 1);
+            return;
+        };
+        // Absent only while its command is on the way.
+        let Some(leg) = self.legs.get_mut(&id) else {
+            add(&counters.unknown_source, 1);
+            return;
+        };
+        let valid = match &mut leg.link {
+            Link::Rtp(wire) => match wire.open(datagram) {
+                Ok(length) => match RtpPacket::parse(&datagram[..length]) {
+                    Ok(packet) => {
+                        let valid = leg.stream.handle_packet(now_us, &packet, &mut self.leg_events);
+                        let late = leg.stream.late();
+                        if valid && wire.received(now_us, &packet.header, late) {
+                            wire.avoid_collision(now_us, &mut leg.stream, &mut leg.random);
+                        }
+                        valid
+                    }
+                    Err(reason) => {
+                        add(&counters.malformed[reason as usize], 1);
+                        false
+                    }
+                },
+                Err(reason) => {
+                    add(&counters.srtp[reason as usize], 1);
+                    false
+                }
+            },
+            Link::None | Link::Web(_) => {
+                add(&counters.unknown_source, 1);
+                false
+            }
+        };
+        if valid && matches!(route, Route::Offered(_)) {
+            let locked = lock(&self.parts.table).lock(id, source);
+            if locked {
+                let learnt = leg.remote.replace(source) != Some(source);
+                add(&counters.learnt_source, u64::from(learnt));
+            }
+        }
+        self.collect(id);
+    }
+}
