@@ -136,7 +136,7 @@ class MediaEngine:
     def reoffer_webrtc(self, stream: int, offer: str) -> str:
         """The SDP answer to a renegotiation or an ICE restart."""
     def send_message(self, stream: int, text: str) -> None:
-        """Send text over the data channel; it waits until one is open. Raises for more than 64 KiB."""
+        """Send text over the data channel; it waits until one is open. Raises for more than 16 KiB."""
     def close_stream(self, stream: int) -> None: ...
     def play(
         self,

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 
 from mediaserver.softphone.speech import Utterance
 from sipbridge.sdp import SrtpPolicy
+from tests.sim.network import has_ipv6
 from tests.sim.node import running_node
 
 
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 on this machine")
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 async def test_a_call_on_ipv6(tmp_path: Path, question: Utterance) -> None:
     async with running_node(tmp_path, host="::1") as running:
         report = await running.call(question)

@@ -189,7 +189,7 @@ async def test_reports_go_both_ways(
         assert 4.0 < quality.mos_lq <= 4.5
     stats = engine.stats()
     assert stats["rtcp_received"] >= 2
-    assert stats["dropped_rtcp"] == 0
+    assert not any(count for name, count in stats.items() if name.startswith("dropped_rtcp"))
     pair.close()
     events.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import wave
 from pathlib import Path
@@ -23,15 +22,7 @@ from mediaserver._native import (
 )
 from tests.native.rtp_peer import FRAME, PCMU, Events, Peer, Samples, encode, now_us, open_peer
 from tests.native.test_media_engine import call, tone
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
+from tests.sim.network import has_ipv6
 
 
 def silence(ms: int) -> Samples:
@@ -73,7 +64,7 @@ async def test_garbage_is_counted_by_reason_and_locks_nothing(engine: MediaEngin
     await peer.say(silence(60))
     await peer.packets(2)
     stats = engine.stats()
-    by_reason = ("truncated", "version", "csrc", "extension", "padding", "rtcp", "unknown_source")
+    by_reason = ("truncated", "version", "csrc", "extension", "padding", "rtcp_body", "unknown_source")
     assert {reason: stats[f"dropped_{reason}"] for reason in by_reason} == {
         "truncated": 4,
         "version": 2,
@@ -81,7 +72,7 @@ async def test_garbage_is_counted_by_reason_and_locks_nothing(engine: MediaEngin
         "extension": 2,
         "padding": 2,
         # A report of a stranger is nobody's; that of the peer is no report.
-        "rtcp": 1,
+        "rtcp_body": 1,
         "unknown_source": 1,
     }
     assert stats["learnt_source"] == 0

@@ -24,21 +24,13 @@ from sipbridge import (
     SipUri,
 )
 from sipbridge.sdp import make_offer
+from tests.sim.network import has_ipv6
 from tests.sipbridge.test_wire import LIMIT_S, Party, party
 
 HOST = "::1"
 
 
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind((HOST, 0))
-    except OSError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 on this machine")
+pytestmark = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 
 
 def call(caller: Party, callee: Party, transport: str) -> None:

@@ -64,8 +64,10 @@ impl Default for Limits {
             connect_us: 15_000_000,
             consent_us: 15_000_000,
             channels: 4,
-            message_octets: 64 * 1024,
-            messages_per_second: 100,
+            // 4096 characters, whatever they are; a conversation's messages are shorter.
+            message_octets: 16 * 1024,
+            // A client pings once a second and speaks in between.
+            messages_per_second: 20,
             offers_per_minute: 10,
             outputs: 512,
             quality_every_us: 5_000_000,

@@ -73,6 +73,28 @@ impl Reason {
         Self::TooManyMessages,
         Self::SendQueue,
     ];
+
+    /// What its counter is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unrecognised => "web_unrecognised",
+            Self::Stun => "web_stun",
+            Self::Unauthenticated => "web_unauthenticated",
+            Self::UncheckedSource => "web_unchecked_source",
+            Self::Destination => "web_destination",
+            Self::TooManySources => "web_too_many_sources",
+            Self::Dtls => "web_dtls",
+            Self::Media => "web_media",
+            Self::NotConnected => "web_not_connected",
+            Self::PayloadType => "web_payload_type",
+            Self::Closed => "web_closed",
+            Self::Overrun => "web_overrun",
+            Self::TooManyChannels => "web_too_many_channels",
+            Self::Message => "web_message",
+            Self::TooManyMessages => "web_too_many_messages",
+            Self::SendQueue => "web_send_queue",
+        }
+    }
 }
 
 /// How often each [`Reason`] applied.

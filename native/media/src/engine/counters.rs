@@ -22,6 +22,9 @@ const SRTP_REASONS: [&str; SrtpError::COUNT] = [
     "too_many_streams",
 ];
 
+/// The reasons of [`RtcpError`] by their index.
+const RTCP_REASONS: [&str; RtcpError::COUNT] = ["truncated", "version", "length", "padding", "first", "body"];
+
 /// Counters of the engine, shared with readers. Relaxed throughout: each is a sum of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -96,8 +99,9 @@ impl Counters {
             .into_iter()
             .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
             .collect();
-        let sum = |reasons: &[AtomicU64]| reasons.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        stats.push(("dropped_rtcp".to_owned(), sum(&self.bad_reports)));
+        for (reason, count) in RTCP_REASONS.iter().zip(&self.bad_reports) {
+            stats.push((format!("dropped_rtcp_{reason}"), count.load(Ordering::Relaxed)));
+        }
         for (reason, count) in SRTP_REASONS.iter().zip(&self.srtp) {
             stats.push((format!("dropped_srtp_{reason}"), count.load(Ordering::Relaxed)));
         }

@@ -69,7 +69,7 @@ impl Leg {
     pub(crate) fn stats(&self) -> Vec<(&'static str, u64)> {
         let stats = self.stream.stats();
         let listening = stats.listening;
-        vec![
+        let mut named = vec![
             ("sent", stats.sent),
             ("received", listening.received),
             ("released", listening.released),
@@ -92,7 +92,19 @@ impl Leg {
             ("vad_windows_quiet", stats.windows.1),
             ("vad_windows_echo", stats.echoes),
             ("recording_dropped_frames", stats.recording_dropped),
-        ]
+        ];
+        if let Some(bridging) = self.stream.bridging_stats() {
+            named.extend([
+                ("bridging_lost", bridging.lost),
+                ("bridging_late", bridging.late),
+                ("bridging_flushed", bridging.flushed),
+                ("bridging_concealed_samples", bridging.concealed),
+            ]);
+        }
+        if let Link::Web(web) = &self.link {
+            named.extend(web.refused());
+        }
+        named
     }
 
     /// How good the leg is, both ways; none before it is connected.

@@ -49,6 +49,14 @@ impl Web {
         &mut self.leg
     }
 
+    /// What the leg refused, by reason.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.leg
+            .counts()
+            .iter()
+            .map(|(reason, count)| (reason.name(), count))
+    }
+
     pub(crate) fn quality(&self) -> Option<Quality> {
         self.quality
     }

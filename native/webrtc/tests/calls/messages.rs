@@ -26,7 +26,7 @@ fn what_is_sent_before_the_channel_opens_waits_up_to_a_bound() {
 fn a_message_of_the_full_length_passes_both_ways() {
     let mut world = World::new(2, Impairment::ROUGH);
     world.connect();
-    let text = "ä".repeat(32_768);
+    let text = "ä".repeat(8_192);
     world.leg.send_message(world.now_us, &text).unwrap();
     assert!(world.browser.send_message(text.as_bytes(), false));
     world.run_for(30_000_000);
@@ -54,7 +54,7 @@ fn messages_beyond_the_rate_are_dropped() {
     }
     world.run_for(500_000);
     let taken = world.messages().len() as u64;
-    assert!((100..=160).contains(&taken), "{taken}");
+    assert!((20..=40).contains(&taken), "{taken}");
     assert_eq!(taken + world.leg.counts().get(Reason::TooManyMessages), 300);
 }
 

@@ -50,7 +50,7 @@ fn chromium_gets_opus_and_its_channel_but_no_video() {
         "a=sendrecv",
         "a=fmtp:111 minptime=10;useinbandfec=1",
         "a=ptime:20",
-        "a=max-message-size:65536",
+        "a=max-message-size:16384",
     ] {
         assert!(
             answer.lines().any(|found| found == line),
