@@ -26,7 +26,7 @@ mod spectrum;
 use likeness::{LAGS, Likeness};
 use line::{KEPT, Line};
 use path::EchoPath;
-use spectrum::{BANDS, Bands, Spectrum};
+use spectrum::{BANDS, Bands, SPECTRUM};
 
 /// The rate of both directions.
 pub const ECHO_RATE_HZ: u32 = 16_000;
@@ -66,7 +66,6 @@ pub enum Verdict {
 /// The echo guard of one call.
 #[derive(Debug)]
 pub struct EchoGuard {
-    spectrum: Spectrum,
     played: Line,
     came: Line,
     /// Hops of what was played that went with what came, and of them, those that were looked at.
@@ -93,7 +92,6 @@ impl EchoGuard {
     /// Nothing was heard or played.
     pub fn new() -> Self {
         Self {
-            spectrum: Spectrum::new(),
             played: Line::new(),
             came: Line::new(),
             now: 0,
@@ -165,9 +163,8 @@ impl EchoGuard {
             self.skipped = self.skipped.saturating_add(1);
             self.verdict = Verdict::Clear;
             if !is_playing && self.came.count.is_multiple_of(NOISE_HOPS) {
-                let (came, _) = self
-                    .spectrum
-                    .bands(&self.came.window(self.came.count - 1), &[0.0; spectrum::WINDOW]);
+                let (came, _) =
+                    SPECTRUM.bands(&self.came.window(self.came.count - 1), &[0.0; spectrum::WINDOW]);
                 self.follow_noise(&came, 1.1);
             }
             return;
@@ -197,17 +194,17 @@ impl EchoGuard {
         }
         while self.looked + 2 < self.now {
             let windows = [0, 1].map(|next| self.played.window(self.looked + next));
-            let (first, second) = self.spectrum.bands(&windows[0], &windows[1]);
+            let (first, second) = SPECTRUM.bands(&windows[0], &windows[1]);
             self.keep(&first);
             self.keep(&second);
         }
         if self.looked + 1 < self.now {
             let window = self.played.window(self.looked);
-            let (first, _) = self.spectrum.bands(&window, &window);
+            let (first, _) = SPECTRUM.bands(&window, &window);
             self.keep(&first);
         }
         let windows = (self.played.window(hop), self.came.window(self.came.count - 1));
-        let (played, came) = self.spectrum.bands(&windows.0, &windows.1);
+        let (played, came) = SPECTRUM.bands(&windows.0, &windows.1);
         if self.looked < self.now {
             self.keep(&played);
         }

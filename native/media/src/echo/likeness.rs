@@ -1,10 +1,20 @@
 //! At which delay what comes is like what was played: the correlation of what changes in the bands.
 
-use super::line::KEPT;
+#![allow(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the instruction set"
+)]
+
+use std::ops::Range;
+
+use pulp::Arch;
+
 use super::spectrum::{BANDS, Bands};
 
 /// Hops of 10 ms: the longest delay.
 pub(super) const LAGS: usize = 52;
+/// Hops of what was played that are kept.
+const KEPT: usize = 64;
 /// Energy per sample that is no more than a hiss, in a band.
 const HISS: f32 = 100.0;
 /// How fast the mean of a band follows: 30 ms.
@@ -37,24 +47,30 @@ impl Pattern {
     }
 }
 
-/// Energies of patterns, and correlations, over the two spans.
+/// A sum that forgets, over the two spans.
 #[derive(Debug, Clone, Copy, Default)]
-struct Spans<T> {
-    fast: T,
-    slow: T,
+struct Spans {
+    fast: f32,
+    slow: f32,
 }
 
-impl Spans<f32> {
+impl Spans {
     fn add(&mut self, x: f32) {
         self.fast = self.fast * FORGET_FAST + x;
         self.slow = self.slow * FORGET_SLOW + x;
     }
 
     fn fade(&mut self, hops: usize) {
-        let hops = hops.min(10_000) as i32;
-        self.fast *= FORGET_FAST.powi(hops);
-        self.slow *= FORGET_SLOW.powi(hops);
+        let (fast, slow) = forgotten(hops);
+        self.fast *= fast;
+        self.slow *= slow;
     }
+}
+
+/// What is left of the two spans after so many hops.
+fn forgotten(hops: usize) -> (f32, f32) {
+    let hops = hops.min(10_000) as i32;
+    (FORGET_FAST.powi(hops), FORGET_SLOW.powi(hops))
 }
 
 /// How alike, from -1 to 1, and at which lag.
@@ -64,15 +80,55 @@ pub(super) struct Match {
     pub(super) score: f32,
 }
 
+/// The last hops of something, the newest first and without a seam: written twice, each time a place further down.
+#[derive(Debug)]
+struct Recent<T>([T; 2 * KEPT]);
+
+impl<T: Copy> Recent<T> {
+    fn place(hop: usize) -> usize {
+        KEPT - 1 - hop % KEPT
+    }
+
+    fn set(&mut self, hop: usize, value: T) {
+        let place = Self::place(hop);
+        self.0[place] = value;
+        self.0[place + KEPT] = value;
+    }
+
+    /// From a hop on back.
+    #[inline(always)]
+    fn before(&self, hop: usize) -> &[T; LAGS] {
+        let place = Self::place(hop);
+        self.0[place..]
+            .first_chunk()
+            .expect("there are more hops than lags")
+    }
+}
+
+/// A pattern as it is kept: the memory of hundreds of calls costs more than the arithmetic on it. In 1/16 octave, which is
+/// finer than speech is steady.
+type Kept = [i8; BANDS];
+const STEPS: f32 = 16.0;
+
+fn keep(pattern: &Bands) -> Kept {
+    // The cast saturates, at 8 octaves.
+    pattern.map(|change| (change * STEPS).round() as i8)
+}
+
 #[derive(Debug)]
 pub(super) struct Likeness {
+    arch: Arch,
     played: Pattern,
     came: Pattern,
-    /// Of what was played, by hop.
-    patterns: Box<[Bands; KEPT]>,
-    energies: Box<[Spans<f32>; KEPT]>,
-    came_energy: Spans<f32>,
-    agreement: [Spans<f32>; LAGS],
+    /// Of what was played: its patterns by band, and their magnitudes over the two spans.
+    patterns: Box<[Recent<i8>; BANDS]>,
+    played_energy: Spans,
+    played_fast: Box<Recent<f32>>,
+    played_slow: Box<Recent<f32>>,
+    came_energy: Spans,
+    /// By lag, over the two spans.
+    agreement_fast: [f32; LAGS],
+    agreement_slow: [f32; LAGS],
 }
 
 impl Likeness {
@@ -81,67 +137,108 @@ impl Likeness {
             mean: [log2(HISS); BANDS],
         };
         Self {
+            arch: Arch::new(),
             played: pattern(),
             came: pattern(),
-            patterns: Box::new([[0.0; BANDS]; KEPT]),
-            energies: Box::new([Spans::default(); KEPT]),
+            patterns: Box::new([const { Recent([0; 2 * KEPT]) }; BANDS]),
+            played_energy: Spans::default(),
+            played_fast: Box::new(Recent([0.0; 2 * KEPT])),
+            played_slow: Box::new(Recent([0.0; 2 * KEPT])),
             came_energy: Spans::default(),
-            agreement: [Spans::default(); LAGS],
+            agreement_fast: [0.0; LAGS],
+            agreement_slow: [0.0; LAGS],
         }
     }
 
-    /// A hop of what was played.
+    /// What was played in a hop; hops come in order.
     pub(super) fn played(&mut self, hop: usize, bands: &Bands) {
         let pattern = self.played.of(bands);
-        self.patterns[hop % KEPT] = pattern;
-        let mut energy = self.energies[(hop + KEPT - 1) % KEPT];
-        energy.add(dot(&pattern, &pattern));
-        self.energies[hop % KEPT] = energy;
+        for (recent, change) in self.patterns.iter_mut().zip(keep(&pattern)) {
+            recent.set(hop, change);
+        }
+        self.played_energy.add(dot(&pattern, &pattern));
+        self.remember_energy(hop);
     }
 
     /// The hops of what was played from `begin` to `end` were not looked at.
     pub(super) fn played_gap(&mut self, begin: usize, end: usize) {
         self.played.silence();
-        let mut energy = self.energies[(begin + KEPT - 1) % KEPT];
-        energy.fade(end - begin);
-        self.energies[(end + KEPT - 1) % KEPT] = energy;
+        self.played_energy.fade(end - begin);
+        self.remember_energy(end - 1);
+    }
+
+    fn remember_energy(&mut self, hop: usize) {
+        self.played_fast.set(hop, self.played_energy.fast.sqrt());
+        self.played_slow.set(hop, self.played_energy.slow.sqrt());
     }
 
     /// So many hops in which nothing came.
     pub(super) fn came_nothing(&mut self, hops: usize) {
         self.came.silence();
         self.came_energy.fade(hops);
-        self.agreement
+        let (fast, slow) = forgotten(hops);
+        self.agreement_fast
             .iter_mut()
-            .for_each(|agreement| agreement.fade(hops));
+            .for_each(|agreement| *agreement *= fast);
+        self.agreement_slow
+            .iter_mut()
+            .for_each(|agreement| *agreement *= slow);
     }
 
     /// What came while `hop` was played; a lag beyond `hop` is none.
     pub(super) fn came(&mut self, hop: usize, bands: &Bands) {
         let pattern = self.came.of(bands);
         self.came_energy.add(dot(&pattern, &pattern));
-        for (lag, agreement) in self.agreement.iter_mut().enumerate() {
-            let played = &self.patterns[(hop + KEPT - lag) % KEPT];
-            agreement.add(dot(&pattern, played));
-        }
+        let (patterns, fast, slow) = (&self.patterns, &mut self.agreement_fast, &mut self.agreement_slow);
+        self.arch.dispatch(
+            #[inline(always)]
+            || {
+                let mut like = [0.0_f32; LAGS];
+                for (played, &came) in patterns.iter().zip(&pattern) {
+                    for (like, &played) in like.iter_mut().zip(played.before(hop)) {
+                        *like += came / STEPS * f32::from(played);
+                    }
+                }
+                for ((fast, slow), &like) in fast.iter_mut().zip(slow).zip(&like) {
+                    *fast = *fast * FORGET_FAST + like;
+                    *slow = *slow * FORGET_SLOW + like;
+                }
+            },
+        );
     }
 
     /// Over the last 330 ms, among some lags; `hop` as for [`Likeness::came`].
-    pub(super) fn fast(&self, hop: usize, lags: std::ops::Range<usize>) -> Match {
-        let came = self.came_energy.fast;
-        best(lags, |lag| {
-            let played = self.energies[(hop + KEPT - lag) % KEPT].fast;
-            self.agreement[lag].fast / (came * played).sqrt().max(1.0)
-        })
+    pub(super) fn fast(&self, hop: usize, lags: Range<usize>) -> Match {
+        let scores = self.scores(
+            &self.agreement_fast,
+            self.came_energy.fast,
+            self.played_fast.before(hop),
+        );
+        best(lags, &scores)
     }
 
     /// The same over 2.5 s.
-    pub(super) fn slow(&self, hop: usize, lags: std::ops::Range<usize>) -> Match {
-        let came = self.came_energy.slow;
-        best(lags, |lag| {
-            let played = self.energies[(hop + KEPT - lag) % KEPT].slow;
-            self.agreement[lag].slow / (came * played).sqrt().max(1.0)
-        })
+    pub(super) fn slow(&self, hop: usize, lags: Range<usize>) -> Match {
+        let scores = self.scores(
+            &self.agreement_slow,
+            self.came_energy.slow,
+            self.played_slow.before(hop),
+        );
+        best(lags, &scores)
+    }
+
+    fn scores(&self, agreement: &[f32; LAGS], came_energy: f32, played: &[f32; LAGS]) -> [f32; LAGS] {
+        let came = came_energy.sqrt();
+        let mut scores = *agreement;
+        self.arch.dispatch(
+            #[inline(always)]
+            || {
+                for (score, &played) in scores.iter_mut().zip(played) {
+                    *score /= (came * played).max(1.0);
+                }
+            },
+        );
+        scores
     }
 
     /// How much has come to compare in 2.5 s, in hops of speech.
@@ -150,15 +247,17 @@ impl Likeness {
     }
 }
 
-fn best(lags: std::ops::Range<usize>, score: impl Fn(usize) -> f32) -> Match {
+fn best(lags: Range<usize>, scores: &[f32; LAGS]) -> Match {
     let mut best = Match {
         lag: lags.start,
         score: -1.0,
     };
     for lag in lags {
-        let score = score(lag);
-        if score > best.score {
-            best = Match { lag, score };
+        if scores[lag] > best.score {
+            best = Match {
+                lag,
+                score: scores[lag],
+            };
         }
     }
     best

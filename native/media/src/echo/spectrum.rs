@@ -1,6 +1,14 @@
 //! Energy in bands of the telephone range, of two signals at once.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the instruction set"
+)]
+
 use std::f32::consts::{PI, TAU};
+use std::sync::LazyLock;
+
+use pulp::{Arch, Simd, WithSimd};
 
 /// 10 ms of 8 kHz.
 pub(super) const HOP: usize = 80;
@@ -14,6 +22,9 @@ pub(super) type Bands = [f32; BANDS];
 
 const BITS: u32 = WINDOW.trailing_zeros();
 
+/// The transform that all guards use.
+pub(super) static SPECTRUM: LazyLock<Spectrum> = LazyLock::new(Spectrum::new);
+
 /// The transform of one window. Two real signals go through it as the real and the imaginary part of one.
 #[derive(Debug)]
 pub(super) struct Spectrum {
@@ -23,10 +34,11 @@ pub(super) struct Spectrum {
     sin: [f32; WINDOW],
     /// Where the transform leaves a bin.
     place: [u8; WINDOW],
+    arch: Arch,
 }
 
 impl Spectrum {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let (mut cos, mut sin) = ([1.0; WINDOW], [0.0; WINDOW]);
         let mut half = WINDOW / 2;
         while half > 1 {
@@ -41,11 +53,21 @@ impl Spectrum {
             cos,
             sin,
             place: std::array::from_fn(|n| (n as u8).reverse_bits() >> (8 - BITS)),
+            arch: Arch::new(),
         }
     }
 
     /// The mean energy per sample in each band, of each signal.
     pub(super) fn bands(&self, first: &[f32; WINDOW], second: &[f32; WINDOW]) -> (Bands, Bands) {
+        self.arch.dispatch(Transform {
+            spectrum: self,
+            first,
+            second,
+        })
+    }
+
+    #[inline(always)]
+    fn transform(&self, first: &[f32; WINDOW], second: &[f32; WINDOW]) -> (Bands, Bands) {
         let mut re: [f32; WINDOW] = std::array::from_fn(|n| first[n] * self.hann[n]);
         let mut im: [f32; WINDOW] = std::array::from_fn(|n| second[n] * self.hann[n]);
         let mut half = WINDOW / 2;
@@ -62,6 +84,7 @@ impl Spectrum {
     }
 
     /// Take the two spectra apart: that of a real signal is even in its real part and odd in its imaginary part.
+    #[inline(always)]
     fn part(&self, re: &[f32; WINDOW], im: &[f32; WINDOW]) -> (Bands, Bands) {
         // Hann: 3/8 of the energy; both halves of the spectrum; the halves of even and odd.
         const SCALE: f32 = 2.0 / (WINDOW as f32 * WINDOW as f32 * 0.375) / 4.0;
@@ -81,7 +104,24 @@ impl Spectrum {
     }
 }
 
+/// Compiled once per instruction set.
+struct Transform<'a> {
+    spectrum: &'a Spectrum,
+    first: &'a [f32; WINDOW],
+    second: &'a [f32; WINDOW],
+}
+
+impl WithSimd for Transform<'_> {
+    type Output = (Bands, Bands);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> (Bands, Bands) {
+        self.spectrum.transform(self.first, self.second)
+    }
+}
+
 /// One step of decimation in frequency. The slices have the same length.
+#[inline(always)]
 fn butterflies(
     re_a: &mut [f32],
     re_b: &mut [f32],
