@@ -5,6 +5,8 @@
 //! column to do, four panels run side by side instead, else the chain of dependent additions would be the
 //! limit. The instruction set is chosen at run time by `pulp`.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 /// Outputs per panel.
@@ -73,18 +75,37 @@ impl Matrix {
         }
     }
 
+    /// How many inputs a column has.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Multiply `columns` columns of `x` and write each result to its place in `y`.
     #[inline(always)]
     pub(crate) fn apply<S: Simd>(
         &self,
         simd: S,
         columns: usize,
+        from: (&[f32], Layout),
+        to: (&mut [f32], Layout),
+    ) {
+        self.apply_part(simd, columns, 0..self.inputs, from, to);
+    }
+
+    /// The same with some of the inputs alone, the others being zero; a column of `x` is these inputs.
+    #[inline(always)]
+    pub(crate) fn apply_part<S: Simd>(
+        &self,
+        simd: S,
+        columns: usize,
+        inputs: Range<usize>,
         (x, from): (&[f32], Layout),
         (y, to): (&mut [f32], Layout),
     ) {
         let mut product = Product {
             simd,
             matrix: self,
+            inputs,
             x,
             from,
             y,
@@ -103,6 +124,7 @@ impl Matrix {
 struct Product<'a, S> {
     simd: S,
     matrix: &'a Matrix,
+    inputs: Range<usize>,
     x: &'a [f32],
     from: Layout,
     y: &'a mut [f32],
@@ -141,9 +163,10 @@ impl<S: Simd> Product<'_, S> {
     /// `P` panels from `panel` on, times `N` columns from `column` on.
     #[inline(always)]
     fn tile<const V: usize, const P: usize, const N: usize>(&mut self, panel: usize, column: usize) {
-        let (simd, inputs) = (self.simd, self.matrix.inputs);
+        let (simd, inputs) = (self.simd, self.inputs.len());
         let weights: [&[[S::f32s; V]]; P] = std::array::from_fn(|p| {
-            let panel = &self.matrix.panels[(panel + p) * inputs * PANEL..][..inputs * PANEL];
+            let first = (panel + p) * self.matrix.inputs + self.inputs.start;
+            let panel = &self.matrix.panels[first * PANEL..][..inputs * PANEL];
             &S::as_simd_f32s(panel).0.as_chunks::<V>().0[..inputs]
         });
         let columns: [&[f32]; N] = std::array::from_fn(|n| &self.x[self.from.at(column + n)..][..inputs]);

@@ -26,11 +26,11 @@ const GATES: usize = 4 * UNITS;
 const WIDE: usize = 128;
 const NARROW: usize = 64;
 /// Inferences done together: the activations of more would push the weights out of the L2 cache.
-const BLOCK: usize = 16;
+const BLOCK: usize = 18;
 
 /// Items of the scratch, floats.
-const MAGNITUDES: usize = (FRAMES + 2) * BINS;
-const FIRST: usize = (FRAMES + 1) * WIDE;
+const MAGNITUDES: usize = FRAMES * BINS;
+const FIRST: usize = FRAMES * WIDE;
 const SECOND: usize = 2 * NARROW;
 
 /// The weights, ready for use; shared by all calls.
@@ -277,8 +277,7 @@ impl Pass<'_, '_, '_> {
             .take(self.windows.len());
         let frames = folded.chunks_exact(FRAMES).zip(waves.chunks_exact(FRAMES));
         for (item, (folded, waves)) in items.zip(frames) {
-            // The first and the last row stay zero: the padding.
-            let (rows, _) = item[BINS..].as_chunks_mut::<BINS>();
+            let (rows, _) = item.as_chunks_mut::<BINS>();
             for ((row, folded), waves) in rows.iter_mut().zip(folded).zip(waves) {
                 Spectrum::magnitudes(folded, waves, row);
             }
@@ -296,17 +295,34 @@ impl Pass<'_, '_, '_> {
             item_stride,
             step_stride,
         };
-        let from = steps(0, FRAMES, MAGNITUDES, BINS);
-        // Row 0 stays zero: the padding of the next layer, whose last column ends with the last frame.
-        let to = steps(WIDE, FRAMES, FIRST, WIDE);
-        first.apply(
-            simd,
-            items * FRAMES,
-            (&scratch.magnitudes, from),
-            (&mut scratch.first, to),
-        );
-        let (from, to) = (steps(0, 2, FIRST, 2 * WIDE), steps(0, 2, SECOND, NARROW));
-        second.apply(simd, items * 2, (&scratch.first, from), (&mut scratch.second, to));
+        // The first frame has nothing before it, the last nothing behind it.
+        let frames = [
+            (0..1, BINS..first.inputs()),
+            (1..FRAMES - 1, 0..first.inputs()),
+            (FRAMES - 1..FRAMES, 0..first.inputs() - BINS),
+        ];
+        for (frames, inputs) in frames {
+            let from = steps(
+                (frames.start + inputs.start / BINS) * BINS - BINS,
+                frames.len(),
+                MAGNITUDES,
+                BINS,
+            );
+            let to = steps(frames.start * WIDE, frames.len(), FIRST, WIDE);
+            first.apply_part(
+                simd,
+                items * frames.len(),
+                inputs,
+                (&scratch.magnitudes, from),
+                (&mut scratch.first, to),
+            );
+        }
+        for step in 0..2 {
+            let inputs = if step == 0 { WIDE..second.inputs() } else { 0..second.inputs() };
+            let from = Layout::single(WIDE * step, FIRST);
+            let to = Layout::single(NARROW * step, SECOND);
+            second.apply_part(simd, items, inputs, (&scratch.first, from), (&mut scratch.second, to));
+        }
         let (from, to) = (Layout::single(0, SECOND), Layout::single(0, NARROW));
         third.apply(simd, items, (&scratch.second, from), (&mut scratch.third, to));
         let (from, to) = (Layout::single(0, NARROW), Layout::single(0, 2 * UNITS));
@@ -330,15 +346,34 @@ impl Pass<'_, '_, '_> {
         );
         let (gates, _) = scratch.gates.as_chunks::<GATES>();
         for (((state, _), gates), out) in self.windows.iter_mut().zip(gates).zip(self.out.iter_mut()) {
-            for unit in 0..UNITS {
-                let admit = sigmoid(gates[unit]) * tanh(gates[2 * UNITS + unit]);
-                let cell = sigmoid(gates[UNITS + unit]) * state.cell[unit] + admit;
-                state.cell[unit] = cell;
-                state.hidden[unit] = sigmoid(gates[3 * UNITS + unit]) * tanh(cell);
-            }
+            advance(gates, &mut state.cell, &mut state.hidden);
             *out = sigmoid(positive_dot(&state.hidden, &model.output) + model.output_bias);
         }
     }
+}
+
+/// One step of the cell. Each line goes over all units, so that the compiler makes vectors of it.
+#[inline(always)]
+fn advance(gates: &[f32; GATES], cell: &mut [f32; UNITS], hidden: &mut [f32; UNITS]) {
+    let gate = |index: usize| -> &[f32; UNITS] { &gates.as_chunks().0[index] };
+    let (admit, forget) = (each(gate(0), sigmoid), each(gate(1), sigmoid));
+    let (candidate, output) = (each(gate(2), tanh), each(gate(3), sigmoid));
+    for unit in 0..UNITS {
+        cell[unit] = forget[unit] * cell[unit] + admit[unit] * candidate[unit];
+    }
+    let squashed = each(cell, tanh);
+    for unit in 0..UNITS {
+        hidden[unit] = output[unit] * squashed[unit];
+    }
+}
+
+#[inline(always)]
+fn each(values: &[f32; UNITS], function: impl Fn(f32) -> f32) -> [f32; UNITS] {
+    let mut results = [0.0; UNITS];
+    for (result, &value) in results.iter_mut().zip(values) {
+        *result = function(value);
+    }
+    results
 }
 
 /// Context, window and the 64 samples before the last one mirrored behind it.
