@@ -25,7 +25,10 @@ const CROSSFADE_MS: usize = 5;
 #[derive(Debug, Clone)]
 pub struct Concealment {
     per_ms: usize,
-    /// What went out last, oldest first.
+    /// What went out last: a ring, and the place of its oldest sample. As long as nothing is lost this is all of it.
+    ring: Vec<i16>,
+    oldest: usize,
+    /// The ring laid out when a loss begins, oldest first.
     history: Vec<f32>,
     /// Weights of the history for the spectrum, and the product of both.
     window: Vec<f32>,
@@ -54,6 +57,8 @@ impl Concealment {
         let rise = |n| 0.5 - 0.5 * (std::f32::consts::PI * (n as f32 + 0.5) / length as f32).cos();
         Self {
             per_ms,
+            ring: vec![0; length + ORDER],
+            oldest: 0,
             history: vec![0.0; length + ORDER],
             window: (0..length).map(rise).collect(),
             weighted: vec![0.0; length],
@@ -92,15 +97,18 @@ impl Concealment {
     }
 
     fn remember(&mut self, pcm: &[i16]) {
-        let newest = &pcm[pcm.len().saturating_sub(self.history.len())..];
-        self.history.copy_within(newest.len().., 0);
-        let start = self.history.len() - newest.len();
-        for (slot, &sample) in self.history[start..].iter_mut().zip(newest) {
-            *slot = f32::from(sample);
-        }
+        let newest = &pcm[pcm.len().saturating_sub(self.ring.len())..];
+        let (now, wrapped) = newest.split_at(newest.len().min(self.ring.len() - self.oldest));
+        self.ring[self.oldest..][..now.len()].copy_from_slice(now);
+        self.ring[..wrapped.len()].copy_from_slice(wrapped);
+        self.oldest = (self.oldest + newest.len()) % self.ring.len();
     }
 
     fn begin(&mut self) {
+        let (newer, older) = self.ring.split_at(self.oldest);
+        for (slot, &sample) in self.history.iter_mut().zip(older.iter().chain(newer)) {
+            *slot = f32::from(sample);
+        }
         self.analyse_spectrum();
         let (period, gain) = self.analyse_pitch();
         let end = self.history.len();

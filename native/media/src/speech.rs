@@ -84,9 +84,6 @@ pub struct SpeechCutter {
     state: State,
     gate: EnergyGate,
     detector: Detector,
-    window: [f32; WINDOW],
-    /// `window` waits for its probability.
-    ready: bool,
     /// Audio that may still be handed over or judged, and the place of its first sample.
     held: VecDeque<i16>,
     held_from: u64,
@@ -117,8 +114,6 @@ impl SpeechCutter {
             state: State::new(),
             gate: EnergyGate::new(),
             detector: Detector::new(params.detector),
-            window: [0.0; WINDOW],
-            ready: false,
             held: VecDeque::new(),
             held_from: 0,
             judged: 0,
@@ -174,25 +169,23 @@ impl SpeechCutter {
         self.events.drain(..)
     }
 
-    /// Make the next window ready for the model, if one is complete. Windows too quiet for it are judged here.
-    fn prepare(&mut self) -> bool {
-        while !self.ready && self.held_until() - self.judged >= WINDOW as u64 {
+    /// Lay the next window out for the model, if one is complete. Windows too quiet for it are judged here.
+    fn prepare(&mut self, window: &mut [f32; WINDOW]) -> bool {
+        while self.held_until() - self.judged >= WINDOW as u64 {
             let from = (self.judged - self.held_from) as usize;
-            for (to, &x) in self.window.iter_mut().zip(self.held.range(from..from + WINDOW)) {
+            for (to, &x) in window.iter_mut().zip(self.held.range(from..from + WINDOW)) {
                 *to = f32::from(x) / 32_768.0;
             }
-            if self.gate.admits(&self.window) {
-                self.ready = true;
-            } else {
-                self.state.skip(&self.window);
-                self.judge(0.0);
+            if self.gate.admits(window) {
+                return true;
             }
+            self.state.skip(window);
+            self.judge(0.0);
         }
-        self.ready
+        false
     }
 
     fn judge(&mut self, probability: f32) {
-        self.ready = false;
         let undecided = self.detector.undecided();
         let is_echo = self.echo && probability > undecided && !self.is_speech();
         self.echoes += u64::from(is_echo);
@@ -280,6 +273,7 @@ impl SpeechCutter {
 pub struct Listening {
     model: std::sync::Arc<Model>,
     scratch: Scratch,
+    windows: Box<[[f32; WINDOW]; BATCH]>,
     probabilities: [f32; BATCH],
 }
 
@@ -289,6 +283,7 @@ impl Listening {
         Self {
             model,
             scratch: Scratch::new(),
+            windows: Box::new([[0.0; WINDOW]; BATCH]),
             probabilities: [0.0; BATCH],
         }
     }
@@ -308,18 +303,24 @@ impl Listening {
     /// Judge until no leg of the batch has a window left; it is empty then.
     fn judge_batch(&mut self, batch: &mut ArrayVec<&mut SpeechCutter, BATCH>) {
         loop {
-            batch.retain(|cutter| cutter.prepare());
+            let mut ready = 0;
+            batch.retain(|cutter| {
+                let is_ready = cutter.prepare(&mut self.windows[ready]);
+                ready += usize::from(is_ready);
+                is_ready
+            });
             if batch.is_empty() {
                 return;
             }
-            let mut windows: ArrayVec<_, BATCH> = batch
+            let mut inferences: ArrayVec<_, BATCH> = batch
                 .iter_mut()
-                .map(|cutter| (&mut cutter.state, &cutter.window))
+                .map(|cutter| &mut cutter.state)
+                .zip(self.windows.iter())
                 .collect();
-            let probabilities = &mut self.probabilities[..windows.len()];
+            let probabilities = &mut self.probabilities[..ready];
             self.model
-                .infer_batch(&mut self.scratch, &mut windows, probabilities);
-            drop(windows);
+                .infer_batch(&mut self.scratch, &mut inferences, probabilities);
+            drop(inferences);
             for (cutter, &probability) in batch.iter_mut().zip(&*probabilities) {
                 cutter.judge(probability);
             }

@@ -318,10 +318,20 @@ impl Pass<'_, '_, '_> {
             );
         }
         for step in 0..2 {
-            let inputs = if step == 0 { WIDE..second.inputs() } else { 0..second.inputs() };
+            let inputs = if step == 0 {
+                WIDE..second.inputs()
+            } else {
+                0..second.inputs()
+            };
             let from = Layout::single(WIDE * step, FIRST);
             let to = Layout::single(NARROW * step, SECOND);
-            second.apply_part(simd, items, inputs, (&scratch.first, from), (&mut scratch.second, to));
+            second.apply_part(
+                simd,
+                items,
+                inputs,
+                (&scratch.first, from),
+                (&mut scratch.second, to),
+            );
         }
         let (from, to) = (Layout::single(0, SECOND), Layout::single(0, NARROW));
         third.apply(simd, items, (&scratch.second, from), (&mut scratch.third, to));
