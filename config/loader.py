@@ -41,6 +41,7 @@ OVERRIDES: Final[tuple[tuple[str, tuple[FieldPath, ...]], ...]] = (
     ("MEDIASERVER_DATA_DIR", (("data_dir",),)),
     ("MEDIASERVER_SLOTS", (("capacity", "slots"),)),
     ("MEDIASERVER_MODELS_URL", (("models", "url"),)),
+    ("MEDIASERVER_WORKERS", (("workers", "count"),)),
     ("MEDIASERVER_LOG_LEVEL", (("log_level",),)),
 )
 """What differs between machines that share a file: the variable, and the fields it sets. Empty means unset."""

@@ -141,6 +141,25 @@ class ModelsConfig(StrictModel):
     start_timeout_s: int = Field(default=120, ge=1, le=3_600)
 
 
+class WorkersConfig(StrictModel):
+    """The processes that run the calls' pipelines."""
+
+    count: int | None = Field(default=None, ge=0, le=256)
+    """Call workers; unset: one per core; 0: the pipelines run in the edge's own process, whose faults they then share."""
+    memory_mb: int = Field(default=4_096, ge=0, le=1_048_576)
+    """What one worker may allocate before it is ended and its calls go elsewhere; 0: without a limit."""
+    suspect_ms: int = Field(default=200, ge=100, le=10_000)
+    """A worker that has not answered for so long: its callers are told to wait."""
+    lost_ms: int = Field(default=500, ge=200, le=60_000)
+    """A worker that has not answered for so long is ended, and its calls go elsewhere."""
+
+    @model_validator(mode="after")
+    def _suspect_before_lost(self) -> WorkersConfig:
+        if self.suspect_ms >= self.lost_ms:
+            raise ValueError(f"suspect_ms ({self.suspect_ms}) must be below lost_ms ({self.lost_ms})")
+        return self
+
+
 class BudgetsConfig(StrictModel):
     """How long a provider may take before the next of the chain is asked."""
 
@@ -167,4 +186,7 @@ class NodeConfig(StrictModel):
     """Tenant files, or folders of ``*.yaml``, imported at start. Relative to this file."""
     models: ModelsConfig = ModelsConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    workers: WorkersConfig = WorkersConfig()
+    drain_s: int = Field(default=60, ge=0, le=3_600)
+    """How long calls may go on when the node is told to stop (SIGTERM); then they are ended politely."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -12,7 +12,7 @@ from typing import Protocol
 from loguru import logger
 
 from mediaserver.media_link import LocalMediaLink
-from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
+from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from tenancy import TenantContext
@@ -73,6 +73,26 @@ class CallListener(Protocol):
         ...
 
 
+class Conversing(Protocol):
+    """What runs a conversation: a pipeline in this process, or one in a call worker."""
+
+    async def run(self) -> None:
+        """Run until the conversation ends, or `cancel`."""
+        ...
+
+    async def greet(self) -> None:
+        """Both sides are connected: speak."""
+        ...
+
+    async def cancel(self, why: str) -> None:
+        """End at once."""
+        ...
+
+
+Converse = Callable[[TenantContext, LocalMediaLink, CallObserver], Conversing]
+"""Builds what runs a conversation."""
+
+
 class Call:
     """A conversation in progress. The switchboard makes it, greets when both sides are connected, and awaits its end."""
 
@@ -81,7 +101,7 @@ class Call:
         tenant: TenantContext,
         caller: str,
         link: LocalMediaLink,
-        resources: PipelineResources,
+        converse: Converse,
         on_over: Callable[[str], None],
         *,
         listener: CallListener | None = None,
@@ -94,7 +114,7 @@ class Call:
         self._on_over = on_over
         self._listener = listener
         self._log = logger.bind(call=tenant.call_id, tenant=tenant.tenant_id)
-        self._pipeline = CallPipeline(tenant, link, resources, self)
+        self._pipeline = converse(tenant, link, self)
         self._task: asyncio.Task[None] | None = None
         self._greeted = False
 
@@ -157,6 +177,15 @@ class Call:
         """The first packet of a sentence goes out."""
         if self._listener is not None:
             self._listener.sentence(text)
+
+    def sentence_queued(self, text: str) -> None:
+        """Nothing to do: who hosts the pipeline journals it."""
+
+    def reply_queued(self) -> None:
+        """Nothing to do, as above."""
+
+    def receptionist_state(self, state: str) -> None:
+        """Nothing to do, as above."""
 
     def turn_measured(self, turn: TurnMeasured) -> None:
         """The wire latency of an answered turn."""

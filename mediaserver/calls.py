@@ -17,10 +17,9 @@ from typing import assert_never
 from loguru import logger
 
 from admission import AdmissionGate, Admit, Lease, Reject
-from mediaserver.call import Call, CallListener
+from mediaserver.call import Call, CallListener, Converse
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
-from mediaserver.pipeline.call_pipeline import PipelineResources
 from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
 
 MAX_CALL_S = 3_600
@@ -69,12 +68,12 @@ class Switchboard:
     """Takes calls and ends them exactly once."""
 
     def __init__(
-        self, *, registry: Registry, gate: AdmissionGate, hub: EngineHub, resources: PipelineResources
+        self, *, registry: Registry, gate: AdmissionGate, hub: EngineHub, converse: Converse
     ) -> None:
         self.hub = hub
         self._registry = registry
         self._gate = gate
-        self._resources = resources
+        self._converse = converse
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +140,7 @@ class Switchboard:
         """Build and start the call's pipeline. Where that fails, link and lease are given back: `CallRefused`."""
         try:
             call = Call(
-                tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener
+                tenant, caller, link, self._converse, lambda why: self.over(active, why), listener=listener
             )
         except BaseException as error:
             logger.exception("the call's pipeline could not be built")

@@ -28,7 +28,7 @@ EXIT_USAGE = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(options.log_level or "INFO")
+    log_to_stderr(options.log_level or "INFO")
     try:
         status: int = uvloop.run(options.run(options))
     except (MediaServerError, ConfigError) as error:
@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """Log to stderr, each line with its call and its tenant."""
     logger.remove()
     logger.configure(extra={"call": "-", "tenant": "-"})
     logger.add(
@@ -90,7 +91,7 @@ async def _serve(options: argparse.Namespace) -> int:
     from mediaserver.serving import serve
 
     config = load_node_config(options.config, os.environ)
-    _log_to_stderr(options.log_level or config.log_level)
+    log_to_stderr(options.log_level or config.log_level)
     return await serve(config)
 
 

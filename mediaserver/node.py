@@ -24,12 +24,16 @@ from mediaserver.media_session import MediaPolicy, thread_arguments
 from mediaserver.models.process import ModelProcess
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
-from mediaserver.pipeline.call_pipeline import PipelineResources
+from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
+from mediaserver.workers.nursery_client import Nursery
+from mediaserver.workers.pool import WorkerPool
+from mediaserver.workers.watch import WatchParams
+from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
 
@@ -48,16 +52,28 @@ def slots_of(config: NodeConfig) -> int:
     return slots_for(os.cpu_count() or 1, CallKind.EMBEDDED_MODELS)
 
 
+def workers_of(config: NodeConfig) -> int:
+    """The node's call workers: as configured, else one per core."""
+    if config.workers.count is not None:
+        return config.workers.count
+    return len(os.sched_getaffinity(0))
+
+
 class Node:
     """One edge with its in-process pipelines and its model process."""
 
-    def __init__(self, config: NodeConfig, models: ModelProcess | None = None) -> None:
+    def __init__(
+        self, config: NodeConfig, models: ModelProcess | None = None, nursery: Nursery | None = None
+    ) -> None:
+        """``models`` and ``nursery``: processes that have been begun already; the node ends them."""
         self._config = config
         self._started_at = time.monotonic()
         self._ready = False
         self._stop = asyncio.Event()
         self._registry: Registry | None = None
         self._models = models
+        self._nursery = nursery
+        self._pool: WorkerPool | None = None
         self._warming: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self.broken = False
@@ -86,6 +102,13 @@ class Node:
         if self._registry is None:
             raise StartupError("the node is not running")
         return self._registry
+
+    @property
+    def workers(self) -> WorkerPool:
+        """The call workers, while the node runs."""
+        if self._pool is None:
+            raise StartupError("the node runs no call workers")
+        return self._pool
 
     @property
     def gate(self) -> AdmissionGate:
@@ -158,9 +181,14 @@ class Node:
             clock=lambda: datetime.now(UTC),
         )
         warmer = PhraseWarmer(phrases, access)
-        await self._warm_phrases(warmer)
+        await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases))
         self._switchboard = Switchboard(
-            registry=self._registry, gate=self._gate, hub=self._hub, resources=resources
+            registry=self._registry,
+            gate=self._gate,
+            hub=self._hub,
+            converse=self._pool.host
+            if self._pool is not None
+            else lambda tenant, link, observer: CallPipeline(tenant, link, resources, observer),
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard)
@@ -173,6 +201,25 @@ class Node:
             for tenant in self._tenants[:MAX_TENANTS]
         ]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
+
+    async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache) -> None:
+        config = self._config
+        count = workers_of(config)
+        if count == 0:
+            return
+        settings = WorkerSettings(
+            data_dir=str(config.data_dir),
+            models_url=access.embedded.base_url,
+            stt_final_ms=config.budgets.stt_final_ms,
+            llm_first_token_ms=config.budgets.llm_first_token_ms,
+            tts_first_audio_ms=config.budgets.tts_first_audio_ms,
+            memory_mb=config.workers.memory_mb,
+            log_level=config.log_level,
+        )
+        watch = WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms)
+        self._pool = WorkerPool(count, settings, phrases, nursery=self._nursery, watch=watch)
+        self._nursery = None
+        await self._pool.start()
 
     async def _warm_phrases(self, warmer: PhraseWarmer) -> None:
         """Make the fixed phrases; a tenant whose provider hangs must not keep the others from their calls."""
@@ -274,6 +321,12 @@ class Node:
         if self._hub is not None:
             self._hub.close()
             self._hub = None
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+        if self._nursery is not None:
+            await self._nursery.close()
+            self._nursery = None
         if self._provider_http is not None:
             await self._provider_http.aclose()
             self._provider_http = None
@@ -319,6 +372,9 @@ class Node:
             "admitted": gate.admitted,
             "refused": gate.refused,
             "refused_tenant_limit": gate.refused_tenant_limit,
+            "workers": self._pool.snapshot() if self._pool else [],
+            "workers_lost": self._pool.counters.lost if self._pool else {},
+            "takeovers": self._pool.counters.takeovers if self._pool else 0,
             "web_sessions": self._web.sessions if self._web else 0,
             "numbers": self._numbers(),
             "media": self.media_stats(),

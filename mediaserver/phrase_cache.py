@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,8 @@ class PhraseCache:
         self._pinned: dict[str, bytes] = {}
         self._pinned_bytes = 0
         self._phrases: OrderedDict[str, bytes] = OrderedDict()
+        self.on_put: Callable[[str, bytes], None] | None = None
+        """Told of every phrase that is put here: the workers get it too."""
 
     def get(self, key: PhraseKey) -> bytes | None:
         """The phrase from memory, or None. Never touches the disk: this runs in a call."""
@@ -80,10 +83,15 @@ class PhraseCache:
         self._pinned_bytes += len(pcm)
 
     def put(self, key: PhraseKey, pcm: bytes) -> None:
-        """Keep a phrase in memory, at the cost of the least recently used."""
+        """Keep a phrase in memory, at the cost of the least recently used, and tell who asked to be told."""
+        self.keep(key.digest, pcm)
+        if self.on_put is not None:
+            self.on_put(key.digest, pcm)
+
+    def keep(self, digest: str, pcm: bytes) -> None:
+        """The same for a phrase that another process made."""
         if not pcm or len(pcm) > min(MAX_PHRASE_BYTES, self._memory_bytes):
             return
-        digest = key.digest
         self._held_bytes -= len(self._phrases.pop(digest, b""))
         self._phrases[digest] = pcm
         self._held_bytes += len(pcm)
@@ -100,6 +108,20 @@ class PhraseCache:
             return False
         self._pin(key, pcm)
         return True
+
+    async def load_all(self, keys: Sequence[PhraseKey]) -> None:
+        """Bring phrases from disk to memory, as far as the disk has them."""
+        missing = [key for key in keys if key.digest not in self._pinned]
+        if not missing:
+            return
+        found = await asyncio.to_thread(lambda: [self._read(key) for key in missing])
+        for key, pcm in zip(missing, found, strict=True):
+            if pcm is not None:
+                self._pin(key, pcm)
+
+    def held(self) -> Iterator[tuple[str, bytes]]:
+        """The phrases that are in memory alone, least recently used first."""
+        yield from tuple(self._phrases.items())
 
     async def store(self, key: PhraseKey, pcm: bytes) -> None:
         """Keep a fixed phrase in memory, for good, and on disk."""

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mediaserver.models.process import ModelProcess
+from mediaserver.workers.nursery_client import Nursery, log_end
 
 if TYPE_CHECKING:
     from config.node import NodeConfig
@@ -29,8 +30,11 @@ async def serve(config: NodeConfig) -> int:
         # The models load in their process while this one imports Pipecat: each takes about two seconds.
         models = ModelProcess(start_timeout_s=config.models.start_timeout_s)
         models.begin()
+    nursery = Nursery(log_end) if config.workers.count != 0 else None
+    if nursery is not None:
+        nursery.begin()
     module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")
-    node: Node = module.Node(config, models)
+    node: Node = module.Node(config, models, nursery)
     loop = asyncio.get_running_loop()
     starting = asyncio.ensure_future(node.start())
     for number in (signal.SIGINT, signal.SIGTERM):

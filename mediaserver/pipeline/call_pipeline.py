@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pipecat.frames.frames import EndFrame, TTSSpeakFrame
+from pipecat.frames.frames import EndFrame, LLMRunFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_context import LLMContext, LLMContextMessage
 from pipecat.processors.aggregators.llm_response_universal import (
     AssistantTurnStoppedMessage,
     LLMContextAggregatorPair,
@@ -23,6 +23,7 @@ from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
 from config.tenant import TurnTaking
+from mediaserver.journal import Next, Restored, Role
 from mediaserver.media_link import MediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.hearing import Hearing
@@ -33,7 +34,7 @@ from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthe
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
-from mediaserver.receptionist import Action, EndCall, Phrases, system_prompt
+from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
 from tenancy import TenantContext
 
 TURN_WATCHDOG_MARGIN_S = 2.0
@@ -61,6 +62,18 @@ class CallObserver(Protocol):
 
     def sentence_begins(self, text: str) -> None:
         """The first packet of a sentence goes out."""
+        ...
+
+    def sentence_queued(self, text: str) -> None:
+        """A sentence's audio is about to be queued."""
+        ...
+
+    def reply_queued(self) -> None:
+        """The present reply, or phrase, has no further sentence."""
+        ...
+
+    def receptionist_state(self, state: str) -> None:
+        """What the built-in receptionist will remember, as JSON, if its present reply is heard."""
         ...
 
     def turn_measured(self, turn: TurnMeasured) -> None:
@@ -95,22 +108,31 @@ class CallPipeline:
         link: MediaLink,
         resources: PipelineResources,
         observer: CallObserver,
+        restored: Restored | None = None,
     ) -> None:
+        """``restored``: what another pipeline of the same call left; `take_up` goes on from there."""
         config = tenant.config
+        self._restored = restored or Restored()
         turns = config.turn_taking
         phrases = Phrases.of(config)
         self._observer = observer
         self._greeting = config.greeting
         self._prompted = False
         """Whether a silent caller has been asked already."""
-        self._closing = False
+        self._closing = self._restored.closing
         """Whether the call ends when what is being said has been heard. A caller who speaks meanwhile has more to say."""
         self._transport = CallTransport(
             link,
             speech_start_ms=turns.speech_start_ms,
             observer=observer,
         )
-        receptionist = ReceptionistReplier(config, resources.clock, self._act)
+        receptionist = ReceptionistReplier(
+            config,
+            resources.clock,
+            self._act,
+            observer.receptionist_state,
+            ConversationState.from_json(self._restored.receptionist) if self._restored.receptionist else None,
+        )
         replying = Replying(
             (
                 *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
@@ -120,7 +142,7 @@ class CallPipeline:
             apology=phrases.one_moment,
             failure=phrases.failure,
         )
-        context = LLMContext()
+        context = LLMContext([_message(role, text) for role, text in self._restored.turns])
         watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
         aggregators = self._aggregators(context, turns, phrases, watchdog_s)
         self._worker = _worker(
@@ -212,6 +234,18 @@ class CallPipeline:
         """Say the greeting; cached, it is on the wire within one tick."""
         await self._worker.queue_frame(TTSSpeakFrame(self._greeting))
 
+    async def take_up(self) -> None:
+        """Go on with what the pipeline before this one left undone."""
+        match self._restored.next:
+            case Next.SAY:
+                await self._worker.queue_frames([TTSSpeakFrame(text) for text in self._restored.say])
+            case Next.ANSWER:
+                await self._worker.queue_frame(LLMRunFrame())
+            case Next.LISTEN if self._closing:
+                await self.finish()
+            case Next.LISTEN | Next.GREETING:
+                pass
+
     async def finish(self) -> None:
         """Let what is being said be heard, then end."""
         await self._worker.queue_frame(EndFrame())
@@ -219,6 +253,12 @@ class CallPipeline:
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
+
+
+def _message(role: Role, text: str) -> LLMContextMessage:
+    if role is Role.CALLER:
+        return {"role": "user", "content": text}
+    return {"role": "assistant", "content": text}
 
 
 def _worker(*stages: FrameProcessor) -> PipelineWorker:

@@ -21,6 +21,8 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
     OutputAudioRawFrame,
     OutputTransportReadyFrame,
     StartFrame,
@@ -64,6 +66,14 @@ class SpeechObserver(Protocol):
 
     def sentence_begins(self, text: str) -> None:
         """What was queued before this sentence has been heard."""
+        ...
+
+    def sentence_queued(self, text: str) -> None:
+        """A sentence's audio is about to be queued."""
+        ...
+
+    def reply_queued(self) -> None:
+        """The present reply, or phrase, has no further sentence."""
         ...
 
 
@@ -131,6 +141,8 @@ class PlayoutSender:
         self._drained = asyncio.Event()
         self._drained.set()
         self._queued_ms = 0
+        self._in_reply = False
+        """Whether a language model's reply is being spoken, rather than a phrase."""
 
     async def handle_audio_frame(self, frame: OutputAudioRawFrame) -> None:
         """Write a chunk whole."""
@@ -154,6 +166,14 @@ class PlayoutSender:
             self._ledger.end_sentence()
         elif isinstance(frame, AggregatedTextFrame) and frame.will_be_spoken:
             self._ledger.begin_sentence(frame.text)
+            self._observer.sentence_queued(frame.text)
+        elif isinstance(frame, LLMFullResponseStartFrame):
+            self._in_reply = True
+        elif isinstance(frame, LLMFullResponseEndFrame) or (
+            isinstance(frame, TTSStoppedFrame) and not self._in_reply
+        ):
+            self._in_reply = False
+            self._observer.reply_queued()
         await self._release(self._ledger.frame(frame))
 
     async def handle_timed_frame(self, frame: Frame) -> None:

@@ -21,16 +21,20 @@ class ReceptionistReplier:
         config: TenantConfig,
         clock: Callable[[], datetime],
         on_action: Callable[[Action], None],
+        on_state: Callable[[str], None],
+        state: ConversationState | None = None,
     ) -> None:
         self._receptionist = Receptionist(config)
-        self._state = ConversationState()
+        self._state = state or ConversationState()
         self._clock = clock
         self._on_action = on_action
+        self._on_state = on_state
 
     async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """Answer the caller's last words; an utterance that was not recognised counts as silence."""
         reply = self._receptionist.reply(self._state, last_caller_words(context), self._clock())
         self._state = reply.state
+        self._on_state(reply.state.to_json())
         for action in reply.actions:
             self._on_action(action)
         yield reply.text

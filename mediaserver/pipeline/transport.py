@@ -90,6 +90,14 @@ class TransportObserver(Protocol):
         """The first packet of a sentence goes out."""
         ...
 
+    def sentence_queued(self, text: str) -> None:
+        """A sentence's audio is about to be queued."""
+        ...
+
+    def reply_queued(self) -> None:
+        """The present reply, or phrase, has no further sentence."""
+        ...
+
 
 class EngineInput(BaseInputTransport):
     """Pipecat input transport over a `MediaLink`.
@@ -200,6 +208,14 @@ class CallTransport(BaseTransport):
     def sentence_begins(self, text: str) -> None:
         """Pass on which sentence begins."""
         self._observer.sentence_begins(text)
+
+    def sentence_queued(self, text: str) -> None:
+        """Pass on which sentence will be heard."""
+        self._observer.sentence_queued(text)
+
+    def reply_queued(self) -> None:
+        """Pass on that a reply is whole."""
+        self._observer.reply_queued()
 
     async def _read(self) -> None:
         try:

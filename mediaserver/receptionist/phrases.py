@@ -21,6 +21,8 @@ class Phrases:
     not_caught: str
     """An utterance was not understood."""
     goodbye: str
+    hold_on: str
+    """A call worker is gone and another one takes the call."""
 
     @classmethod
     def of(cls, config: TenantConfig) -> Phrases:
@@ -31,6 +33,7 @@ class Phrases:
             still_there="Are you still there?",
             not_caught="Sorry, I didn't catch that.",
             goodbye=f"Thank you for calling {as_sentence(speakable(config.business_name))} Goodbye!",
+            hold_on="One moment, please.",
         )
 
     def all(self) -> tuple[str, ...]:

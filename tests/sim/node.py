@@ -18,6 +18,7 @@ from config.node import (
     ModelsConfig,
     NodeConfig,
     SipConfig,
+    WorkersConfig,
 )
 from config.tenant import TenantConfig
 from mediaserver.media_session import NARROWBAND_ONLY
@@ -124,6 +125,7 @@ async def running_node(
     *,
     script: Script | None = None,
     slots: int = 20,
+    workers: int = 0,
     budgets: Mapping[str, int] | None = None,
     sip_port: int = 0,
     http_port: int = 0,
@@ -145,6 +147,7 @@ async def running_node(
             tenants=(tenant_file,),
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
+            workers=WorkersConfig(count=workers),
         )
         node = Node(config)
         await node.start()

@@ -1,0 +1,316 @@
+"""A call in the edge whose pipeline runs in a worker: `Conversing` for the `Switchboard`, with the call's journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import orjson
+from loguru import logger
+
+from mediaserver._native import BackgroundEnded, Flushed, MarkReached, MediaError, Played, PlayoutStarted
+from mediaserver.errors import LinkClosed, MediaServerError
+from mediaserver.journal import CallJournal, Next
+from mediaserver.media_link import LocalMediaLink, MediaEvent
+from mediaserver.pipeline.call_pipeline import CallObserver
+from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
+from mediaserver.workers.messages import (
+    Acted,
+    CallerSaid,
+    CallOver,
+    CancelCall,
+    Flush,
+    Greet,
+    LinkEnded,
+    MediaEnded,
+    Message,
+    OpenCall,
+    Pause,
+    Play,
+    ReceptionistSaid,
+    ReceptionistState,
+    ReplyQueued,
+    Resume,
+    SentenceBegins,
+    SentenceQueued,
+    Speaking,
+    TurnLatency,
+)
+
+LINE_MARKS_FROM = 1 << 31
+"""Marks of what the edge itself says; a worker's count from 1 on."""
+MAX_TAKEOVERS = 5
+"""A call that so many workers died with is what kills them."""
+
+
+class WorkersUnavailable(MediaServerError):  # noqa: N818 - names the state
+    """No worker can take the call."""
+
+
+class WorkerHandle(Protocol):
+    """A worker as its calls see it."""
+
+    def send(self, call: int, message: Message) -> None:
+        """Send it a message."""
+        ...
+
+
+class Host(Protocol):
+    """Who finds a worker for a call: the pool."""
+
+    def place(self, call: HostedCall) -> WorkerHandle:
+        """Give the call to a worker. Raises `WorkersUnavailable`."""
+        ...
+
+    def forget(self, call: HostedCall) -> None:
+        """The call is over."""
+        ...
+
+
+class HostedCall:
+    """One call's pipeline, wherever it runs; the same interface as `CallPipeline`."""
+
+    def __init__(
+        self,
+        number: int,
+        tenant_text: Callable[[], str],
+        link: LocalMediaLink,
+        observer: CallObserver,
+        host: Host,
+        *,
+        line: tuple[bytes, int] | None,
+    ) -> None:
+        self.number = number
+        self.journal = CallJournal()
+        self._tenant_text = tenant_text
+        self._link = link
+        self._observer = observer
+        self._host = host
+        self._line = line
+        """What the caller hears when the worker is gone: PCM and its rate."""
+        self._line_mark = LINE_MARKS_FROM
+        self._last_mark = 0
+        """Of the workers so far."""
+        self._unplayed: set[int] = set()
+        self._own_flushes = 0
+        """Whose answers are no worker's business."""
+        self._worker: WorkerHandle | None = None
+        self._over: asyncio.Future[CallOver] | None = None
+        self._greeted = False
+        self._line_said = False
+        self._takeovers = 0
+        self.cancelled = False
+
+    # -- what the call asks (Conversing) ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until the conversation is over or cancelled. Raises `WorkersUnavailable`."""
+        self._over = asyncio.get_running_loop().create_future()
+        self._worker = self._host.place(self)
+        self._open("")
+        reader = asyncio.create_task(self._read(), name="hosted-call-media")
+        try:
+            outcome = await self._over
+        finally:
+            reader.cancel()
+            self._host.forget(self)
+        if outcome.failed and not self.cancelled:
+            raise WorkersUnavailable(outcome.why)
+
+    async def greet(self) -> None:
+        """Both sides can be heard."""
+        self._greeted = True
+        self._send(Greet())
+
+    async def cancel(self, why: str) -> None:
+        """End the pipeline; `run` returns when the worker says that it has."""
+        self.cancelled = True
+        if self._worker is None:
+            self._end(why)
+        else:
+            self._send(CancelCall(why))
+
+    # -- the media -------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self._event(await self._link.next_event())
+        except LinkClosed:
+            self._send(LinkEnded())
+
+    def _event(self, event: MediaEvent) -> None:
+        match event:
+            case PlayoutStarted() | Played() | MarkReached() | BackgroundEnded() if (
+                event.mark >= LINE_MARKS_FROM
+            ):
+                return
+            case Played():
+                self._unplayed.discard(event.mark)
+            case Flushed():
+                self._unplayed.clear()
+                if self._own_flushes:
+                    self._own_flushes -= 1
+                    return
+                if event.mark >= LINE_MARKS_FROM:
+                    event = _of_nothing(event)
+        self.journal.event(event)
+        self._send(event)
+
+    def _send(self, message: Message) -> None:
+        if self._worker is not None:
+            self._worker.send(self.number, message)
+
+    def _open(self, restored: str) -> None:
+        self._send(OpenCall(self._tenant_text(), restored, self._last_mark))
+
+    # -- what the worker says --------------------------------------------------------------------------
+
+    def take(self, worker: WorkerHandle, message: Message) -> None:
+        """Take a message of a worker; what a former one still says is not heard."""
+        if worker is not self._worker:
+            return
+        try:
+            self._obey(message)
+        except MediaError as error:
+            logger.warning("speech dropped: {}", error)
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Play():
+                self._last_mark = max(self._last_mark, message.mark)
+                self._link.play(message.blob, message.rate_hz, message.mark)
+                self._unplayed.add(message.mark)
+            case Pause():
+                self._link.pause()
+            case Resume():
+                self._link.resume()
+            case Flush():
+                self._link.flush()
+            case CallOver():
+                self._worker = None
+                self._end(message.why, failed=message.failed)
+            case _:
+                self._observe(message)
+
+    def _observe(self, message: Message) -> None:
+        """What the pipeline observed: for the record, and for the journal where the conversation moved on."""
+        journal, observer = self.journal, self._observer
+        match message:
+            case Speaking(caller=True):
+                observer.caller_speaking(active=message.active)
+            case Speaking():
+                observer.receptionist_speaking(active=message.active)
+            case TurnLatency():
+                observer.turn_measured(TurnMeasured(message.latency_ms))
+            case Acted():
+                action = _action(message)
+                if journal.acted(message.detail + message.kind, closes=isinstance(action, EndCall)):
+                    observer.action(action)
+            case MediaEnded():
+                observer.media_ended(message.why)
+            case _:
+                self._move_on(message)
+
+    def _move_on(self, message: Message) -> None:
+        journal, observer = self.journal, self._observer
+        match message:
+            case CallerSaid():
+                journal.caller_said(message.text)
+                observer.caller_said(message.text)
+            case ReceptionistSaid():
+                journal.receptionist_said(message.text)
+                observer.receptionist_said(message.text, interrupted=message.interrupted)
+            case SentenceQueued():
+                journal.sentence_queued(message.text)
+            case ReplyQueued():
+                journal.reply_queued()
+            case SentenceBegins():
+                journal.sentence_begins(message.text)
+                observer.sentence_begins(message.text)
+            case ReceptionistState():
+                journal.receptionist_state(message.state)
+            case _:
+                logger.warning("a worker sent a {} for a call", type(message).__name__)
+
+    def _end(self, why: str, *, failed: bool = False) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(CallOver(why, failed))
+
+    # -- a worker hangs or is lost ---------------------------------------------------------------------
+
+    def suspected(self) -> None:
+        """The worker does not answer: a caller who hears nothing is told to wait. What is being said goes on meanwhile."""
+        if not self._line_said and not self._unplayed:
+            self._say_line()
+
+    def well_again(self) -> None:
+        """It answers after all."""
+        self._line_said = False
+
+    def _say_line(self) -> None:
+        """Once for each time that a worker is lost; never into the caller's own words."""
+        if self._line is None or self.cancelled or not self._greeted or self.journal.is_caller_speaking:
+            return
+        self._line_said = True
+        self._line_mark += 1
+        try:
+            self._link.play(*self._line, self._line_mark)
+        except MediaError as error:
+            logger.warning("the caller could not be told to wait: {}", error)
+
+    def lost(self, why: str) -> None:
+        """The worker is gone: the next one goes on from the journal."""
+        self._worker = None
+        if self.cancelled:
+            self._end(why)
+            return
+        self._takeovers += 1
+        if self._takeovers > MAX_TAKEOVERS:
+            self._end(f"{MAX_TAKEOVERS} workers were lost with this call; the last one: {why}", failed=True)
+            return
+        restored, heard = self.journal.lost()
+        if heard:
+            self._observer.receptionist_said(heard, interrupted=True)
+        if not self._line_said:
+            # What is queued will be said again, by a worker to which its marks mean nothing.
+            self._own_flushes += 1
+            self._link.flush()
+            self._say_line()
+        self._line_said = False
+        try:
+            self._worker = self._host.place(self)
+        except WorkersUnavailable as error:
+            self._end(str(error), failed=True)
+            return
+        self._open(restored.to_json())
+        for event in self.journal.unheard:
+            self._send(event)
+        if self._greeted and restored.next is Next.GREETING:
+            self._send(Greet())
+
+
+def _of_nothing(event: Flushed) -> Flushed:
+    """Nothing of the pipeline's was playing."""
+    return Flushed(
+        stream=event.stream,
+        mark=0,
+        heard_ms=0,
+        chunk_ms=0,
+        played_ms=event.played_ms,
+        dropped_ms=event.dropped_ms,
+        at_us=event.at_us,
+    )
+
+
+def _action(message: Acted) -> Action:
+    detail = orjson.loads(message.detail)
+    match message.kind:
+        case "MessageTaken":
+            return MessageTaken(**detail)
+        case "EndCall":
+            return EndCall()
+        case _:
+            return HumanRequested()

@@ -1,0 +1,349 @@
+"""The call workers of a node: who has which call, who is well, and who takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+
+from loguru import logger
+
+from mediaserver.errors import StartupError
+from mediaserver.media_link import LocalMediaLink
+from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
+from mediaserver.pipeline.call_pipeline import CallObserver
+from mediaserver.receptionist import Phrases
+from mediaserver.workers.connection import Connection
+from mediaserver.workers.hosted import HostedCall, WorkersUnavailable
+from mediaserver.workers.messages import KeepPhrase, Message, Meters, Ping, Pong, Ready, Retire
+from mediaserver.workers.nursery_client import Nursery, log_end
+from mediaserver.workers.watch import Health, WatchParams, WorkerWatch
+from mediaserver.workers.worker_settings import WorkerSettings
+from tenancy import TenantContext
+from tenancy.wire import dump_context
+
+READY_TIMEOUT_S = 20.0
+MAX_BIRTH_PAUSE_S = 5.0
+"""Between attempts to replace a worker, where attempts fail."""
+MAX_CONFIGS = 1_000
+"""Configurations whose text is kept."""
+
+
+class Stage(Enum):
+    """A worker's life."""
+
+    STARTING = "starting"
+    TAKING_CALLS = "taking calls"
+    RETIRING = "retiring"
+    """It keeps its calls and gets no further ones."""
+    LOST = "lost"
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One worker process, from the edge's side."""
+
+    pid: int
+    pidfd: int
+    """Its process and no other that gets its number later."""
+    connection: Connection | None = None
+    stage: Stage = Stage.STARTING
+    watch: WorkerWatch | None = None
+    calls: dict[int, HostedCall] = field(default_factory=dict)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def send(self, call: int, message: Message) -> None:
+        """Send it a message; nothing once it is lost."""
+        if self.connection is not None:
+            self.connection.send(call, message)
+
+
+@dataclass(slots=True)
+class PoolCounters:
+    """What happened to workers."""
+
+    lost: dict[str, int] = field(default_factory=lambda: {"ended": 0, "hung": 0})
+    takeovers: int = 0
+    suspicions: int = 0
+    started: int = 0
+
+
+class WorkerPool:
+    """N workers, all alike; a call goes to the one with the fewest."""
+
+    def __init__(
+        self,
+        count: int,
+        settings: WorkerSettings,
+        phrases: PhraseCache,
+        *,
+        nursery: Nursery | None = None,
+        watch: WatchParams | None = None,
+        on_meters: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        self._count = count
+        self._settings = settings
+        self._phrases = phrases
+        self._watch_params = watch or WatchParams()
+        self._on_meters = on_meters
+        self._nursery = nursery or Nursery(log_end)
+        self._workers: list[Worker] = []
+        self._numbers = 0
+        self._ticker: asyncio.Task[None] | None = None
+        self._births: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._configs: dict[str, str] = {}
+        self.counters = PoolCounters()
+
+    # -- the pool's life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the nursery and the workers; when it returns, all of them take calls. Raises `StartupError`."""
+        await self._nursery.start()
+        try:
+            await asyncio.gather(*(self._bear() for _ in range(self._count)))
+        except (OSError, TimeoutError) as error:
+            await self.close()
+            raise StartupError(f"the call workers do not start: {error}") from error
+        self._phrases.on_put = self._keep_phrase
+        self._ticker = asyncio.create_task(self._tick(), name="worker-watch")
+
+    async def close(self) -> None:
+        """End all workers; calls that they still have end with them."""
+        self._closing = True
+        self._phrases.on_put = None
+        tasks = {*self._births, *({self._ticker} if self._ticker else ())}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for worker in tuple(self._workers):
+            self._part(worker, "the node stops")
+        await self._nursery.close()
+
+    @property
+    def ready_workers(self) -> int:
+        """Workers that take calls and answer."""
+        return sum(1 for worker in self._workers if self._takes_calls(worker))
+
+    @property
+    def calls(self) -> tuple[HostedCall, ...]:
+        """The calls that workers have."""
+        return tuple(call for worker in self._workers for call in worker.calls.values())
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The workers' processes."""
+        return tuple(worker.pid for worker in self._workers)
+
+    def snapshot(self) -> list[dict[str, object]]:
+        """For the node's status."""
+        return [
+            {
+                "pid": worker.pid,
+                "stage": worker.stage.value,
+                "health": worker.watch.health.value if worker.watch else "unknown",
+                "calls": len(worker.calls),
+            }
+            for worker in self._workers
+        ]
+
+    async def replace(self) -> None:
+        """Replace every worker by one of a fresh nursery, one after the other; calls stay where they are until they end."""
+        nursery = Nursery(log_end)
+        await nursery.start()
+        former, self._nursery = self._nursery, nursery
+        for worker in tuple(self._workers):
+            if worker.stage is Stage.TAKING_CALLS:
+                await self._bear()
+                worker.stage = Stage.RETIRING
+                worker.send(0, Retire())
+        await former.close()
+
+    # -- calls -----------------------------------------------------------------------------------------
+
+    def host(self, tenant: TenantContext, link: LocalMediaLink, observer: CallObserver) -> HostedCall:
+        """A pipeline for a call; it gets its worker when it runs."""
+        self._numbers += 1
+        return HostedCall(
+            self._numbers, lambda: self._context(tenant), link, observer, self, line=self._line(tenant)
+        )
+
+    def place(self, call: HostedCall) -> Worker:
+        """Give the call to the worker with the fewest. Raises `WorkersUnavailable`."""
+        able = [worker for worker in self._workers if self._takes_calls(worker)]
+        if not able:
+            # One that is suspect may still turn out well; better than nobody.
+            able = [worker for worker in self._workers if worker.stage is Stage.TAKING_CALLS]
+        if not able:
+            raise WorkersUnavailable("no call worker is there")
+        worker = min(able, key=lambda worker: len(worker.calls))
+        worker.calls[call.number] = call
+        return worker
+
+    def forget(self, call: HostedCall) -> None:
+        """The call is over."""
+        for worker in self._workers:
+            worker.calls.pop(call.number, None)
+
+    @staticmethod
+    def _takes_calls(worker: Worker) -> bool:
+        is_well = worker.watch is not None and worker.watch.health is Health.WELL
+        return worker.stage is Stage.TAKING_CALLS and is_well
+
+    def _context(self, tenant: TenantContext) -> str:
+        text = self._configs.get(tenant.content_hash)
+        if text is None:
+            if len(self._configs) >= MAX_CONFIGS:
+                self._configs.clear()
+            text = self._configs[tenant.content_hash] = tenant.config.model_dump_json()
+        return dump_context(tenant, text)
+
+    def _line(self, tenant: TenantContext) -> tuple[bytes, int] | None:
+        voice = tenant.config.voice
+        key = PhraseKey.of(
+            tenant.tenant_id, tenant.tts[0].name, voice.name, voice.speed, Phrases.of(tenant.config).hold_on
+        )
+        pcm = self._phrases.get(key)
+        return None if pcm is None else (pcm, PHRASE_RATE_HZ)
+
+    def _keep_phrase(self, digest: str, pcm: bytes) -> None:
+        for worker in self._workers:
+            worker.send(0, KeepPhrase(digest, pcm))
+
+    # -- workers ---------------------------------------------------------------------------------------
+
+    async def _bear(self) -> None:
+        """Start a worker and wait until it takes calls. Raises `OSError` or `TimeoutError`."""
+        pid, sock = await self._nursery.fork(self._settings)
+        try:
+            worker = Worker(pid, os.pidfd_open(pid))
+        except OSError:
+            sock.close()
+            raise
+        worker.connection = await Connection.open(
+            sock,
+            lambda call, message: self._take(worker, call, message),
+            lambda why: self._lose(worker, why, "ended"),
+        )
+        self._workers.append(worker)
+        try:
+            await asyncio.wait_for(worker.ready.wait(), READY_TIMEOUT_S)
+        except TimeoutError:
+            self._part(worker, "it was not ready in time")
+            raise
+        if worker.stage is Stage.LOST:
+            raise ConnectionError("a call worker ended while it started")
+        self.counters.started += 1
+
+    def _take(self, worker: Worker, number: int, message: Message) -> None:
+        match message:
+            case Pong():
+                self._pong(worker, message.number)
+            case Ready():
+                worker.stage = Stage.TAKING_CALLS
+                worker.watch = WorkerWatch(self._watch_params, _now_ms())
+                worker.ready.set()
+                for digest, pcm in self._phrases.held():
+                    worker.send(0, KeepPhrase(digest, pcm))
+            case Meters():
+                self._on_meters(message.blob)
+            case _:
+                call = worker.calls.get(number)
+                if call is not None:
+                    call.take(worker, message)
+
+    def _pong(self, worker: Worker, number: int) -> None:
+        if worker.watch is None:
+            return
+        was = worker.watch.health
+        worker.watch.pong(number)
+        if was is Health.SUSPECT and worker.watch.health is Health.WELL:
+            for call in worker.calls.values():
+                call.well_again()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch_params.tick_ms / 1000)
+            for worker in tuple(self._workers):
+                self._look_at(worker)
+
+    def _look_at(self, worker: Worker) -> None:
+        if worker.watch is None:
+            return
+        was = worker.watch.health
+        number = worker.watch.tick(_now_ms())
+        if number is None:
+            self._lose(worker, f"it has not answered for {self._watch_params.lost_ms} ms", "hung")
+            return
+        worker.send(0, Ping(number))
+        if worker.watch.health is Health.SUSPECT and was is Health.WELL:
+            self.counters.suspicions += 1
+            logger.warning("call worker {} does not answer", worker.pid)
+            for call in tuple(worker.calls.values()):
+                call.suspected()
+
+    def _lose(self, worker: Worker, why: str, cause: str) -> None:
+        """A worker has ended or must: its calls go elsewhere, and another one is started."""
+        calls = tuple(worker.calls.values())
+        was_retiring = worker.stage is Stage.RETIRING
+        if not self._part(worker, why):
+            return
+        if self._closing:
+            for call in calls:
+                call.lost(why)
+            return
+        if was_retiring and not calls:
+            logger.info("call worker {} has retired", worker.pid)
+            return
+        self.counters.lost[cause] += 1
+        self.counters.takeovers += len(calls)
+        logger.error("call worker {} is lost with {} calls: {}", worker.pid, len(calls), why)
+        for call in calls:
+            call.lost(why)
+        if not was_retiring:
+            task = asyncio.get_running_loop().create_task(self._replace_lost(), name="worker-birth")
+            self._births.add(task)
+            task.add_done_callback(self._births.discard)
+
+    async def _replace_lost(self) -> None:
+        pause_s = 0.05
+        while True:
+            try:
+                if not self._nursery.is_up:
+                    await self._nursery.close()
+                    self._nursery = Nursery(log_end)
+                    await self._nursery.start()
+                await self._bear()
+            except (OSError, TimeoutError, StartupError) as error:
+                logger.error("a call worker could not be started: {}", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(MAX_BIRTH_PAUSE_S, 2 * pause_s)
+            else:
+                return
+
+    def _part(self, worker: Worker, why: str) -> bool:
+        """End a worker and forget it; False when that was done before."""
+        if worker.stage is Stage.LOST:
+            return False
+        worker.stage = Stage.LOST
+        worker.ready.set()
+        if worker in self._workers:
+            self._workers.remove(worker)
+        worker.calls.clear()
+        with suppress(ProcessLookupError):
+            # It may be stopped or in a loop: nothing milder is sure to end it.
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        os.close(worker.pidfd)
+        if worker.connection is not None:
+            connection, worker.connection = worker.connection, None
+            connection.close(why)
+        return True
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)

@@ -1,0 +1,69 @@
+"""Whether a worker lives: pings, and what their absence means. Sans-IO.
+
+Rules:
+
+* a ping goes out at every tick; what counts is the time since the last one was answered;
+* after `suspect_ms` without an answer the worker's callers are told to wait, after `lost_ms` the worker is ended and its calls
+  go elsewhere; an answer before that clears the suspicion;
+* time in which the edge itself did not run counts for nothing: a tick that comes late counts as one that came in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+LATE_TICKS = 2
+"""A tick later than so many periods says that the edge was held up, not the worker."""
+
+
+class Health(Enum):
+    """What is known of a worker."""
+
+    WELL = "well"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchParams:
+    """In milliseconds."""
+
+    tick_ms: int = 50
+    suspect_ms: int = 200
+    lost_ms: int = 500
+
+
+class WorkerWatch:
+    """The watch over one worker, from the moment at which it was ready."""
+
+    def __init__(self, params: WatchParams, now_ms: int) -> None:
+        self._params = params
+        self._ticked_ms = now_ms
+        self._silent_ms = 0
+        self._sent = 0
+        self._answered = 0
+        self.health = Health.WELL
+
+    def tick(self, now_ms: int) -> int | None:
+        """A period has passed: the number of the ping to send, or none when the worker is lost. Look at `health` then."""
+        period_ms = self._params.tick_ms
+        elapsed_ms = max(0, now_ms - self._ticked_ms)
+        self._ticked_ms = now_ms
+        if self._answered < self._sent:
+            self._silent_ms += elapsed_ms if elapsed_ms <= LATE_TICKS * period_ms else period_ms
+        if self._silent_ms >= self._params.lost_ms:
+            self.health = Health.LOST
+            return None
+        if self._silent_ms >= self._params.suspect_ms:
+            self.health = Health.SUSPECT
+        self._sent += 1
+        return self._sent
+
+    def pong(self, number: int) -> None:
+        """The worker answered a ping. Answers that were never asked for are ignored."""
+        if not self._answered < number <= self._sent or self.health is Health.LOST:
+            return
+        self._answered = number
+        self._silent_ms = 0
+        self.health = Health.WELL

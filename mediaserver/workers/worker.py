@@ -1,0 +1,254 @@
+"""A call worker: one process, one socket to the edge, one pipeline per call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+from loguru import logger
+
+from mediaserver.cli import log_to_stderr
+from mediaserver.errors import MediaServerError
+from mediaserver.journal import Restored
+from mediaserver.phrase_cache import PhraseCache, PhraseKey
+from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
+from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.receptionist import Action, Phrases
+from mediaserver.workers.connection import Connection
+from mediaserver.workers.far_link import FarMediaLink
+from mediaserver.workers.messages import (
+    Acted,
+    CallerSaid,
+    CallOver,
+    CancelCall,
+    Greet,
+    KeepPhrase,
+    LinkEnded,
+    MediaEnded,
+    Message,
+    OpenCall,
+    Ping,
+    Pong,
+    Ready,
+    ReceptionistSaid,
+    ReceptionistState,
+    ReplyQueued,
+    Retire,
+    SentenceBegins,
+    SentenceQueued,
+    Speaking,
+    TurnLatency,
+)
+from mediaserver.workers.worker_settings import WorkerSettings
+from tenancy import TenantContext
+from tenancy.wire import load_context
+
+EXIT_NO_MEMORY = 12
+"""A worker that ran out of memory ends as a whole: what is left of its objects cannot be relied on."""
+
+
+class _Reporter:
+    """The observer of a call's pipeline: everything goes to the edge."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+
+    def caller_said(self, text: str) -> None:
+        self._send(CallerSaid(text))
+
+    def receptionist_said(self, text: str, *, interrupted: bool) -> None:
+        self._send(ReceptionistSaid(text, interrupted))
+
+    def caller_speaking(self, *, active: bool) -> None:
+        self._send(Speaking(caller=True, active=active))
+
+    def receptionist_speaking(self, *, active: bool) -> None:
+        self._send(Speaking(caller=False, active=active))
+
+    def sentence_queued(self, text: str) -> None:
+        self._send(SentenceQueued(text))
+
+    def reply_queued(self) -> None:
+        self._send(ReplyQueued())
+
+    def sentence_begins(self, text: str) -> None:
+        self._send(SentenceBegins(text))
+
+    def turn_measured(self, turn: TurnMeasured) -> None:
+        self._send(TurnLatency(turn.latency_ms))
+
+    def action(self, action: Action) -> None:
+        self._send(Acted(type(action).__name__, orjson.dumps(asdict(action)).decode()))
+
+    def receptionist_state(self, state: str) -> None:
+        self._send(ReceptionistState(state))
+
+    def media_ended(self, why: str) -> None:
+        self._send(MediaEnded(why))
+
+
+class _Call:
+    """A call in this worker."""
+
+    def __init__(self, number: int, order: OpenCall, send: Callable[[int, Message], None]) -> None:
+        self._order = order
+        self._send: Callable[[Message], None] = lambda message: send(number, message)
+        self.link = FarMediaLink(self._send, order.first_mark)
+        self._greet = False
+        self._cancelled: str | None = None
+        self._pipeline: CallPipeline | None = None
+
+    async def run(self, resources: PipelineResources) -> None:
+        """Run the pipeline to its end, and say how it ended."""
+        try:
+            await self._run(resources)
+        except MemoryError:
+            os._exit(EXIT_NO_MEMORY)
+        except Exception as error:  # noqa: BLE001 - the call's outer boundary: the edge ends the call
+            logger.exception("pipeline failed")
+            self._send(CallOver(f"pipeline failed: {type(error).__name__}", failed=True))
+        else:
+            self._send(CallOver("conversation over", failed=False))
+
+    async def _run(self, resources: PipelineResources) -> None:
+        tenant = load_context(self._order.tenant)
+        restored = Restored.from_json(self._order.restored) if self._order.restored else None
+        with logger.contextualize(call=tenant.call_id, tenant=tenant.tenant_id):
+            await _load_phrases(resources.phrases, tenant)
+            if self._cancelled is not None:
+                return
+            pipeline = self._pipeline = CallPipeline(
+                tenant, self.link, resources, _Reporter(self._send), restored
+            )
+            running = asyncio.create_task(pipeline.run())
+            try:
+                if restored is not None:
+                    await pipeline.take_up()
+                if self._greet:
+                    await pipeline.greet()
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                running.cancel()
+                raise
+
+    async def greet(self) -> None:
+        """Greet now, or as soon as there is a pipeline."""
+        self._greet = True
+        if self._pipeline is not None:
+            await self._pipeline.greet()
+
+    async def cancel(self, why: str) -> None:
+        """End now, or as soon as there is a pipeline."""
+        self._cancelled = why
+        if self._pipeline is not None:
+            await self._pipeline.cancel(why)
+
+
+async def _load_phrases(phrases: PhraseCache, tenant: TenantContext) -> None:
+    """The fixed phrases, which the edge has put on the disk, before the first of them is needed."""
+    config = tenant.config
+    texts = (config.greeting, *Phrases.of(config).all())
+    keys = [
+        PhraseKey.of(tenant.tenant_id, tenant.tts[0].name, config.voice.name, config.voice.speed, text)
+        for text in texts
+    ]
+    await phrases.load_all(keys)
+
+
+class Worker:
+    """Takes the edge's messages to the calls of this process."""
+
+    def __init__(self, resources: PipelineResources) -> None:
+        self._resources = resources
+        self._calls: dict[int, _Call] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connection: Connection | None = None
+        self._retired = False
+        self.over = asyncio.Event()
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Serve until the edge closes the socket, or says that no further call will come and the last is over."""
+        self._connection = await Connection.open(sock, self._take, lambda _: self.over.set())
+        self._send(0, Ready(os.getpid()))
+        await self.over.wait()
+        for task in self._tasks:
+            task.cancel()
+
+    def _send(self, call: int, message: Message) -> None:
+        if self._connection is not None:
+            self._connection.send(call, message)
+
+    def _take(self, number: int, message: Message) -> None:
+        match message:
+            case Ping():
+                self._send(0, Pong(message.number))
+            case OpenCall():
+                call = self._calls[number] = _Call(number, message, self._send)
+                self._spawn(self._run(number, call))
+            case KeepPhrase():
+                self._resources.phrases.keep(message.digest, message.blob)
+            case Retire():
+                self._retired = True
+                self._end_if_done()
+            case _:
+                self._for_call(number, message)
+
+    def _for_call(self, number: int, message: Message) -> None:
+        call = self._calls.get(number)
+        if call is None:  # It is over, and the edge does not know yet.
+            return
+        match message:
+            case Greet():
+                self._spawn(call.greet())
+            case CancelCall():
+                self._spawn(call.cancel(message.why))
+            case LinkEnded():
+                call.link.close()
+            case _:
+                call.link.deliver(message)  # type: ignore[arg-type] # what else the edge sends is a media event
+
+    async def _run(self, number: int, call: _Call) -> None:
+        try:
+            await call.run(self._resources)
+        finally:
+            self._calls.pop(number, None)
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._retired and not self._calls:
+            self.over.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def work(sock: socket.socket, settings: WorkerSettings) -> None:
+    """The life of a worker process."""
+    log_to_stderr(settings.log_level)
+    http = shared_http_client()
+    resources = PipelineResources(
+        providers=ProviderAccess(Embedded(settings.models_url), http),
+        budgets=Budgets(
+            stt_final_ms=settings.stt_final_ms,
+            llm_first_token_ms=settings.llm_first_token_ms,
+            tts_first_audio_ms=settings.tts_first_audio_ms,
+        ),
+        phrases=PhraseCache(Path(settings.data_dir) / "phrases"),
+        clock=lambda: datetime.now(UTC),
+    )
+    try:
+        await Worker(resources).serve(sock)
+    except MediaServerError as error:
+        logger.error("worker ends: {}", error)
+    finally:
+        await http.aclose()

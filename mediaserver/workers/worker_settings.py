@@ -1,0 +1,34 @@
+"""What a worker needs to know of its node. Apart from the worker itself, which imports Pipecat."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import orjson
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The same for all workers of a nursery's life."""
+
+    data_dir: str
+    models_url: str
+    stt_final_ms: int
+    llm_first_token_ms: int
+    tts_first_audio_ms: int
+    memory_mb: int
+    """What one worker may allocate; 0: without a limit of ours."""
+    log_level: str
+
+    def to_json(self) -> bytes:
+        """For the nursery."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> WorkerSettings:
+        """The inverse of `to_json`; raises pydantic's `ValidationError`."""
+        return _SETTINGS.validate_json(text)
+
+
+_SETTINGS = TypeAdapter(WorkerSettings)

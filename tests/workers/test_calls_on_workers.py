@@ -1,0 +1,104 @@
+"""Whole calls whose pipelines run in call workers: a real node, real processes, a real softphone, simulated providers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mediaserver.journal import Next, Role
+from mediaserver.softphone.speech import Utterance
+from mediaserver.workers.hosted import HostedCall
+from perf.simulators import Behaviour, Script
+from tests.sim.node import GREETING, running_node
+
+ANSWER = "We open at eight. We close at six."
+
+
+async def test_a_call_on_a_worker_is_greeted_heard_answered_and_recorded(
+    tmp_path: Path, question: Utterance
+) -> None:
+    script = Script(transcripts=["When are you open?"], replies=[ANSWER])
+    async with running_node(tmp_path, script=script, workers=1) as running:
+        report = await running.call(question)
+        assert report.success, report
+        async with asyncio.timeout(5):
+            await running.node.idle()
+        (record,) = await running.node.registry.calls("bakery")
+    assert [line["text"] for line in record.transcript] == [GREETING, "When are you open?", ANSWER]
+
+
+SLOW_ANSWER = (
+    "We open at eight. " + "And we have fresh bread, rolls and cakes all day long. " * 2 + "We close at six."
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """When a worker is lost: the softphone's call has got so far."""
+
+    name: str
+    reached: Callable[[HostedCall], bool]
+    chat_delay_ms: float = 0.0
+    questions: int = 1
+
+
+STAGES = (
+    Stage("greeting", lambda call: call.journal.next is Next.SAY and call.journal.is_heard),
+    Stage("listening", lambda call: call.journal.next is Next.LISTEN),
+    Stage("caller speaking", lambda call: call.journal.is_caller_speaking),
+    Stage("thinking", lambda call: call.journal.next is Next.ANSWER, chat_delay_ms=400),
+    Stage("answering", lambda call: _answering(call)),
+)
+
+
+def _answering(call: HostedCall) -> bool:
+    spoken_to = any(role is Role.CALLER for role, _ in call.journal.turns)
+    return spoken_to and call.journal.is_heard
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)  # the condition is the synchronisation
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=lambda blow: blow.name)
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+async def test_a_call_outlives_its_worker(
+    tmp_path: Path, question: Utterance, stage: Stage, blow: signal.Signals
+) -> None:
+    script = Script(
+        transcripts=["When are you open?"],
+        replies=[SLOW_ANSWER],
+        chat=Behaviour(delay_ms=stage.chat_delay_ms),
+    )
+    async with running_node(tmp_path, script=script, workers=2) as running:
+        pool = running.node.workers
+        calling = asyncio.create_task(running.call(question, quiet_ms=2_500))
+        await _until(lambda: bool(pool.calls) and stage.reached(pool.calls[0]))
+        (victim,) = [worker for worker in pool.snapshot() if worker["calls"]]
+        os.kill(int(str(victim["pid"])), blow)
+        report = await calling
+        async with asyncio.timeout(5):
+            await running.node.idle()
+        (record,) = await running.node.registry.calls("bakery")
+        counters = pool.counters
+    assert report.answered, report
+    assert report.success, report
+    lines = [str(line["text"]) for line in record.transcript]
+    assert lines[0] == GREETING
+    assert lines.count("When are you open?") == 1
+    said = " ".join(lines[2:])
+    assert said.startswith("We open at eight.")
+    assert said.endswith("We close at six.")
+    assert counters.takeovers == 1
+    assert sum(counters.lost.values()) == 1
+    # What the model was asked is the conversation as it was heard.
+    _system, *conversation = script.chats_seen[-1]
+    assert [message["role"] for message in conversation] == ["assistant", "user"]
