@@ -1,12 +1,7 @@
-"""aiortc at either end of WebRTC calls, in a process of its own, everything on the loopback interface.
+"""aiortc as the server of WebRTC calls, in a process of its own, everything on the loopback interface.
 
-``python -m perf.webrtc_peers call COUNT SECONDS PCM``: the callers. Prints their offers (one JSON line, a list of SDP), reads
-the answers (the same), prints ``connected``, talks and listens for so long, and prints what it heard.
-
-``python -m perf.webrtc_peers serve SECONDS PCM``: the other end as a server. Reads offers, prints answers, listens to
-every caller and speaks to it all the time.
-
-PCM is speech, 16-bit mono at 24 kHz.
+``python -m perf.webrtc_peers SECONDS PCM``: reads offers (one JSON line, a list of SDP), prints answers (the same), and listens
+to every caller and speaks to it all the time, for so long from then on. PCM is speech, 16-bit mono at 24 kHz.
 """
 
 from __future__ import annotations

@@ -117,7 +117,11 @@ impl Caller {
     /// Of Opus, as it was agreed on.
     fn payload_type(&self) -> Result<u8, &'static str> {
         let media = self.rtc.media(self.mid).ok_or("no media")?;
-        media.remote_pts().first().map(|number| **number).ok_or("no codec was agreed on")
+        media
+            .remote_pts()
+            .first()
+            .map(|number| **number)
+            .ok_or("no codec was agreed on")
     }
 
     fn drain(&mut self, arrival: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> {

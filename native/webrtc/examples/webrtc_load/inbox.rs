@@ -37,7 +37,9 @@ impl Inbox {
         match recvmmsg(socket.as_raw_fd(), &mut self.headers, &mut slices, flags, None) {
             Ok(messages) => {
                 for message in messages {
-                    let source = message.address.and_then(|address| Some(*address.as_sockaddr_in()?));
+                    let source = message
+                        .address
+                        .and_then(|address| Some(*address.as_sockaddr_in()?));
                     let arrival = message.cmsgs().ok().and_then(|mut said| {
                         said.find_map(|said| match said {
                             ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),

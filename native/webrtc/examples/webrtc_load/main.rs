@@ -56,7 +56,8 @@ impl Load {
     fn new(calls: usize) -> Result<(Self, Vec<String>), Box<dyn Error>> {
         let now = Instant::now();
         let made = (0..calls).map(|_| Caller::new(now));
-        let (mut callers, offers): (Vec<_>, Vec<_>) = made.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let (mut callers, offers): (Vec<_>, Vec<_>) =
+            made.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         if let Some(first) = callers.first_mut() {
             first.listen_by_ear()?;
         }
@@ -102,12 +103,7 @@ impl Load {
     }
 
     /// Let a caller read what has come, and speak.
-    fn turn(
-        &mut self,
-        number: usize,
-        round: usize,
-        spoken: Option<Arc<[u8]>>,
-    ) -> Result<(), Box<dyn Error>> {
+    fn turn(&mut self, number: usize, round: usize, spoken: Option<Arc<[u8]>>) -> Result<(), Box<dyn Error>> {
         let caller = &mut self.callers[number];
         loop {
             let more = self.inbox.read(caller.socket());

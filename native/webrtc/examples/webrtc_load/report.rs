@@ -53,7 +53,8 @@ impl Report {
     pub(crate) fn note_packet(&mut self, since: Option<Duration>) {
         self.received += 1;
         if let Some(since) = since {
-            self.spacing.note((since.as_micros() as i64 - FRAME_US).unsigned_abs());
+            self.spacing
+                .note((since.as_micros() as i64 - FRAME_US).unsigned_abs());
         }
     }
 
