@@ -1,12 +1,7 @@
-"""aiortc at either end of WebRTC calls, in a process of its own, everything on the loopback interface.
+"""aiortc as the server of WebRTC calls, in a process of its own, everything on the loopback interface.
 
-``python -m perf.webrtc_peers call COUNT SECONDS PCM``: the callers. Prints their offers (one JSON line, a list of SDP), reads
-the answers (the same), prints ``connected``, talks and listens for so long, and prints what it heard.
-
-``python -m perf.webrtc_peers serve SECONDS PCM``: the other end as a server. Reads offers, prints answers, listens to
-every caller and speaks to it all the time.
-
-PCM is speech, 16-bit mono at 24 kHz.
+``python -m perf.webrtc_peers SECONDS PCM``: reads offers (one JSON line, a list of SDP), prints answers (the same), and listens
+to every caller and speaks to it all the time, for so long from then on. PCM is speech, 16-bit mono at 24 kHz.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ import fractions
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +24,7 @@ from aiortc.mediastreams import AudioStreamTrack, MediaStreamTrack
 RATE_HZ = 24_000
 FRAME = RATE_HZ // 50
 SECONDS_MAX = 120.0
-CONNECT_S = 20.0
 AUDIBLE = 500
-LINE_MAX = 1 << 24
 
 
 class Speech(AudioStreamTrack):
@@ -104,32 +97,8 @@ def tell(what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
-async def connected(peers: list[RTCPeerConnection]) -> None:
-    """Until all are."""
-    async with asyncio.timeout(CONNECT_S):
-        # aiortc tells each by a callback of its own; twenty looks a second are simpler.
-        while any(peer.connectionState != "connected" for peer in peers):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
-async def call(count: int, seconds: float, pcm: bytes) -> None:
-    """The callers."""
-    ear = Ear()
-    peers = [connection(ear, pcm, 37 * index) for index in range(count)]
-    for peer in peers:
-        await peer.setLocalDescription(await peer.createOffer())
-    tell([peer.localDescription.sdp for peer in peers])
-    for peer, answer in zip(peers, await line(), strict=True):
-        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    await connected(peers)
-    tell("connected")
-    await asyncio.sleep(seconds)
-    tell({"frames": ear.frames, "audible": ear.audible})
-    await asyncio.gather(*(peer.close() for peer in peers))
-
-
 async def serve(seconds: float, pcm: bytes) -> None:
-    """The server."""
+    """Answer, speak and listen."""
     ear = Ear()
     peers, answers = [], []
     for index, offer in enumerate(await line()):
@@ -145,17 +114,12 @@ async def serve(seconds: float, pcm: bytes) -> None:
 
 
 def main() -> None:
-    """Be one of the two."""
+    """Be the server."""
     # aioice leaves out the one interface that a benchmark may use.
     addresses: Callable[..., list[str]] = lambda *_, **__: ["127.0.0.1"]  # noqa: E731
     aioice.ice.get_host_addresses = addresses
-    mode, *rest = sys.argv[1:]
-    pcm = Path(rest[-1]).read_bytes()
-    seconds = min(float(rest[-2]), SECONDS_MAX)
-    run: Coroutine[Any, Any, None] = (
-        call(int(rest[0]), seconds, pcm) if mode == "call" else serve(seconds, pcm)
-    )
-    asyncio.run(run)
+    seconds, pcm = sys.argv[1:]
+    asyncio.run(serve(min(float(seconds), SECONDS_MAX), Path(pcm).read_bytes()))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ mod error;
 pub mod g711;
 pub mod g722;
 mod linear_prediction;
+mod onset;
 pub mod plc;
 pub mod resample;
 

@@ -68,6 +68,14 @@ impl Encoder {
         Ok(encoder)
     }
 
+    /// Effort from the next frame on, 0 to 10.
+    ///
+    /// # Errors
+    /// [`OpusError::Argument`] beyond that.
+    pub fn set_complexity(&mut self, complexity: u8) -> Result<(), OpusError> {
+        self.set(sys::OPUS_SET_COMPLEXITY_REQUEST, i32::from(complexity))
+    }
+
     /// Encode one frame of 2.5, 5, 10, 20, 40 or 60 ms into `packet`; returns its octets.
     ///
     /// # Errors
@@ -108,7 +116,7 @@ impl Encoder {
     }
 
     fn set(&mut self, request: i32, value: i32) -> Result<(), OpusError> {
-        // SAFETY: the state is ours and alive; every request that `new` makes takes one `opus_int32` by value.
+        // SAFETY: the state is ours and alive; every request that is made takes one `opus_int32` by value.
         let result = unsafe { sys::opus_encoder_ctl(self.state.as_ptr(), request, value) };
         OpusError::count(result).map(drop)
     }

@@ -1,6 +1,6 @@
 //! The answer as str0m makes it, with what str0m does not know.
 
-use crate::offer::RefusedFormat;
+use crate::offer::{AgreedAudio, AudioCodec, RefusedFormat};
 use std::fmt::Write as _;
 use str0m::IceCreds;
 
@@ -8,19 +8,24 @@ use str0m::IceCreds;
 const PACKET_MS: u32 = 20;
 /// The longest packet that we take at once.
 const MAX_PACKET_MS: u32 = 60;
+/// What we make of the peer's Opus (RFC 7587 section 6.1): the media engine decodes to this rate, so that whatever the
+/// peer's encoder spent on higher sound would cost bits and work, here as well, and be thrown away.
+const PLAYBACK_HZ: u32 = 16_000;
 
 /// Complete an answer.
 ///
-/// - The audio section gets `a=ptime` and `a=maxptime`.
+/// - The audio section gets `a=ptime` and `a=maxptime`, and Opus `maxplaybackrate`.
 /// - When the first section is refused, the candidates move to the first that is not, which is the one whose
 ///   transport the bundle uses (RFC 8843 section 7.3); a browser does not look into a refused section.
 /// - A refused section gets a format of the offer.
 /// - `replace` changes the ICE credentials from those that str0m drew for an ICE restart to ours.
 pub(crate) fn complete(
     sdp: &str,
+    audio: AgreedAudio,
     refused: &[Option<RefusedFormat>],
     replace: Option<(&IceCreds, &IceCreds)>,
 ) -> String {
+    let opus = (audio.codec == AudioCodec::Opus).then(|| format!("a=fmtp:{} ", audio.payload_type));
     let mut head = String::new();
     let mut sections: Vec<String> = Vec::new();
     for line in sdp.lines() {
@@ -41,6 +46,9 @@ pub(crate) fn complete(
                 text.push_str(&line.replace(&old.ufrag, &new.ufrag));
             }
             _ => text.push_str(line),
+        }
+        if opus.as_ref().is_some_and(|opus| line.starts_with(opus)) {
+            let _ = write!(text, ";maxplaybackrate={PLAYBACK_HZ}");
         }
         text.push_str("\r\n");
     }

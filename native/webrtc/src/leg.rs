@@ -149,11 +149,11 @@ impl WebRtcLeg {
             .to_sdp_string();
         let drawn = self.rtc.direct_api().local_ice_credentials();
         let text = if drawn.ufrag == self.ufrag {
-            answer::complete(&text, &offer.refused, None)
+            answer::complete(&text, self.audio, &offer.refused, None)
         } else {
             // The first answer, or an ICE restart, for which str0m has drawn credentials of its own.
             let ours = ice_seed.credentials();
-            let text = answer::complete(&text, &offer.refused, Some((&drawn, &ours)));
+            let text = answer::complete(&text, self.audio, &offer.refused, Some((&drawn, &ours)));
             self.ufrag.clone_from(&ours.ufrag);
             self.rtc.direct_api().set_local_ice_credentials(ours);
             self.last_check_us = self.now_us;

@@ -7,6 +7,7 @@ use super::leg::{Leg, Link, Membership, Random, cname};
 use super::ports::StreamId;
 use super::rooms::RoomId;
 use super::sending::{ntp_now, send, send_report};
+use super::sockets::Outbox;
 use super::thread::{MediaThread, PHASES};
 use super::web::{Deed, Web};
 use super::wire::{REPORT_MAX, Wire};
@@ -192,7 +193,7 @@ impl MediaThread {
         };
         let answer = web.leg().reanswer(now_us(), &offer.sdp, offer.seed);
         self.ice.register(web.local_ufrag(), id);
-        self.settle_web(id);
+        self.settle_web(id, None);
         answer.map_err(|error| error.to_string())
     }
 
@@ -202,12 +203,13 @@ impl MediaThread {
         }) = self.legs.get_mut(&id)
         {
             act(web);
-            self.settle_web(id);
+            self.settle_web(id, None);
         }
     }
 
-    /// Send and report what a browser's leg has come up with.
-    pub(super) fn settle_web(&mut self, id: StreamId) {
+    /// Send and report what a browser's leg has come up with: at once, or as far as there is room in `outbox`, which leaves by
+    /// the leg's port, with it.
+    pub(super) fn settle_web(&mut self, id: StreamId, mut outbox: Option<&mut Outbox>) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Link::Web(web) = &mut leg.link else { return };
         let (pair, counters, ice) = (&self.parts.pairs[leg.port], &self.parts.counters, &mut self.ice);
@@ -217,7 +219,14 @@ impl MediaThread {
             &mut leg.stream,
             &mut self.leg_events,
             |deed| match deed {
-                Deed::Send(datagram, remote) => send(&pair.rtp, datagram, remote, counters),
+                Deed::Send(datagram, remote) => {
+                    if !outbox
+                        .as_deref_mut()
+                        .is_some_and(|outbox| outbox.add(datagram, remote))
+                    {
+                        send(&pair.rtp, datagram, remote, counters);
+                    }
+                }
                 Deed::Unbind(source) => ice.unbind(port, source, id),
             },
         );

@@ -63,7 +63,7 @@ impl MediaThread {
             let refused = taken || !self.ice.bind(port, source, id);
             add(&self.parts.counters.refused_addresses, u64::from(refused));
         }
-        self.settle_web(id);
+        self.settle_web(id, None);
     }
 
     /// Take a report about a leg, or about its peer's stream.

@@ -182,6 +182,19 @@ impl Outbox {
         self.count += 1;
     }
 
+    /// Put a datagram in. Returns false where there is no room for it.
+    pub(crate) fn add(&mut self, datagram: &[u8], remote: SocketAddr) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let Some(room) = self.room().get_mut(..datagram.len()) else {
+            return false;
+        };
+        room.copy_from_slice(datagram);
+        self.commit(datagram.len(), remote);
+        true
+    }
+
     /// Send all. A datagram that the system refuses is dropped: nothing late is of use, and nothing waits.
     pub(crate) fn flush(&mut self, socket: &UdpSocket) -> Sent {
         let mut outcome = Sent::default();

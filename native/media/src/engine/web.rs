@@ -73,11 +73,13 @@ impl Web {
         })
     }
 
-    /// Let time pass where something is due.
-    pub(crate) fn tick(&mut self, now_us: u64) {
-        if now_us >= self.due_us {
+    /// Let time pass where something is due, as of the last [`Web::settle`]; returns whether there was.
+    pub(crate) fn tick(&mut self, now_us: u64) -> bool {
+        let due = now_us >= self.due_us;
+        if due {
             self.leg.handle_timeout(now_us);
         }
+        due
     }
 
     /// Send a packet that the stream wrote.

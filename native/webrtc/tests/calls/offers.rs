@@ -48,7 +48,7 @@ fn chromium_gets_opus_and_its_channel_but_no_video() {
         "a=setup:passive",
         "a=group:BUNDLE 0 3",
         "a=sendrecv",
-        "a=fmtp:111 minptime=10;useinbandfec=1",
+        "a=fmtp:111 minptime=10;useinbandfec=1;maxplaybackrate=16000",
         "a=ptime:20",
         "a=max-message-size:16384",
     ] {
