@@ -8,6 +8,7 @@ that hangs up, and reports the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import assert_never
 from loguru import logger
 
 from admission import AdmissionGate, Admit, Lease, Reject
+from mediaserver._native import MediaError
 from mediaserver.call import Call, CallListener, Converse
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
@@ -28,6 +30,9 @@ MAX_LOGGED_CHARACTERS = 64
 """Of what a stranger chose; logged quoted, so that it can be no line of its own."""
 DRAIN_RETRY_AFTER_S = 10
 STORE_RETRY_AFTER_S = 5
+MAX_FAREWELL_S = 5.0
+Farewell = Callable[[TenantContext], tuple[bytes, int] | None]
+"""What a caller hears whose call the node ends: PCM and its rate."""
 WORD_ABOUT_OVERLOAD = "all lines are busy"
 
 
@@ -68,12 +73,19 @@ class Switchboard:
     """Takes calls and ends them exactly once."""
 
     def __init__(
-        self, *, registry: Registry, gate: AdmissionGate, hub: EngineHub, converse: Converse
+        self,
+        *,
+        registry: Registry,
+        gate: AdmissionGate,
+        hub: EngineHub,
+        converse: Converse,
+        farewell: Farewell = lambda _: None,
     ) -> None:
         self.hub = hub
         self._registry = registry
         self._gate = gate
         self._converse = converse
+        self._farewell = farewell
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -226,6 +238,29 @@ class Switchboard:
         for active in list(self._active.values()):
             self.over(active, "server stopping")
         await self._settled()
+
+    async def part(self, why: str) -> None:
+        """End the calls that are up with a word of farewell, as far as one is at hand, and wind them up."""
+        self.drain()
+        for active in list(self._active.values()):
+            if active.state is CallState.UP:
+                active.state = CallState.HANGING_UP
+                self.spawn(self._part(active, why), "farewell")
+        await self._settled()
+
+    async def _part(self, active: ActiveCall, why: str) -> None:
+        call = active.call
+        try:
+            await call.end(why)
+            said = self._farewell(call.tenant)
+            if said is not None and active.state is CallState.HANGING_UP:
+                pcm, rate_hz = said
+                with contextlib.suppress(MediaError):
+                    call.link.play(pcm, rate_hz, call.link.next_mark())
+                    await asyncio.sleep(min(MAX_FAREWELL_S, len(pcm) / (2 * rate_hz)))
+        finally:
+            if active.state is CallState.HANGING_UP:
+                active.hang_up(why)
 
     async def finish(self) -> None:
         """Wind up what closed edges left: a call that was just being answered has a record as well."""

@@ -46,7 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer calls")
     serve.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help="default: the configuration's log_level")
+    serve.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="call workers (default: one per core; 0: none, all in one process)",
+    )
     serve.set_defaults(run=_serve)
+
+    again = commands.add_parser("reload", help="replace the call workers of a running node; calls stay")
+    again.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    again.set_defaults(run=_reload)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
     call.add_argument("uri", metavar="SIP-URI", nargs="?", help="for example sip:+15550100@127.0.0.1")
@@ -90,9 +100,19 @@ def log_to_stderr(level: str) -> None:
 async def _serve(options: argparse.Namespace) -> int:
     from mediaserver.serving import serve
 
-    config = load_node_config(options.config, os.environ)
+    environ = dict(os.environ)
+    if options.workers is not None:
+        environ["MEDIASERVER_WORKERS"] = str(options.workers)
+    config = load_node_config(options.config, environ)
     log_to_stderr(options.log_level or config.log_level)
     return await serve(config)
+
+
+async def _reload(options: argparse.Namespace) -> int:
+    from mediaserver.serving import reload
+
+    reload(load_node_config(options.config, os.environ))
+    return EXIT_OK
 
 
 async def _call(options: argparse.Namespace) -> int:

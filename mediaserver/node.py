@@ -22,11 +22,12 @@ from mediaserver.http_api import HttpServer, make_app
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import MediaPolicy, thread_arguments
 from mediaserver.models.process import ModelProcess
-from mediaserver.phrase_cache import PhraseCache
+from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.receptionist import Phrases
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -35,7 +36,7 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
-from tenancy import ActiveTenant, Registry, open_registry
+from tenancy import ActiveTenant, Registry, TenantContext, open_registry
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
@@ -59,6 +60,11 @@ def workers_of(config: NodeConfig) -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _farewell(phrases: PhraseCache, tenant: TenantContext) -> tuple[bytes, int] | None:
+    pcm = phrases.spoken(tenant, Phrases.of(tenant.config).goodbye)
+    return None if pcm is None else (pcm, PHRASE_RATE_HZ)
+
+
 class Node:
     """One edge with its in-process pipelines and its model process."""
 
@@ -70,6 +76,8 @@ class Node:
         self._started_at = time.monotonic()
         self._ready = False
         self._stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
         self._registry: Registry | None = None
         self._models = models
         self._nursery = nursery
@@ -189,6 +197,7 @@ class Node:
             converse=self._pool.host
             if self._pool is not None
             else lambda tenant, link, observer: CallPipeline(tenant, link, resources, observer),
+            farewell=lambda tenant: _farewell(phrases, tenant),
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard)
@@ -296,22 +305,59 @@ class Node:
             self.request_stop()
 
     async def run(self) -> None:
-        """Serve until `request_stop`, then hang up politely and release everything."""
+        """Serve until `request_stop`, let the calls that are up go on for `drain_s`, end the rest politely, release everything."""
         http = asyncio.create_task(self._http.serve(), name="http")
         try:
             await self._stop.wait()
+            await self._drain()
         finally:
             self._ready = False
             self._http.stop()
             await asyncio.wait([http], timeout=5)
             await self.stop()
 
+    async def _drain(self) -> None:
+        if self._switchboard is None or self.broken:
+            return
+        if self._switchboard.active_calls:
+            logger.info(
+                "{} calls may go on for {} s; new ones are told to try again",
+                self._switchboard.active_calls,
+                self._config.drain_s,
+            )
+        idle = asyncio.ensure_future(self._switchboard.idle())
+        at_once = asyncio.ensure_future(self._stop_at_once.wait())
+        await asyncio.wait([idle, at_once], timeout=self._config.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (idle, at_once):
+            waiting.cancel()
+        if not self._stop_at_once.is_set():
+            await self._switchboard.part("the node stops")
+
     def request_stop(self) -> None:
-        """Make `run` return; calls that come in meanwhile are told to try again."""
+        """Make `run` drain and return; calls that come in meanwhile are told to try again. Asked again, it does not wait."""
+        if self._stop.is_set():
+            self._stop_at_once.set()
         self._ready = False
         if self._switchboard is not None:
             self._switchboard.drain()
         self._stop.set()
+
+    def request_reload(self) -> None:
+        """Replace the call workers by ones with the code on the disk; calls stay where they are until they end."""
+        if self._pool is None:
+            logger.warning("nothing to reload: the node runs no call workers")
+        elif self._reloading is not None and not self._reloading.done():
+            logger.warning("the call workers are being replaced already")
+        else:
+            self._reloading = asyncio.create_task(self._reload(self._pool), name="reload")
+
+    async def _reload(self, pool: WorkerPool) -> None:
+        try:
+            await pool.replace()
+        except (OSError, TimeoutError, StartupError) as error:
+            logger.error("the call workers could not be replaced, those that run go on: {}", error)
+        else:
+            logger.info("the call workers have been replaced")
 
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
@@ -339,7 +385,7 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        background |= {task for task in (self._warming, self._watch) if task is not None}
+        background |= {task for task in (self._warming, self._watch, self._reloading) if task is not None}
         for task in background:
             task.cancel()
         if background:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenancy import TenantContext
+
 PHRASE_RATE_HZ = 24_000
 """Sample rate of cached phrases (OpenAI's speech API delivers it)."""
 DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
@@ -67,6 +69,11 @@ class PhraseCache:
         if pcm is not None:
             self._phrases.move_to_end(digest)
         return pcm
+
+    def spoken(self, tenant: TenantContext, text: str) -> bytes | None:
+        """A phrase of a tenant in the voice of the first provider of its chain."""
+        voice = tenant.config.voice
+        return self.get(PhraseKey.of(tenant.tenant_id, tenant.tts[0].name, voice.name, voice.speed, text))
 
     def _pin(self, key: PhraseKey, pcm: bytes) -> None:
         """Keep a fixed phrase for good: an apology is needed when nothing else works, and used least.

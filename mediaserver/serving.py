@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import os
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mediaserver.errors import MediaServerError
 from mediaserver.models.process import ModelProcess
 from mediaserver.workers.nursery_client import Nursery, log_end
 
@@ -45,9 +50,38 @@ async def serve(config: NodeConfig) -> int:
         return 130
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, node.request_stop)
+    loop.add_signal_handler(signal.SIGHUP, node.request_reload)
     print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
-    await node.run()
+    with pid_file(Path(config.data_dir)):
+        await node.run()
     return 1 if node.broken else 0
+
+
+PID_FILE = "mediaserver.pid"
+
+
+@contextlib.contextmanager
+def pid_file(data_dir: Path) -> Iterator[None]:
+    """While a node runs, its process id stands in its data folder."""
+    path = data_dir / PID_FILE
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def reload(config: NodeConfig) -> None:
+    """Ask the node of this configuration to replace its call workers. Raises `MediaServerError`."""
+    path = Path(config.data_dir) / PID_FILE
+    try:
+        os.kill(int(path.read_text()), signal.SIGHUP)
+    except FileNotFoundError:
+        raise MediaServerError(f"no node runs with the data folder {config.data_dir}") from None
+    except (ValueError, ProcessLookupError):
+        raise MediaServerError(
+            f"{path} names no process that runs: the node ended without removing it"
+        ) from None
 
 
 def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:

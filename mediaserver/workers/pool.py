@@ -14,7 +14,7 @@ from loguru import logger
 
 from mediaserver.errors import StartupError
 from mediaserver.media_link import LocalMediaLink
-from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
+from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.receptionist import Phrases
 from mediaserver.workers.connection import Connection
@@ -204,11 +204,7 @@ class WorkerPool:
         return dump_context(tenant, text)
 
     def _line(self, tenant: TenantContext) -> tuple[bytes, int] | None:
-        voice = tenant.config.voice
-        key = PhraseKey.of(
-            tenant.tenant_id, tenant.tts[0].name, voice.name, voice.speed, Phrases.of(tenant.config).hold_on
-        )
-        pcm = self._phrases.get(key)
+        pcm = self._phrases.spoken(tenant, Phrases.of(tenant.config).hold_on)
         return None if pcm is None else (pcm, PHRASE_RATE_HZ)
 
     def _keep_phrase(self, digest: str, pcm: bytes) -> None:

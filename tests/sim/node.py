@@ -126,6 +126,7 @@ async def running_node(
     script: Script | None = None,
     slots: int = 20,
     workers: int = 0,
+    drain_s: int = 0,
     budgets: Mapping[str, int] | None = None,
     sip_port: int = 0,
     http_port: int = 0,
@@ -148,6 +149,7 @@ async def running_node(
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),
+            drain_s=drain_s,
         )
         node = Node(config)
         await node.start()

@@ -48,24 +48,24 @@ class Stage:
     questions: int = 1
 
 
-STAGES = (
-    Stage("greeting", lambda call: call.journal.next is Next.SAY and call.journal.is_heard),
-    Stage("listening", lambda call: call.journal.next is Next.LISTEN),
-    Stage("caller speaking", lambda call: call.journal.is_caller_speaking),
-    Stage("thinking", lambda call: call.journal.next is Next.ANSWER, chat_delay_ms=400),
-    Stage("answering", lambda call: _answering(call)),
-)
-
-
 def _answering(call: HostedCall) -> bool:
     spoken_to = any(role is Role.CALLER for role, _ in call.journal.turns)
     return spoken_to and call.journal.is_heard
 
 
+STAGES = (
+    Stage("greeting", lambda call: call.journal.next is Next.SAY and call.journal.is_heard),
+    Stage("listening", lambda call: call.journal.next is Next.LISTEN),
+    Stage("caller speaking", lambda call: call.journal.is_caller_speaking),
+    Stage("thinking", lambda call: call.journal.next is Next.ANSWER, chat_delay_ms=400),
+    Stage("answering", _answering),
+)
+
+
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)  # the condition is the synchronisation
+        while not condition():  # noqa: ASYNC110 - the condition is the synchronisation
+            await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=lambda blow: blow.name)
