@@ -266,6 +266,9 @@ impl Engine {
         params: StreamParams,
     ) -> Result<(StreamId, u16), EngineError> {
         let remote = remote.map(|remote| self.reachable(remote)).transpose()?;
+        // An origin of the other family (signalling over IPv6, media over IPv4) is where no packet comes from.
+        let seen = |origin| self.reachable(SocketAddr::new(origin, 0)).ok();
+        let origin = origin.and_then(seen).map(|address| address.ip());
         let place = |table: &mut PortTable| table.open(remote, origin);
         let (id, port) = self.place(beside, max_playout_ms, place)?;
         let params = Box::new(self.audible(params));
