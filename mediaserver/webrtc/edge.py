@@ -24,7 +24,14 @@ from mediaserver.call import Line, Speaker
 from mediaserver.calls import ActiveCall, CallRefused, Switchboard
 from mediaserver.media_link import LegEvent, LocalMediaLink
 from mediaserver.webrtc.rtvi import PEER_LEFT, HangUp, Press, RtviAction, RtviConversation, Send
-from mediaserver.webrtc.sessions import Session, SessionBook, SessionBookFull, SessionState, SourceLimit
+from mediaserver.webrtc.sessions import (
+    CANDIDATE_RATE,
+    Session,
+    SessionBook,
+    SessionBookFull,
+    SessionState,
+    SourceLimit,
+)
 from mediaserver.webrtc.signalling import Candidates, Offer, StartRequest, WebRefusal
 from tenancy import TenantContext
 
@@ -201,7 +208,12 @@ class WebEdge:
 
         An ICE-lite agent learns the browser's addresses from its checks and needs none of them (RFC 8445 section 2.5).
         """
-        self._call_of(self._session(token), request.pc_id)
+        session = self._session(token)
+        wait_ms = session.candidates_wait_ms(len(request.candidates), _now_ms())
+        if wait_ms:
+            text = f"too many candidates of this session: {CANDIDATE_RATE.burst} at once are possible"
+            raise WebRefusal(429, text, retry_after_s=-(-wait_ms // 1000))
+        self._call_of(session, request.pc_id)
 
     def _session(self, token: str) -> Session:
         session = self._book.find(token, _now_ms())

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mediaserver.webrtc.sessions import BURST
+from mediaserver.webrtc.sessions import BURST, CANDIDATE_RATE
 from mediaserver.webrtc.signalling import MAX_BODY_BYTES
 from tests.sim.node import NUMBER, RunningNode, running_node
 
@@ -74,6 +74,17 @@ async def test_a_source_that_asks_too_often_is_told_when_to_ask_again(tmp_path: 
         response = await client.post("/start", json={"number": NUMBER})
         assert response.status_code == 429
         assert 1 <= int(response.headers["Retry-After"]) <= 3
+
+
+async def test_candidates_without_end_are_refused(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        path = f"/sessions/{await _token(client)}/api/offer"
+        trickled = {"pc_id": "x", "candidates": [{"candidate": ""}] * 64}
+        for _ in range(CANDIDATE_RATE.burst // 64):
+            assert (await client.patch(path, json=trickled)).status_code == 404
+        response = await client.patch(path, json=trickled)
+        assert (response.status_code, "256 at once" in response.text) == (429, True)
+        assert int(response.headers["Retry-After"]) >= 1
 
 
 async def test_a_full_node_says_so_before_the_microphone_is_on(tmp_path: Path) -> None:
