@@ -75,14 +75,12 @@ def stream_arguments(negotiated: Negotiated) -> StreamArguments:
     return arguments
 
 
-def unconfirmed_arguments(negotiated: Negotiated) -> StreamArguments | None:
+def unconfirmed_arguments(negotiated: Negotiated) -> StreamArguments:
     """What to tell the engine while the ACK is due: listen (RFC 3264 6.1) and send nothing, not even reports.
 
     Until the ACK nobody has shown that they want media where the offer says: the INVITE may come from a stranger who
-    names a victim's address. None: connect at the ACK alone, since the kind of reports is settled when a stream begins.
+    names a victim's address.
     """
-    if negotiated.rtcp.xr_voip_metrics or negotiated.rtcp.reduced_size:
-        return None
     return stream_arguments(replace(negotiated, send=False, rtcp=replace(negotiated.rtcp, silenced=True)))
 
 
