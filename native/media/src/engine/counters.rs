@@ -33,6 +33,8 @@ pub(crate) struct Counters {
     pub(crate) unknown_source: AtomicU64,
     pub(crate) learnt_source: AtomicU64,
     pub(crate) send_failed: AtomicU64,
+    /// Times that media to a peer stopped since nothing came from it.
+    pub(crate) sending_stopped: AtomicU64,
     pub(crate) receive_failed: AtomicU64,
     pub(crate) rtcp: AtomicU64,
     pub(crate) rtcp_sent: AtomicU64,
@@ -83,6 +85,7 @@ impl Counters {
             ("dropped_padding", &self.malformed[RtpError::Padding as usize]),
             ("learnt_source", &self.learnt_source),
             ("send_failed", &self.send_failed),
+            ("sending_stopped", &self.sending_stopped),
             ("receive_failed", &self.receive_failed),
             ("dropped_audio_events", &self.audio_events_dropped),
             ("dropped_other_events", &self.other_events_dropped),

@@ -6,6 +6,7 @@
 mod browsers;
 mod clock;
 mod config;
+mod consent;
 mod counters;
 pub mod events;
 mod leg;
@@ -353,6 +354,7 @@ impl Engine {
                 Codec::Opus => QualityCodec::Opus,
             },
             clock_hz: format.codec.clock_hz(),
+            receives: format.receive,
         };
         let coding = Box::new(Coding::new(format.codec)?);
         lock(&self.shard(id).table).connect(now_us(), id, remote)?;

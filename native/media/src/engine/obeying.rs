@@ -103,7 +103,8 @@ impl MediaThread {
         let remote = lock(&self.parts.table).remote(id);
         let now_us = now_us();
         self.with_leg(id, |leg| {
-            leg.remote = remote;
+            let moved = std::mem::replace(&mut leg.remote, remote) != remote;
+            let quiet_us = leg.stream.media_timeout_us();
             let Connection {
                 format,
                 coding,
@@ -111,10 +112,11 @@ impl MediaThread {
             } = connection;
             leg.stream.connect(now_us, format, *coding);
             if let Link::Rtp(wire) = &mut leg.link {
-                wire.renew(terms);
+                wire.renew(terms, quiet_us, moved);
             } else {
                 let name = cname(id, &mut leg.random);
-                let wire = Wire::new(terms, leg.stream.ssrc(), &name, now_us, leg.random.next());
+                let ssrc = leg.stream.ssrc();
+                let wire = Wire::new(terms, quiet_us, ssrc, &name, now_us, leg.random.next());
                 leg.link = Link::Rtp(Box::new(wire));
             }
         });

@@ -76,16 +76,20 @@ impl MediaThread {
             link: Link::Rtp(wire),
             stream,
             random,
+            remote,
             ..
         }) = leg
         else {
             add(&counters.unknown_source, 1);
             return;
         };
-        match wire.report(now_us(), datagram) {
-            Ok(Heard::Collision) => {
-                wire.avoid_collision(now_us(), stream, random);
-            }
+        let now_us = now_us();
+        let heard = wire.report(now_us, datagram);
+        if heard.is_ok() && remote.is_some_and(|remote| remote.ip() == source.ip()) {
+            wire.heard(now_us);
+        }
+        match heard {
+            Ok(Heard::Collision) => wire.avoid_collision(now_us, stream, random),
             Ok(Heard::Report | Heard::Bye) => {}
             Err(WireError::Srtp(reason)) => add(&counters.srtp[reason as usize], 1),
             Err(WireError::Rtcp(reason)) => add(&counters.bad_reports[reason as usize], 1),
@@ -141,6 +145,13 @@ impl MediaThread {
                 let learnt = leg.remote.replace(source) != Some(source);
                 add(&counters.learnt_source, u64::from(learnt));
             }
+        }
+        // From elsewhere it says nothing about whoever gets our media.
+        if let Link::Rtp(wire) = &mut leg.link
+            && valid
+            && leg.remote == Some(source)
+        {
+            wire.heard(now_us);
         }
         self.collect(id);
     }

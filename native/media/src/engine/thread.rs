@@ -225,6 +225,12 @@ impl MediaThread {
     pub(super) fn tick_leg(&mut self, id: StreamId, outbox: &mut Outbox) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let now_us = now_us();
+        if let Link::Rtp(wire) = &mut leg.link
+            && leg.stream.is_sending()
+        {
+            let stopped = leg.stream.withhold(!wire.consents(now_us));
+            add(&self.parts.counters.sending_stopped, u64::from(stopped));
+        }
         let room = outbox.room();
         let mix = leg.membership.as_ref().map(|membership| &membership.mix[..]);
         let written = leg.stream.tick(now_us, mix, room, &mut self.leg_events);

@@ -9,6 +9,7 @@ use rtp::quality::{LegQuality, QualityCodec};
 use rtp::rtcp::{MAX_DATAGRAM_LEN, RtcpError, RtcpEvent, RtcpParams, RtcpSession};
 use rtp::srtp::{MAX_RTCP_OVERHEAD, MasterKey, Receiver, Sender, SrtpError};
 
+use super::consent::{Consent, Signs};
 use super::leg::Random;
 use crate::stream::Stream;
 
@@ -51,9 +52,19 @@ pub(crate) struct WireTerms {
     pub codec: QualityCodec,
     /// The clock of its timestamps.
     pub clock_hz: u32,
+    /// Whether the peer sends media.
+    pub receives: bool,
 }
 
 impl WireTerms {
+    fn signs(&self, quiet_us: u64) -> Signs {
+        Signs {
+            media: self.receives,
+            reports: self.rtcp.is_some(),
+            quiet_us,
+        }
+    }
+
     /// The form of the reports. Where none were agreed on, or not yet (before the ACK), the peer may send any: it is listened to
     /// all the same.
     fn shape(&self, reports: &mut RtcpSession) {
@@ -76,6 +87,7 @@ pub(crate) struct Wire {
     protection: Option<Box<Protection>>,
     reports: Box<RtcpSession>,
     rtcp: Option<RtcpTerms>,
+    consent: Consent,
     /// Packets that the listening buffer called late, as far as the statistics know.
     late: u64,
     /// Before that we keep our SSRC, whatever collides with it.
@@ -83,7 +95,16 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(terms: WireTerms, ssrc: u32, cname: &str, now_us: u64, random: u32) -> Self {
+    /// `quiet_us`: how long a peer that was heard may be quiet; 0: for ever.
+    pub(crate) fn new(
+        terms: WireTerms,
+        quiet_us: u64,
+        ssrc: u32,
+        cname: &str,
+        now_us: u64,
+        random: u32,
+    ) -> Self {
+        let consent = Consent::new(terms.signs(quiet_us));
         let params = RtcpParams::new(ssrc, cname.to_owned(), terms.clock_hz, terms.codec);
         let mut reports = Box::new(RtcpSession::new(params, now_us, random));
         terms.shape(&mut reports);
@@ -91,18 +112,31 @@ impl Wire {
             protection: terms.srtp.map(Protection::new).map(Box::new),
             reports,
             rtcp: terms.rtcp,
+            consent,
             late: 0,
             next_ssrc_us: 0,
         }
     }
 
-    /// A later offer and answer. The same keys keep their counters: a second use of an index would give the plain text away.
-    pub(crate) fn renew(&mut self, terms: WireTerms) {
+    /// A later offer and answer; `moved`: the media go elsewhere. The same keys keep their counters: a second use of an index
+    /// would give the plain text away.
+    pub(crate) fn renew(&mut self, terms: WireTerms, quiet_us: u64, moved: bool) {
+        self.consent.renew(terms.signs(quiet_us), moved);
         terms.shape(&mut self.reports);
         let before = self.protection.take();
         self.protection = terms.srtp.map(|keys| Box::new(Protection::after(before, keys)));
         self.reports.set_codec(terms.codec, terms.clock_hz);
         self.rtcp = terms.rtcp;
+    }
+
+    /// The peer has shown that it is where the media go: something valid came from there.
+    pub(crate) fn heard(&mut self, now_us: u64) {
+        self.consent.heard(now_us);
+    }
+
+    /// Whether the peer still wants the media that there are to send.
+    pub(crate) fn consents(&mut self, now_us: u64) -> bool {
+        self.consent.holds(now_us)
     }
 
     /// Decrypt a packet in place; returns its length.
@@ -268,6 +302,7 @@ mod tests {
             rtcp,
             codec: QualityCodec::G711Concealed,
             clock_hz: 8000,
+            receives: true,
         }
     }
 
@@ -284,12 +319,12 @@ mod tests {
             reduced_size: true,
             ..RTCP
         };
-        let mut wire = Wire::new(terms(None), 1, "name", 0, 0);
+        let mut wire = Wire::new(terms(None), 0, 1, "name", 0, 0);
         assert_eq!(wire.report(1, &mut extended_report()), Ok(Heard::Report));
-        wire.renew(terms(Some(RTCP)));
+        wire.renew(terms(Some(RTCP)), 0, false);
         let refused = Err(WireError::Rtcp(RtcpError::First));
         assert_eq!(wire.report(2, &mut extended_report()), refused);
-        wire.renew(terms(Some(reduced)));
+        wire.renew(terms(Some(reduced)), 0, false);
         assert_eq!(wire.report(3, &mut extended_report()), Ok(Heard::Report));
     }
 
@@ -312,9 +347,9 @@ mod tests {
             let length = wire.poll_report(now_us, || 1 << 32, 0, &mut out).unwrap();
             out[..length].windows(2).any(|octets| octets == [0x80, 207])
         };
-        let mut wire = Wire::new(terms(Some(RTCP)), 1, "name", 0, 0);
+        let mut wire = Wire::new(terms(Some(RTCP)), 0, 1, "name", 0, 0);
         assert!(!has_metrics(&mut wire, 20_000_000));
-        wire.renew(terms(Some(metrics)));
+        wire.renew(terms(Some(metrics)), 0, false);
         assert!(has_metrics(&mut wire, 40_000_000));
     }
 }
