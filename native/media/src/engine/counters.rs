@@ -48,6 +48,8 @@ pub(crate) struct Counters {
     pub(crate) other_events_dropped: AtomicU64,
     pub(crate) refused_chunks: AtomicU64,
     pub(crate) refused_commands: AtomicU64,
+    /// Passes over the sockets that ended before all was read.
+    pub(crate) read_passes_cut_short: AtomicU64,
     pub(crate) clock_resyncs: AtomicU64,
     pub(crate) ticks: AtomicU64,
     pub(crate) lateness_max_us: AtomicU64,
@@ -94,6 +96,7 @@ impl Counters {
             ("refused_keys", &self.refused_keys),
             ("refused_members", &self.refused_members),
             ("refused_addresses", &self.refused_addresses),
+            ("read_passes_cut_short", &self.read_passes_cut_short),
             ("clock_resyncs", &self.clock_resyncs),
             ("ticks", &self.ticks),
             ("tick_lateness_max_us", &self.lateness_max_us),

@@ -13,6 +13,7 @@ mod leg;
 mod obeying;
 mod playing;
 pub mod ports;
+mod readable;
 mod receiving;
 mod rooms;
 mod sending;

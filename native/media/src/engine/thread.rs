@@ -19,6 +19,7 @@ use super::counters::{Counters, add};
 use super::events::{EventQueue, LegEvent};
 use super::leg::{Leg, Link};
 use super::ports::{PortTable, StreamId};
+use super::readable::Readable;
 use super::rooms::Rooms;
 use super::sending::{ntp_now, send_report};
 use super::sockets::{Inbox, Outbox, Pair};
@@ -63,9 +64,7 @@ pub(crate) struct MediaThread {
     /// When the next sub-tick is due, and whose turn it is.
     pub(super) due_us: u64,
     pub(super) phase: usize,
-    /// Sockets that had more to read than one burst.
-    pub(super) unfinished: Vec<usize>,
-    pub(super) spare: Vec<usize>,
+    pub(super) readable: Readable,
 }
 
 /// Real-time scheduling for the calling thread, so that nothing else on the machine delays the beat. The lowest of the
@@ -80,6 +79,7 @@ impl MediaThread {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             due_us: parts.clock.first_us,
+            readable: Readable::new(2 * parts.pairs.len()),
             parts,
             legs: HashMap::new(),
             ice: IceTable::default(),
@@ -91,8 +91,6 @@ impl MediaThread {
             lent: Vec::new(),
             ended: Vec::new(),
             phase: 0,
-            unfinished: Vec::new(),
-            spare: Vec::new(),
         }
     }
 
@@ -101,25 +99,20 @@ impl MediaThread {
         let (mut inbox, mut outbox) = (Inbox::new(), Outbox::new());
         loop {
             // Sockets announce news only; what was left in them is read at once.
-            let wait = (!self.unfinished.is_empty()).then_some(Duration::ZERO);
+            let wait = (!self.readable.is_empty()).then_some(Duration::ZERO);
             // Interrupted system calls are no reason to stop.
             let _ = self.parts.poll.poll(&mut ready, wait);
             if !self.take_commands() {
                 break;
             }
-            let spare = std::mem::take(&mut self.spare);
-            let mut readable = std::mem::replace(&mut self.unfinished, spare);
             for event in &ready {
                 match event.token() {
                     WAKE => {}
                     BEAT => self.parts.clock.acknowledge(),
-                    Token(socket) => readable.push(socket),
+                    Token(socket) => self.readable.note(socket),
                 }
             }
-            for socket in readable.drain(..) {
-                self.read(socket, &mut inbox);
-            }
-            self.spare = readable;
+            self.read(&mut inbox);
             self.listen();
             self.tick(&mut outbox);
             self.listen();
