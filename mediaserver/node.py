@@ -240,11 +240,16 @@ class Node:
         return self._ready and self._hub is not None and self._hub.engine.alive()
 
     async def _watch_engine(self) -> None:
-        """A media thread that has ended takes every call with it: end the process, for a supervisor to start it anew."""
-        while self._hub is not None and self._hub.engine.alive():  # noqa: ASYNC110 - a thread that died sets no event
+        """A media thread that fails takes its calls with it. Without any the process ends, for a supervisor to start anew."""
+        known = 0
+        while self._hub is not None and self._hub.engine.alive():
+            failed = self._hub.engine.stats()["failed_threads"]
+            if failed > known:
+                logger.error("{} media threads have failed; their calls are over, the others go on", failed)
+                known = failed
             await asyncio.sleep(ENGINE_WATCH_S)
         if self._hub is not None:
-            logger.error("a media thread has ended; the node stops")
+            logger.error("no media thread runs any more; the node stops")
             self.broken = True
             self.request_stop()
 

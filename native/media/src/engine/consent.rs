@@ -139,7 +139,7 @@ mod tests {
             for tick in 0..20_000 {
                 let now_us = tick * TICK_US;
                 assert!(consent.holds(now_us), "{now_us}");
-                if now_us >= 3_000_000 && (now_us - 3_000_000) % 15_000_000 == 0 {
+                if now_us >= 3_000_000 && (now_us - 3_000_000).is_multiple_of(15_000_000) {
                     consent.heard(now_us);
                 }
             }

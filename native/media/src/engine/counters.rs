@@ -50,6 +50,8 @@ pub(crate) struct Counters {
     pub(crate) refused_commands: AtomicU64,
     /// Passes over the sockets that ended before all was read.
     pub(crate) read_passes_cut_short: AtomicU64,
+    /// Media threads that have panicked.
+    pub(crate) failed_threads: AtomicU64,
     pub(crate) clock_resyncs: AtomicU64,
     pub(crate) ticks: AtomicU64,
     pub(crate) lateness_max_us: AtomicU64,
@@ -97,6 +99,7 @@ impl Counters {
             ("refused_members", &self.refused_members),
             ("refused_addresses", &self.refused_addresses),
             ("read_passes_cut_short", &self.read_passes_cut_short),
+            ("failed_threads", &self.failed_threads),
             ("clock_resyncs", &self.clock_resyncs),
             ("ticks", &self.ticks),
             ("tick_lateness_max_us", &self.lateness_max_us),

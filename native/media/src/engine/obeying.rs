@@ -47,6 +47,8 @@ impl MediaThread {
                 }
             }
             Command::Stop => {}
+            #[cfg(test)]
+            Command::Do(work) => work(),
             Command::Connect(id, connection) => self.connect(id, *connection),
             Command::Reoffer(id, offer, answer) => {
                 let outcome = self.reoffer(id, &offer);

@@ -71,6 +71,8 @@ pub enum StreamEvent {
         /// For how long.
         silent_ms: u64,
     },
+    /// The media thread of the leg has ended by a mistake of ours, and the leg with it.
+    Failed,
     /// The recording has stopped.
     RecordingFailed(String),
     /// A browser is there: ICE and DTLS are done, and media begin.

@@ -182,11 +182,25 @@ impl PortTable {
         (id, index)
     }
 
+    /// Whether [`PortTable::connect`] would be granted.
+    ///
+    /// # Errors
+    /// As it has.
+    pub fn may_connect(&self, id: StreamId, remote: SocketAddr) -> Result<(), PortError> {
+        let entry = self.entries.get(&id).ok_or(PortError::UnknownStream(id))?;
+        let holder = self.ports[entry.port].by_address.get(&remote);
+        if holder.is_some_and(|&other| other != id) {
+            return Err(PortError::InUse(remote));
+        }
+        Ok(())
+    }
+
     /// Media begin, to the address that signalling names; learning starts over when that is a new one.
     ///
     /// # Errors
     /// When another leg has that address on the same port.
     pub fn connect(&mut self, now_us: u64, id: StreamId, remote: SocketAddr) -> Result<(), PortError> {
+        self.may_connect(id, remote)?;
         let entry = self.entries.get_mut(&id).ok_or(PortError::UnknownStream(id))?;
         let port = &mut self.ports[entry.port];
         if entry.signalled == Some(remote) {
@@ -194,9 +208,6 @@ impl PortTable {
                 port.waiting.insert(id, entry.hosts());
             }
             return Ok(());
-        }
-        if port.by_address.get(&remote).is_some_and(|&other| other != id) {
-            return Err(PortError::InUse(remote));
         }
         if entry.may_learn() {
             port.waiting.remove(id, entry.hosts());
