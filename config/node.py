@@ -13,6 +13,7 @@ from config.tenant import HttpUrl, OpenAICompatible, StrictModel
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
 MAX_PORT = 65_535
+MAX_THREADS = 64
 Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 """A port; 0 lets the system choose one."""
 
@@ -71,8 +72,9 @@ class MediaConfig(StrictModel):
     """What SDP names: the public address of a node behind NAT that maps each port to itself."""
     advertised_host_ipv6: Ipv6Address | None = None
     """The same for callers on IPv6, where ``advertised_host`` is the IPv4 address of a node on both."""
-    threads: int = Field(default=0, ge=0, le=64)
-    """Media threads; 0: one per core."""
+    threads: int = Field(default=0, ge=0, le=MAX_THREADS)
+    """Media threads; 0: one per core but one, at least one and at most ``port_count``. They may run in real time, so that as many
+    as cores leave the rest of the machine what the kernel keeps for it (``kernel.sched_rt_runtime_us``)."""
     realtime: Literal["auto", "off"] = "auto"
     """auto: the threads run under SCHED_FIFO where the system permits it, and say in the log where not."""
     codecs: tuple[Codec, ...] = Field(default=("G722", "opus", "PCMU", "PCMA"), min_length=1, max_length=4)

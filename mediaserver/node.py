@@ -20,13 +20,14 @@ from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app
 from mediaserver.media_link import EngineHub
-from mediaserver.media_session import MediaPolicy, thread_arguments
+from mediaserver.media_session import MediaPolicy, media_threads, thread_arguments
 from mediaserver.models.process import ModelProcess
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -195,7 +196,7 @@ class Node:
         return self._models.base_url
 
     def _open_engine(self) -> MediaEngine:
-        media = self._config.media
+        media, cores = self._config.media, len(os.sched_getaffinity(0))
         try:
             engine = MediaEngine(
                 media.host,
@@ -203,7 +204,7 @@ class Node:
                 port_count=media.port_count,
                 vad_model=silero_weights(),
                 max_streams=slots_of(self._config) + SPARE_STREAMS,
-                **thread_arguments(media, len(os.sched_getaffinity(0))),
+                **thread_arguments(media, cores),
             )
         except MediaError as error:
             raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
@@ -213,6 +214,8 @@ class Node:
                 "Grant CAP_SYS_NICE or an rtprio limit, or set media.realtime: off.",
                 reason,
             )
+        elif media.realtime == "auto" and unthrottled():
+            logger.warning("{}", starvation_warning(media_threads(media, cores), cores))
         return engine
 
     async def _start_sip(self, edge: Edge) -> None:
