@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -39,8 +39,20 @@ def _ipv6_address(text: str) -> str:
         raise ValueError(f"{text!r} is not an IPv6 address such as '2001:db8::10'") from error
 
 
+def _network(text: str) -> str:
+    """Check and normalise an IP network."""
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is not an IPv4 or IPv6 network such as '192.0.2.0/24': {error}"
+        ) from error
+
+
 IpAddress = Annotated[str, AfterValidator(_address)]
 """An IPv4 or IPv6 address: media sockets and SDP take no names."""
+IpNetwork = Annotated[str, AfterValidator(_network)]
+"""An IPv4 or IPv6 network, or one address."""
 Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
 Codec = Literal["PCMU", "PCMA", "G722", "opus"]
 """A codec of the media engine, as IANA registers its name."""
@@ -112,12 +124,16 @@ class MediaConfig(StrictModel):
 
 
 class HttpConfig(StrictModel):
-    """The HTTP listener. Loopback unless said otherwise: it has status and administration."""
+    """The HTTP listener for callers: the softphone's page, offers, health."""
 
     host: Host = "127.0.0.1"
     port: Port = 8080
     allowed_origins: tuple[WebOrigin, ...] = Field(default=(), max_length=100)
     """Web pages of other origins that may place calls from a browser; none: only the pages that this server serves."""
+    trusted_proxies: tuple[IpNetwork, ...] = Field(default=(), max_length=100)
+    """Networks of the proxies before this server, whose ``X-Forwarded-For`` says who a request is from; none: nobody's."""
+    waiting_calls_per_source: int = Field(default=8, ge=1, le=10_000)
+    """Calls that the browsers of one address (IPv6: one /64) may have waiting for their connection at a time."""
 
 
 class CapacityConfig(StrictModel):

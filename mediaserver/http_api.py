@@ -62,7 +62,14 @@ class HttpServer:
         self._socket: socket.socket | None = None
         self._server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+                # By default it believes whoever connects from the loopback interface; who is believed is configured
+                # (`http.trusted_proxies`).
+                proxy_headers=False,
             )
         )
 

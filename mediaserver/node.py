@@ -70,7 +70,9 @@ class Node:
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
-        web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
+        web = web_routes(
+            lambda: self._web, self._numbers, config.http.allowed_origins, config.http.trusted_proxies
+        )
         self._http = HttpServer(
             make_app(self._status, self._is_ready, web), config.http.host, config.http.port
         )
@@ -164,7 +166,7 @@ class Node:
             registry=self._registry, gate=self._gate, hub=self._hub, resources=resources
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
-        self._web = WebEdge(self._switchboard)
+        self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
         self._http.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
@@ -328,6 +330,8 @@ class Node:
             "refused": gate.refused,
             "refused_tenant_limit": gate.refused_tenant_limit,
             "web_sessions": self._web.sessions if self._web else 0,
+            "web_waiting_calls": self._web.waiting_calls if self._web else 0,
+            "web_refusals": dict(self._web.refusals) if self._web else {},
             "numbers": self._numbers(),
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
