@@ -123,6 +123,14 @@ class MediaConfig(StrictModel):
         return self
 
 
+class OperatorConfig(StrictModel):
+    """The HTTP listener for the operator: status and counters, which name every tenant. It has no login."""
+
+    host: Host = "127.0.0.1"
+    port: Port | None = None
+    """Unset: the port after ``http.port`` (where that is 0: any free one)."""
+
+
 class HttpConfig(StrictModel):
     """The HTTP listener for callers: the softphone's page, offers, health."""
 
@@ -134,6 +142,22 @@ class HttpConfig(StrictModel):
     """Networks of the proxies before this server, whose ``X-Forwarded-For`` says who a request is from; none: nobody's."""
     waiting_calls_per_source: int = Field(default=8, ge=1, le=10_000)
     """Calls that the browsers of one address (IPv6: one /64) may have waiting for their connection at a time."""
+    list_numbers: bool = False
+    """Whether the page offers the numbers of all tenants. Off, a page calls the number in its address: ``/?number=+15550100``."""
+    operator: OperatorConfig = OperatorConfig()
+
+    @property
+    def operator_port(self) -> int:
+        """Where the operator's listener is; 0: any free port."""
+        if self.operator.port is not None:
+            return self.operator.port
+        return self.port + 1 if self.port else 0
+
+    @model_validator(mode="after")
+    def _room_for_the_operator(self) -> HttpConfig:
+        if self.operator_port > MAX_PORT:
+            raise ValueError(f"no port comes after port {self.port}: set operator.port")
+        return self
 
 
 class CapacityConfig(StrictModel):

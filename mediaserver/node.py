@@ -18,7 +18,7 @@ from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
-from mediaserver.http_api import HttpServer, make_app
+from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import MediaPolicy, media_threads, thread_arguments
 from mediaserver.models.process import ModelProcess
@@ -71,10 +71,14 @@ class Node:
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
         web = web_routes(
-            lambda: self._web, self._numbers, config.http.allowed_origins, config.http.trusted_proxies
+            lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
         )
-        self._http = HttpServer(
-            make_app(self._status, self._is_ready, web), config.http.host, config.http.port
+        self._http = HttpServer(make_app(self._is_ready, web), config.http.host, config.http.port)
+        self._operator = HttpServer(
+            make_operator_app(self._status, self._is_ready),
+            config.http.operator.host,
+            config.http.operator_port,
+            "http.operator.port",
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -116,8 +120,13 @@ class Node:
 
     @property
     def http_port(self) -> int:
-        """The HTTP port that is bound."""
+        """The HTTP port for callers that is bound."""
         return self._http.port
+
+    @property
+    def operator_port(self) -> int:
+        """The HTTP port for the operator that is bound."""
+        return self._operator.port
 
     @property
     def sip_port(self) -> int:
@@ -136,6 +145,7 @@ class Node:
         config = self._config
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
+        self._operator.bind()
         engine = self._open_engine()
         self._hub = EngineHub(engine)
         self._hub.start()
@@ -168,6 +178,7 @@ class Node:
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
         self._http.listen()
+        self._operator.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
@@ -260,13 +271,17 @@ class Node:
 
     async def run(self) -> None:
         """Serve until `request_stop`, then hang up politely and release everything."""
-        http = asyncio.create_task(self._http.serve(), name="http")
+        http = {
+            asyncio.create_task(self._http.serve(), name="http"),
+            asyncio.create_task(self._operator.serve(), name="http-operator"),
+        }
         try:
             await self._stop.wait()
         finally:
             self._ready = False
             self._http.stop()
-            await asyncio.wait([http], timeout=5)
+            self._operator.stop()
+            await asyncio.wait(http, timeout=5)
             await self.stop()
 
     def request_stop(self) -> None:
@@ -311,6 +326,10 @@ class Node:
             await self._sip.close()
         await self._switchboard.finish()
         self._switchboard = self._web = self._sip = None
+
+    def _listed_numbers(self) -> dict[str, str]:
+        """What the page may offer to anybody."""
+        return self._numbers() if self._config.http.list_numbers else {}
 
     def _numbers(self) -> dict[str, str]:
         return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mediaserver.models.process import ModelProcess
 
 if TYPE_CHECKING:
-    from config.node import NodeConfig
+    from config.node import HttpConfig, NodeConfig
     from mediaserver.node import Node
 
 TRY_SAYING = (
@@ -41,12 +41,12 @@ async def serve(config: NodeConfig) -> int:
         return 130
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, node.request_stop)
-    print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
+    print(banner(node, time.monotonic() - began, config.sip.host, config.http), flush=True)
     await node.run()
     return 1 if node.broken else 0
 
 
-def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
+def banner(node: Node, took_s: float, sip_host: str, http: HttpConfig) -> str:
     """What is printed when calls are answered."""
     from sipbridge.uri import bracketed  # Loaded by now; at the top it would hold up the models' start.
 
@@ -54,7 +54,8 @@ def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
     lines = [
         f"ready after {took_s:.1f} s",
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
-        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/ (a softphone in the browser), /status",
+        f"  HTTP  http://{bracketed(http.host)}:{node.http_port}/ (a softphone in the browser)",
+        f"        http://{bracketed(http.operator.host)}:{node.operator_port}/status (for the operator)",
         "",
         "dial",
     ]

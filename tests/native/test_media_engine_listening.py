@@ -78,6 +78,9 @@ async def test_garbage_is_counted_by_reason_and_locks_nothing(engine: MediaEngin
     assert stats["learnt_source"] == 0
     counters = engine.stream_stats(stream)
     assert (counters["received"], counters["dropped_payload_type"]) == (3, 1)
+    engine.close_stream(stream)
+    engine.stream_stats(engine.open_stream(remote=None)[0])  # answered behind the end of the first
+    assert engine.stats()["ended_legs_payload_type"] == 1
     await stranger.close()
 
 

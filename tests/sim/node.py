@@ -148,9 +148,9 @@ async def running_node(
         )
         node = Node(config)
         await node.start()
-        http = asyncio.create_task(node.run())
+        serving = asyncio.create_task(node.run())
         try:
             yield RunningNode(node, script, host)
         finally:
             node.request_stop()
-            await http
+            await serving

@@ -32,13 +32,10 @@ async def _token(client: httpx2.AsyncClient) -> str:
 
 async def test_sessions_and_refusals(tmp_path: Path) -> None:
     async with running_node(tmp_path) as running, _client(running) as client:
-        assert (await client.get("/api/numbers")).json() == [
-            {"number": NUMBER, "business_name": "Test Bakery"}
-        ]
         token = await _token(client)
         assert len(token) >= 22  # 128 bits
         assert token != await _token(client)
-        assert (await client.get("/status")).json()["web_sessions"] == 2
+        assert running.node._status()["web_sessions"] == 2
 
         response = await client.post("/start", json={"number": "+15559999"})
         assert (response.status_code, response.json()) == (404, {"detail": "no such number here"})
@@ -56,6 +53,25 @@ async def test_sessions_and_refusals(tmp_path: Path) -> None:
         assert (response.status_code, "not JSON" in response.text) == (400, True)
         assert response.headers["Cache-Control"] == "no-store"
         assert (await client.get("/sessions/x/api/offer")).status_code == 405
+
+
+async def test_who_is_a_tenant_here_is_the_operators_to_know(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        for path in ("/status", "/metrics"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.get("/api/numbers")).json() == []
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.node.operator_port}") as operator:
+            status = (await operator.get("/status")).json()
+            assert (status["ready"], status["numbers"]) == (True, {NUMBER: "Test Bakery"})
+            assert {"refused_streams", "refused_keys", "read_passes_cut_short"} <= status["media"].keys()
+            assert (await operator.get("/readyz")).status_code == 200
+            assert (await operator.post("/start", json={"number": NUMBER})).status_code == 404
+
+
+async def test_numbers_are_listed_where_the_operator_wants_it(tmp_path: Path) -> None:
+    async with running_node(tmp_path, http={"list_numbers": True}) as running, _client(running) as client:
+        listed = (await client.get("/api/numbers")).json()
+        assert listed == [{"number": NUMBER, "business_name": "Test Bakery"}]
 
 
 async def test_a_bad_offer_costs_nothing_and_leaves_the_session_good(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ impl Engine {
         // Held throughout, so that the limit is exact.
         let mut budgets = lock(&self.budgets);
         if budgets.len() >= self.max_streams {
+            add(&self.counters.refused_streams, 1);
             return Err(EngineError::TooMany(self.max_streams));
         }
         let mut shards: Vec<&Shard> = match beside {

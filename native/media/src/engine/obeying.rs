@@ -162,6 +162,7 @@ impl MediaThread {
         self.phases[leg.phase].retain(|&(_, other)| other != id);
         self.ice.forget(id);
         let pair = &self.parts.pairs[leg.port];
+        self.parts.counters.legs.add_stream(&leg.stream.stats());
         match &mut leg.link {
             Link::None => {}
             Link::Rtp(wire) => {
@@ -173,6 +174,7 @@ impl MediaThread {
             }
             Link::Web(web) => {
                 web.leg().close(now_us());
+                self.parts.counters.legs.add_web(web.leg().counts());
                 let counters = &self.parts.counters;
                 web.settle(now_us(), &mut leg.stream, &mut self.leg_events, |deed| {
                     if let Deed::Send(datagram, remote) = deed {
