@@ -38,6 +38,8 @@ OVERRIDES: Final[tuple[tuple[str, tuple[FieldPath, ...]], ...]] = (
     ("MEDIASERVER_ADVERTISED_HOST", (("sip", "advertised_host"), ("media", "advertised_host"))),
     ("MEDIASERVER_HTTP_HOST", (("http", "host"),)),
     ("MEDIASERVER_HTTP_PORT", (("http", "port"),)),
+    ("MEDIASERVER_OPERATOR_HOST", (("http", "operator", "host"),)),
+    ("MEDIASERVER_OPERATOR_PORT", (("http", "operator", "port"),)),
     ("MEDIASERVER_DATA_DIR", (("data_dir",),)),
     ("MEDIASERVER_SLOTS", (("capacity", "slots"),)),
     ("MEDIASERVER_MODELS_URL", (("models", "url"),)),

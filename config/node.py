@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -13,6 +13,7 @@ from config.tenant import HttpUrl, OpenAICompatible, StrictModel
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
 MAX_PORT = 65_535
+MAX_THREADS = 64
 Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 """A port; 0 lets the system choose one."""
 
@@ -38,8 +39,20 @@ def _ipv6_address(text: str) -> str:
         raise ValueError(f"{text!r} is not an IPv6 address such as '2001:db8::10'") from error
 
 
+def _network(text: str) -> str:
+    """Check and normalise an IP network."""
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is not an IPv4 or IPv6 network such as '192.0.2.0/24': {error}"
+        ) from error
+
+
 IpAddress = Annotated[str, AfterValidator(_address)]
 """An IPv4 or IPv6 address: media sockets and SDP take no names."""
+IpNetwork = Annotated[str, AfterValidator(_network)]
+"""An IPv4 or IPv6 network, or one address."""
 Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
 Codec = Literal["PCMU", "PCMA", "G722", "opus"]
 """A codec of the media engine, as IANA registers its name."""
@@ -71,8 +84,9 @@ class MediaConfig(StrictModel):
     """What SDP names: the public address of a node behind NAT that maps each port to itself."""
     advertised_host_ipv6: Ipv6Address | None = None
     """The same for callers on IPv6, where ``advertised_host`` is the IPv4 address of a node on both."""
-    threads: int = Field(default=0, ge=0, le=64)
-    """Media threads; 0: one per core."""
+    threads: int = Field(default=0, ge=0, le=MAX_THREADS)
+    """Media threads; 0: one per core but one, at least one and at most ``port_count``. They may run in real time, so that as many
+    as cores leave the rest of the machine what the kernel keeps for it (``kernel.sched_rt_runtime_us``)."""
     realtime: Literal["auto", "off"] = "auto"
     """auto: the threads run under SCHED_FIFO where the system permits it, and say in the log where not."""
     codecs: tuple[Codec, ...] = Field(default=("G722", "opus", "PCMU", "PCMA"), min_length=1, max_length=4)
@@ -109,13 +123,41 @@ class MediaConfig(StrictModel):
         return self
 
 
+class OperatorConfig(StrictModel):
+    """The HTTP listener for the operator: status and counters, which name every tenant. It has no login."""
+
+    host: Host = "127.0.0.1"
+    port: Port | None = None
+    """Unset: the port after ``http.port`` (where that is 0: any free one)."""
+
+
 class HttpConfig(StrictModel):
-    """The HTTP listener. Loopback unless said otherwise: it has status and administration."""
+    """The HTTP listener for callers: the softphone's page, offers, health."""
 
     host: Host = "127.0.0.1"
     port: Port = 8080
     allowed_origins: tuple[WebOrigin, ...] = Field(default=(), max_length=100)
     """Web pages of other origins that may place calls from a browser; none: only the pages that this server serves."""
+    trusted_proxies: tuple[IpNetwork, ...] = Field(default=(), max_length=100)
+    """Networks of the proxies before this server, whose ``X-Forwarded-For`` says who a request is from; none: nobody's."""
+    waiting_calls_per_source: int = Field(default=8, ge=1, le=10_000)
+    """Calls that the browsers of one address (IPv6: one /64) may have waiting for their connection at a time."""
+    list_numbers: bool = False
+    """Whether the page offers the numbers of all tenants. Off, a page calls the number in its address: ``/?number=+15550100``."""
+    operator: OperatorConfig = OperatorConfig()
+
+    @property
+    def operator_port(self) -> int:
+        """Where the operator's listener is; 0: any free port."""
+        if self.operator.port is not None:
+            return self.operator.port
+        return self.port + 1 if self.port else 0
+
+    @model_validator(mode="after")
+    def _room_for_the_operator(self) -> HttpConfig:
+        if self.operator_port > MAX_PORT:
+            raise ValueError(f"no port comes after port {self.port}: set operator.port")
+        return self
 
 
 class CapacityConfig(StrictModel):

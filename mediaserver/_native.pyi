@@ -26,6 +26,7 @@ __all__ = [
     "SpeechAudio",
     "SpeechStarted",
     "SpeechStopped",
+    "StreamFailed",
     "StreamQuality",
     "WebRtcConnected",
     "WebRtcEnded",
@@ -65,7 +66,7 @@ class MediaEngine:
     def fileno(self) -> int: ...
     def ports(self) -> list[int]: ...
     def alive(self) -> bool:
-        """Whether all media threads run; one that has ended takes the engine with it."""
+        """Whether any media thread runs. One that fails takes its own streams with it (`StreamFailed`) and no others."""
     def realtime_refused(self) -> str | None:
         """Why the system gave no real-time scheduling; None where it did, or was not asked."""
 
@@ -375,6 +376,16 @@ class MediaTimeout:
     def silent_ms(self) -> int: ...
 
 @final
+class StreamFailed:
+    """The engine has lost the stream by a mistake of its own: it is closed, and its place given back."""
+
+    def __new__(cls, *, stream: int, reason: str) -> StreamFailed: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
 class Activity:
     """`report_activity`: received audio became audible or, after 300 ms of quiet, silent.
 
@@ -446,6 +457,7 @@ _Event: TypeAlias = (
     | Flushed
     | DtmfDigit
     | MediaTimeout
+    | StreamFailed
     | Activity
     | RecordingFailed
     | WebRtcConnected

@@ -167,8 +167,7 @@ class Edge:
             if offer is None:
                 return _Leg(link, address, port, self._media.offer(address, port))
             negotiated = self._media.answer(offer, address, port)
-            if (unconfirmed := unconfirmed_arguments(negotiated)) is not None:
-                self._hub.engine.connect_stream(stream, **unconfirmed)
+            self._hub.engine.connect_stream(stream, **unconfirmed_arguments(negotiated))
             return _Leg(link, address, port, negotiated.answer, negotiated)
         except (NotAcceptable, MediaError, ValueError):
             self._hub.detach(link)

@@ -18,16 +18,36 @@ BACKLOG = 128
 StatusSource = Callable[[], dict[str, object]]
 
 
-def make_app(status: StatusSource, ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
-    """The node's HTTP application."""
+def make_app(ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
+    """The application for callers: health, and what ``routers`` add."""
     app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(_health_routes(ready))
+    for router in routers:
+        app.include_router(router)
+    return app
 
-    @app.get("/healthz")
+
+def make_operator_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
+    """The application for the operator: health, and counters of the node with the names of its tenants."""
+    app = make_app(ready)
+
+    @app.get("/status")
+    async def node_status() -> dict[str, object]:
+        """Counters of the node, for people and scripts."""
+        return status()
+
+    return app
+
+
+def _health_routes(ready: Callable[[], bool]) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Alive: the event loop answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @router.get("/readyz")
     async def readyz(response: Response) -> dict[str, str]:
         """Ready for calls: models warm, greetings cached, SIP listening, not draining."""
         if ready():
@@ -35,14 +55,7 @@ def make_app(status: StatusSource, ready: Callable[[], bool], *routers: APIRoute
         response.status_code = 503
         return {"status": "not ready"}
 
-    @app.get("/status")
-    async def node_status() -> dict[str, object]:
-        """Counters of the node, for people and scripts."""
-        return status()
-
-    for router in routers:
-        app.include_router(router)
-    return app
+    return router
 
 
 class _Server(uvicorn.Server):
@@ -54,15 +67,23 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """The HTTP listener as a part of the node."""
+    """An HTTP listener as a part of the node. ``setting``: what names its port in the node's configuration."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, setting: str = "http.port") -> None:
         self._host = host
         self._port = port
+        self._setting = setting
         self._socket: socket.socket | None = None
         self._server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+                # By default it believes whoever connects from the loopback interface; who is believed is configured
+                # (`http.trusted_proxies`).
+                proxy_headers=False,
             )
         )
 
@@ -84,7 +105,7 @@ class HttpServer:
             listener.close()
             raise StartupError(
                 f"HTTP cannot listen on {bracketed(self._host)}:{self._port}: {error.strerror}. "
-                "Stop what uses the port, or set http.port in the node's configuration."
+                f"Stop what uses the port, or set {self._setting} in the node's configuration."
             ) from error
         self._socket = listener
 

@@ -31,6 +31,7 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    StreamFailed,
     WebRtcConnected,
     WebRtcEnded,
 )
@@ -47,6 +48,7 @@ MediaEvent = (
     | Flushed
     | DtmfDigit
     | MediaTimeout
+    | StreamFailed
     | Activity
     | RecordingFailed
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Required, TypedDict
 
-from config.node import MediaConfig
+from config.node import MAX_THREADS, MediaConfig
 from mediaserver.addresses import local_address_towards
 from sipbridge.sdp import (
     MasterKeys,
@@ -75,14 +75,12 @@ def stream_arguments(negotiated: Negotiated) -> StreamArguments:
     return arguments
 
 
-def unconfirmed_arguments(negotiated: Negotiated) -> StreamArguments | None:
+def unconfirmed_arguments(negotiated: Negotiated) -> StreamArguments:
     """What to tell the engine while the ACK is due: listen (RFC 3264 6.1) and send nothing, not even reports.
 
     Until the ACK nobody has shown that they want media where the offer says: the INVITE may come from a stranger who
-    names a victim's address. None: connect at the ACK alone, since the kind of reports is settled when a stream begins.
+    names a victim's address.
     """
-    if negotiated.rtcp.xr_voip_metrics or negotiated.rtcp.reduced_size:
-        return None
     return stream_arguments(replace(negotiated, send=False, rtcp=replace(negotiated.rtcp, silenced=True)))
 
 
@@ -94,10 +92,15 @@ class ThreadArguments(TypedDict, total=False):
     public_addresses: list[str]
 
 
+def media_threads(config: MediaConfig, cores: int) -> int:
+    """As configured; else all cores but one, which is for the interpreter, and no more than there are ports for."""
+    return config.threads or max(1, min(cores - 1, config.port_count, MAX_THREADS))
+
+
 def thread_arguments(config: MediaConfig, cores: int) -> ThreadArguments:
     """What to tell the engine about a node's ``cores``; what is as its defaults have it is left out."""
     arguments = ThreadArguments()
-    if (threads := config.threads or cores) != 1:
+    if (threads := media_threads(config, cores)) != 1:
         arguments["threads"] = threads
     if config.realtime == "off":
         arguments["realtime"] = False

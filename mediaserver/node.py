@@ -18,15 +18,16 @@ from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
-from mediaserver.http_api import HttpServer, make_app
+from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.media_link import EngineHub
-from mediaserver.media_session import MediaPolicy, thread_arguments
+from mediaserver.media_session import MediaPolicy, media_threads, thread_arguments
 from mediaserver.models.process import ModelProcess
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
@@ -93,9 +94,15 @@ class Node:
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
-        web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
-        self._http = HttpServer(
-            make_app(self._status, self._is_ready, web), config.http.host, config.http.port
+        web = web_routes(
+            lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
+        )
+        self._http = HttpServer(make_app(self._is_ready, web), config.http.host, config.http.port)
+        self._operator = HttpServer(
+            make_operator_app(self._status, self._is_ready),
+            config.http.operator.host,
+            config.http.operator_port,
+            "http.operator.port",
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -144,8 +151,13 @@ class Node:
 
     @property
     def http_port(self) -> int:
-        """The HTTP port that is bound."""
+        """The HTTP port for callers that is bound."""
         return self._http.port
+
+    @property
+    def operator_port(self) -> int:
+        """The HTTP port for the operator that is bound."""
+        return self._operator.port
 
     @property
     def sip_port(self) -> int:
@@ -164,6 +176,7 @@ class Node:
         config = self._config
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
+        self._operator.bind()
         engine = self._open_engine()
         self._hub = EngineHub(engine)
         self._hub.start()
@@ -200,8 +213,9 @@ class Node:
             farewell=lambda tenant: _farewell(phrases, tenant),
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
-        self._web = WebEdge(self._switchboard)
+        self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
         self._http.listen()
+        self._operator.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
@@ -251,7 +265,7 @@ class Node:
         return self._models.base_url
 
     def _open_engine(self) -> MediaEngine:
-        media = self._config.media
+        media, cores = self._config.media, len(os.sched_getaffinity(0))
         try:
             engine = MediaEngine(
                 media.host,
@@ -259,7 +273,7 @@ class Node:
                 port_count=media.port_count,
                 vad_model=silero_weights(),
                 max_streams=slots_of(self._config) + SPARE_STREAMS,
-                **thread_arguments(media, len(os.sched_getaffinity(0))),
+                **thread_arguments(media, cores),
             )
         except MediaError as error:
             raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
@@ -269,6 +283,8 @@ class Node:
                 "Grant CAP_SYS_NICE or an rtprio limit, or set media.realtime: off.",
                 reason,
             )
+        elif media.realtime == "auto" and unthrottled():
+            logger.warning("{}", starvation_warning(media_threads(media, cores), cores))
         return engine
 
     async def _start_sip(self, edge: Edge) -> None:
@@ -296,24 +312,33 @@ class Node:
         return self._ready and self._hub is not None and self._hub.engine.alive()
 
     async def _watch_engine(self) -> None:
-        """A media thread that has ended takes every call with it: end the process, for a supervisor to start it anew."""
-        while self._hub is not None and self._hub.engine.alive():  # noqa: ASYNC110 - a thread that died sets no event
+        """A media thread that fails takes its calls with it. Without any the process ends, for a supervisor to start anew."""
+        known = 0
+        while self._hub is not None and self._hub.engine.alive():
+            failed = self._hub.engine.stats()["failed_threads"]
+            if failed > known:
+                logger.error("{} media threads have failed; their calls are over, the others go on", failed)
+                known = failed
             await asyncio.sleep(ENGINE_WATCH_S)
         if self._hub is not None:
-            logger.error("a media thread has ended; the node stops")
+            logger.error("no media thread runs any more; the node stops")
             self.broken = True
             self.request_stop()
 
     async def run(self) -> None:
         """Serve until `request_stop`, let the calls that are up go on for `drain_s`, end the rest politely, release everything."""
-        http = asyncio.create_task(self._http.serve(), name="http")
+        http = {
+            asyncio.create_task(self._http.serve(), name="http"),
+            asyncio.create_task(self._operator.serve(), name="http-operator"),
+        }
         try:
             await self._stop.wait()
             await self._drain()
         finally:
             self._ready = False
             self._http.stop()
-            await asyncio.wait([http], timeout=5)
+            self._operator.stop()
+            await asyncio.wait(http, timeout=5)
             await self.stop()
 
     async def _drain(self) -> None:
@@ -401,6 +426,10 @@ class Node:
         await self._switchboard.finish()
         self._switchboard = self._web = self._sip = None
 
+    def _listed_numbers(self) -> dict[str, str]:
+        """What the page may offer to anybody."""
+        return self._numbers() if self._config.http.list_numbers else {}
+
     def _numbers(self) -> dict[str, str]:
         return {
             number: tenant.config.business_name
@@ -422,6 +451,8 @@ class Node:
             "workers_lost": self._pool.counters.lost if self._pool else {},
             "takeovers": self._pool.counters.takeovers if self._pool else 0,
             "web_sessions": self._web.sessions if self._web else 0,
+            "web_waiting_calls": self._web.waiting_calls if self._web else 0,
+            "web_refusals": dict(self._web.refusals) if self._web else {},
             "numbers": self._numbers(),
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},

@@ -17,7 +17,7 @@ from mediaserver.models.process import ModelProcess
 from mediaserver.workers.nursery_client import Nursery, log_end
 
 if TYPE_CHECKING:
-    from config.node import NodeConfig
+    from config.node import HttpConfig, NodeConfig
     from mediaserver.node import Node
 
 TRY_SAYING = (
@@ -51,7 +51,7 @@ async def serve(config: NodeConfig) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, node.request_stop)
     loop.add_signal_handler(signal.SIGHUP, node.request_reload)
-    print(banner(node, time.monotonic() - began, config.sip.host, config.http.host), flush=True)
+    print(banner(node, time.monotonic() - began, config.sip.host, config.http), flush=True)
     with pid_file(Path(config.data_dir)):
         await node.run()
     return 1 if node.broken else 0
@@ -84,7 +84,7 @@ def reload(config: NodeConfig) -> None:
         ) from None
 
 
-def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
+def banner(node: Node, took_s: float, sip_host: str, http: HttpConfig) -> str:
     """What is printed when calls are answered."""
     from sipbridge.uri import bracketed  # Loaded by now; at the top it would hold up the models' start.
 
@@ -92,7 +92,8 @@ def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
     lines = [
         f"ready after {took_s:.1f} s",
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
-        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/ (a softphone in the browser), /status",
+        f"  HTTP  http://{bracketed(http.host)}:{node.http_port}/ (a softphone in the browser)",
+        f"        http://{bracketed(http.operator.host)}:{node.operator_port}/status (for the operator)",
         "",
         "dial",
     ]

@@ -31,6 +31,7 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    StreamFailed,
 )
 from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent, MediaLink
@@ -244,9 +245,16 @@ class CallTransport(BaseTransport):
                 await self._engine_output.media_event(event)
             case DtmfDigit():
                 await self._engine_input.digit(event)
-            case MediaTimeout():
-                self._observer.media_ended(f"no media from the caller for {event.silent_ms} ms")
+            case MediaTimeout() | StreamFailed():
+                self._observer.media_ended(_why_lost(event))
             case RecordingFailed():
                 logger.warning("recording failed: {}", event.reason)
             case Activity() | MarkReached() | BackgroundEnded():
                 pass
+
+
+def _why_lost(event: MediaTimeout | StreamFailed) -> str:
+    """Why there are no media any more, for the call's record."""
+    if isinstance(event, StreamFailed):
+        return event.reason
+    return f"no media from the caller for {event.silent_ms} ms"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from mediaserver._native import Activity, MediaEngine, Played
+from mediaserver._native import Activity, MediaEngine, Played, StreamFailed
 from mediaserver.errors import LinkClosed, MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink, MediaEvent
 from mediaserver.media_session import NARROWBAND_ONLY, MediaPolicy, stream_arguments
@@ -198,10 +198,11 @@ class Phone:
                     {media, signalling}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if media in done:
+                    over = isinstance(media.result(), StreamFailed)
                     self._media_event(media.result())
                     media = asyncio.ensure_future(link.next_event())
                 if signalling in done:
-                    over = await self._signalling_event(sip, signalling.result(), line)
+                    over = await self._signalling_event(sip, signalling.result(), line) or over
                     signalling = asyncio.ensure_future(self._sip_events.get())
                 over = await self._caller.poll(now_us(), play) or over
         except LinkClosed:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -24,8 +25,16 @@ from mediaserver.call import Line, Speaker
 from mediaserver.calls import ActiveCall, CallRefused, Switchboard
 from mediaserver.media_link import LegEvent, LocalMediaLink
 from mediaserver.webrtc.rtvi import PEER_LEFT, HangUp, Press, RtviAction, RtviConversation, Send
-from mediaserver.webrtc.sessions import Session, SessionBook, SessionBookFull, SessionState, SourceLimit
+from mediaserver.webrtc.sessions import (
+    CANDIDATE_RATE,
+    Session,
+    SessionBook,
+    SessionBookFull,
+    SessionState,
+    SourceLimit,
+)
 from mediaserver.webrtc.signalling import Candidates, Offer, StartRequest, WebRefusal
+from mediaserver.webrtc.waiting import WaitingCalls, WaitingPlace
 from tenancy import TenantContext
 
 TOKEN_BYTES = 16
@@ -34,6 +43,8 @@ CONNECT_TIMEOUT_S = 20.0
 FAREWELL_S = 0.2
 """Between our last word on the data channel and the end of the connection that carries it."""
 FULL_BOOK_RETRY_AFTER_S = 10
+WAITING_PER_SOURCE = 8
+WAITING_RETRY_AFTER_S = 5
 KEY_DURATION_MS = 100
 """A key from the page has no length of its own."""
 HTTP_STATUS = {404: 404, 480: 503, 486: 503}
@@ -51,8 +62,9 @@ class Answer:
 class WebCall:
     """A call from a browser: what its leg reports, and what its page is told. Listens to its `Call`."""
 
-    def __init__(self, switchboard: Switchboard) -> None:
+    def __init__(self, switchboard: Switchboard, waiting: WaitingPlace) -> None:
         self._switchboard = switchboard
+        self._waiting = waiting
         self._rtvi = RtviConversation()
         self._connected = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -77,6 +89,7 @@ class WebCall:
             case WebRtcConnected():
                 if not self._connected:
                     self._connected = True
+                    self._waiting.leave()
                     self._stop_waiting()
                     self._switchboard.connected(self._active)
             case ChannelOpened():
@@ -145,12 +158,20 @@ class WebCall:
 class WebEdge:
     """Sessions and offers of a node."""
 
-    def __init__(self, switchboard: Switchboard) -> None:
+    def __init__(self, switchboard: Switchboard, waiting_per_source: int = WAITING_PER_SOURCE) -> None:
         self._switchboard = switchboard
+        self._waiting = WaitingCalls(waiting_per_source)
+        self.refusals: Counter[int] = Counter()
+        """Requests refused, by HTTP status."""
         self._book = SessionBook()
         self._sources = SourceLimit()
         self._calls: dict[str, ActiveCall] = {}
         """The calls that are up, by pc_id."""
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that are not connected yet."""
+        return len(self._waiting)
 
     @property
     def sessions(self) -> int:
@@ -201,7 +222,12 @@ class WebEdge:
 
         An ICE-lite agent learns the browser's addresses from its checks and needs none of them (RFC 8445 section 2.5).
         """
-        self._call_of(self._session(token), request.pc_id)
+        session = self._session(token)
+        wait_ms = session.candidates_wait_ms(len(request.candidates), _now_ms())
+        if wait_ms:
+            text = f"too many candidates of this session: {CANDIDATE_RATE.burst} at once are possible"
+            raise WebRefusal(429, text, retry_after_s=-(-wait_ms // 1000))
+        self._call_of(session, request.pc_id)
 
     def _session(self, token: str) -> Session:
         session = self._book.find(token, _now_ms())
@@ -210,6 +236,19 @@ class WebEdge:
         return session
 
     async def _take_call(self, session: Session, offer: Offer, source: str) -> Answer:
+        waiting = self._waiting.enter(source)
+        if waiting is None:
+            text = f"{self._waiting.most} calls from your address wait for their connection already"
+            raise WebRefusal(429, text, retry_after_s=WAITING_RETRY_AFTER_S)
+        try:
+            return await self._call_waiting(session, offer, source, waiting)
+        except BaseException:
+            waiting.leave()
+            raise
+
+    async def _call_waiting(
+        self, session: Session, offer: Offer, source: str, waiting: WaitingPlace
+    ) -> Answer:
         pc_id = str(uuid.uuid4())
         tenant = await self._switchboard.tenant_for(session.number, pc_id)
         if tenant.tenant_id != session.tenant_id:
@@ -221,7 +260,7 @@ class WebEdge:
             self._switchboard.give_back(lease)
             raise
         # From here on nothing waits, and the lease is the call's.
-        web_call = WebCall(self._switchboard)
+        web_call = WebCall(self._switchboard, waiting)
         link = self._switchboard.hub.attach(stream, web_call.leg_event)
         active = self._switchboard.begin(
             tenant, f"web:{source}", lease, link, hang_up=web_call.hang_up, listener=web_call
@@ -229,7 +268,7 @@ class WebEdge:
         web_call.begin(active)
         self._book.begin(session, pc_id)
         self._calls[pc_id] = active
-        active.on_ended = lambda: self._forget(session, pc_id)
+        active.on_ended = lambda: self._forget(session, pc_id, waiting)
         return Answer(answer, pc_id)
 
     async def _opened(self, tenant: TenantContext, offer: str) -> tuple[int, str]:
@@ -283,7 +322,8 @@ class WebEdge:
             raise WebRefusal(404, "no such peer connection in this session")
         return active
 
-    def _forget(self, session: Session, pc_id: str) -> None:
+    def _forget(self, session: Session, pc_id: str, waiting: WaitingPlace) -> None:
+        waiting.leave()
         self._calls.pop(pc_id, None)
         self._book.close(session)
 

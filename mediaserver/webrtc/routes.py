@@ -7,6 +7,7 @@ after ``/start``) or as ``Authorization: Bearer TOKEN`` (``/api/offer``). Refusa
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from mediaserver.webrtc.edge import Answer, WebEdge
+from mediaserver.webrtc.proxies import Network, source_behind
 from mediaserver.webrtc.signalling import (
     MAX_BODY_BYTES,
     Candidates,
@@ -54,11 +56,16 @@ NumberSource = Callable[[], Mapping[str, str]]
 """What can be called: business names by number."""
 
 
-def web_routes(edge: EdgeSource, numbers: NumberSource, allowed_origins: Sequence[str] = ()) -> APIRouter:
+def web_routes(
+    edge: EdgeSource,
+    numbers: NumberSource,
+    allowed_origins: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
+) -> APIRouter:
     """The routes of the web edge."""
     router = APIRouter()
     _add_page(router)
-    door = _Door(edge, frozenset(allowed_origins))
+    door = _Door(edge, frozenset(allowed_origins), tuple(map(ip_network, trusted_proxies)))
 
     @router.get("/api/numbers")
     async def listed() -> list[dict[str, str]]:
@@ -70,11 +77,13 @@ def web_routes(edge: EdgeSource, numbers: NumberSource, allowed_origins: Sequenc
 
     async def start(request: Request) -> dict[str, object]:
         body = parse(StartRequest, await _body(request))
-        return {"sessionId": await door.edge.start(body, _source(request))}
+        return {"sessionId": await door.edge.start(body, door.source(request))}
 
     async def offer(request: Request) -> dict[str, object]:
         token = _token(request)
-        answer: Answer = await door.edge.offer(token, parse(Offer, await _body(request)), _source(request))
+        answer: Answer = await door.edge.offer(
+            token, parse(Offer, await _body(request)), door.source(request)
+        )
         return {"sdp": answer.sdp, "type": "answer", "pc_id": answer.pc_id}
 
     async def candidates(request: Request) -> dict[str, object]:
@@ -106,9 +115,12 @@ def _add_page(router: APIRouter) -> None:
 class _Door:
     """Who may come in: pages of this server and of the origins that the operator allows; programs, which send none."""
 
-    def __init__(self, edge: EdgeSource, allowed_origins: frozenset[str]) -> None:
+    def __init__(
+        self, edge: EdgeSource, allowed_origins: frozenset[str], trusted_proxies: tuple[Network, ...]
+    ) -> None:
         self._edge = edge
         self._allowed_origins = allowed_origins
+        self._trusted_proxies = trusted_proxies
 
     @property
     def edge(self) -> WebEdge:
@@ -116,6 +128,11 @@ class _Door:
         if edge is None:
             raise WebRefusal(503, "the server is starting or stopping", retry_after_s=5)
         return edge
+
+    def source(self, request: Request) -> str:
+        """The address that a request is from."""
+        peer = request.client.host if request.client is not None else "unknown"
+        return source_behind(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
 
     def guard(self, work: _Work) -> _Endpoint:
         """The endpoint around ``work``: refusals become responses, and an allowed origin may read them."""
@@ -125,6 +142,8 @@ class _Door:
                 self._check_origin(request)
                 response = JSONResponse(await work(request))
             except WebRefusal as refusal:
+                if (edge := self._edge()) is not None:
+                    edge.refusals[refusal.status] += 1
                 response = JSONResponse({"detail": refusal.text}, refusal.status)
                 if refusal.retry_after_s is not None:
                     response.headers["Retry-After"] = str(refusal.retry_after_s)
@@ -174,10 +193,6 @@ def _token(request: Request) -> str:
             401, "no session: POST /start gives a token, to be sent as 'Authorization: Bearer TOKEN'"
         )
     return credentials.strip()
-
-
-def _source(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
 
 
 async def _body(request: Request) -> bytes:

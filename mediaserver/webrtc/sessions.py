@@ -5,7 +5,7 @@ Rules:
 - a token names one number of one tenant and buys one call; it is useless after `LIFE_MS` when it bought none;
 - of several offers with one token at a time, one gets the call; a refusal for want of room leaves the token good;
 - while its call is up, the token is what renegotiates, one offer at a time, and trickles candidates; with the call it ends;
-- a session may make `MAX_OFFERS` in `OFFERS_MS`, those that failed included;
+- a session may make `MAX_OFFERS` in `OFFERS_MS`, those that failed included, and trickle candidates at `CANDIDATE_RATE`;
 - all tables are bounded: in a full book the oldest unused session of the network with the most of them gives way, so that
   one customer's /48 keeps nobody else out; that of sources forgets who was quiet longest.
 """
@@ -32,6 +32,8 @@ NETWORK_RATE = Rate(10 * BURST, REFILL_MS // 10)
 """Of all sources of a network together: 600 sessions can wait for their call, a fraction of the book."""
 MAX_OFFERS = 10
 OFFERS_MS = 60_000
+CANDIDATE_RATE = Rate(256, 500)
+"""Candidates that a session may trickle; a browser on many networks has dozens, and again at a restart of ICE."""
 
 
 class SessionState(Enum):
@@ -59,6 +61,7 @@ class Session:
     state: SessionState = SessionState.FRESH
     pc_id: str | None = None
     _offers_ms: tuple[int, ...] = ()
+    _candidates_full_at_ms: int = 0
 
     def offer_wait_ms(self, now_ms: int) -> int:
         """Count an offer: 0, or how long to wait before the next one, and this one does not count."""
@@ -67,6 +70,14 @@ class Session:
             return recent[0] + OFFERS_MS - now_ms
         self._offers_ms = (*recent, now_ms)
         return 0
+
+    def candidates_wait_ms(self, count: int, now_ms: int) -> int:
+        """Count trickled candidates: 0, or how long to wait before they may come, and these do not count."""
+        count = max(count, 1)  # A request without any is work too.
+        wait_ms = CANDIDATE_RATE.wait_ms(self._candidates_full_at_ms, now_ms, count)
+        if not wait_ms:
+            self._candidates_full_at_ms = CANDIDATE_RATE.taken(self._candidates_full_at_ms, now_ms, count)
+        return wait_ms
 
 
 class SessionBookFull(Exception):  # noqa: N818 - names the outcome

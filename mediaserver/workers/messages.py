@@ -31,6 +31,7 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    StreamFailed,
 )
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import MediaEvent
@@ -294,6 +295,7 @@ _KINDS: Final = (
     (MediaTimeout, _engine(25, MediaTimeout, "silent_ms")),
     (Activity, _engine(26, Activity, "active at_us")),
     (RecordingFailed, _engine(27, RecordingFailed, "", "reason")),
+    (StreamFailed, _engine(28, StreamFailed, "", "reason")),
     (Ready, _own(64, Ready)),
     (Pong, _own(65, Pong)),
     (Play, _own(66, Play)),

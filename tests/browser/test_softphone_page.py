@@ -61,6 +61,18 @@ async def test_mute_keys_and_a_second_call(page: Page, demo_server: Server) -> N
     await expect(page.get_by_role("status")).to_have_text("You have hung up.")
 
 
+async def test_a_server_that_lists_no_numbers_is_called_at_the_one_in_the_address(
+    browser: Browser, demo_server: Server
+) -> None:
+    page = await browser.new_page()
+    await page.route("**/api/numbers", lambda route: route.fulfill(json=[]))
+    await page.goto(demo_server.url)
+    await expect(page.get_by_role("status")).to_have_text("There is no number to call here.")
+    await page.goto(f"{demo_server.url}/?number=%2B15550100")
+    await expect(page.get_by_label("Call", exact=True)).to_have_value("+15550100")
+    await expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
+
+
 async def test_what_goes_wrong_is_said_in_words(browser: Browser, demo_server: Server) -> None:
     page = await browser.new_page()
     await page.route(

@@ -30,7 +30,7 @@ from config.loader import (
     parse_node_config,
     parse_tenant_config,
 )
-from config.node import MediaConfig
+from config.node import HttpConfig, MediaConfig
 from config.tenant import TenantConfig
 
 DENTIST = (DEMO_NODE_FILE.parent / "bright_smile_dental.yaml").read_text()
@@ -308,6 +308,35 @@ def test_a_wrong_media_section_is_named(text: str, field: str, words: str) -> No
     assert words in problem.text
 
 
+def http(text: str) -> HttpConfig:
+    return parse_node_config(f"http: {{{text}}}".encode(), "n.yaml", {}).http
+
+
+def test_the_http_section() -> None:
+    section = http("trusted_proxies: [192.0.2.0/24, '2001:DB8::1'], waiting_calls_per_source: 2")
+    assert section.trusted_proxies == ("192.0.2.0/24", "2001:db8::1/128")
+    assert (section.list_numbers, section.operator.host) == (False, "127.0.0.1")
+    ports = [http(text).operator_port for text in ("", "port: 0", "port: 65535, operator: {port: 9}")]
+    assert ports == [8081, 0, 9]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "words"),
+    [
+        ("trusted_proxies: [192.0.2.1/24]", "http.trusted_proxies[0]", "has host bits set"),
+        ("trusted_proxies: [proxy]", "http.trusted_proxies[0]", "'proxy' is not an IPv4 or IPv6 network"),
+        ("waiting_calls_per_source: 0", "http.waiting_calls_per_source", "not 0"),
+        ("port: 65535", "http", "no port comes after port 65535: set operator.port"),
+    ],
+)
+def test_a_wrong_http_section_is_named(text: str, field: str, words: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        http(text)
+    (problem,) = caught.value.problems
+    assert problem.field == field
+    assert words in problem.text
+
+
 @pytest.mark.parametrize("variable", [name for name, _ in OVERRIDES])
 def test_a_wrong_override_names_its_variable(variable: str) -> None:
     wrong = {"MEDIASERVER_DATA_DIR": None}.get(variable, "not a value !")
@@ -324,6 +353,7 @@ def test_every_override_sets_a_field_that_exists() -> None:
             "HOST": "192.0.2.9",
             "PORT": "1234",
             "SLOTS": "3",
+            "WORKERS": "3",
             "LEVEL": "ERROR",
             "URL": "http://m:1/v1",
         }.get(variable.rpartition("_")[2], "some/folder")
@@ -339,6 +369,7 @@ def test_every_override_sets_a_field_that_exists() -> None:
 def test_without_a_file_the_demo_node_starts() -> None:
     config = load_node_config(None, {})
     assert (config.sip.port, config.sip.tcp, config.http.port) == (5060, True, 8080)
+    assert (config.http.operator_port, config.http.list_numbers) == (8081, True)
     assert {number for tenant in load_tenants(config.tenants) for number in tenant.numbers} == {
         "+15550100",
         "+15550101",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from mediaserver import node as node_module
+from mediaserver._native import StreamFailed
+from tests.mediaserver.test_confirmation import RawCaller
 from tests.sim.node import running_node
 
 
@@ -26,3 +29,30 @@ async def test_a_node_without_its_engine_is_not_ready_and_stops(
         async with asyncio.timeout(10):
             await running.node._stop.wait()
         assert running.node.broken
+
+
+async def test_the_calls_of_a_media_thread_that_failed_end_and_give_their_lease_back(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running:
+        hub = running.node._hub
+        assert hub is not None
+        caller = RawCaller(running, "unlucky")
+        try:
+            await caller.send("INVITE", caller.description())
+            await caller.response(200)
+            await caller.send("ACK")
+            await caller.packets(5)
+            for link in list(hub._links.values()):
+                link.deliver(StreamFailed(stream=link.stream, reason="engine failed"))
+            async with asyncio.timeout(10):
+                loop = asyncio.get_running_loop()
+                while not (bye := await loop.sock_recv(caller.sip, 4_096)).startswith(b"BYE "):
+                    pass
+                copied = re.findall(rb"(?m)^(?:Via|From|To|Call-ID|CSeq):.*\r\n", bye)
+                answer = b"SIP/2.0 200 OK\r\n" + b"".join(copied) + b"Content-Length: 0\r\n\r\n"
+                await loop.sock_sendto(caller.sip, answer, ("127.0.0.1", running.sip_port))
+                await running.node.idle()
+        finally:
+            caller.close()
+        snapshot = running.node.gate.snapshot()
+        assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+        assert running.node._is_ready()

@@ -235,6 +235,7 @@ async def test_the_limit_of_streams_and_ports_is_named(engine: MediaEngine) -> N
         engine.open_stream(remote=("10.0.0.2", 4000 + port))
     with pytest.raises(MediaError, match="16 streams are open"):
         engine.open_stream(remote=("10.0.0.3", 4000))
+    assert engine.stats()["refused_streams"] == 1
 
 
 def test_a_closed_engine_refuses_and_frees_its_ports() -> None:

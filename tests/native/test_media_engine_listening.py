@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import wave
 from pathlib import Path
@@ -20,7 +21,7 @@ from mediaserver._native import (
     SpeechStarted,
     SpeechStopped,
 )
-from tests.native.rtp_peer import FRAME, PCMU, Events, Peer, Samples, encode, now_us, open_peer
+from tests.native.rtp_peer import FRAME, PCMU, TIMEOUT_S, Events, Peer, Samples, encode, now_us, open_peer
 from tests.native.test_media_engine import call, tone
 from tests.sim.network import has_ipv6
 
@@ -78,6 +79,9 @@ async def test_garbage_is_counted_by_reason_and_locks_nothing(engine: MediaEngin
     assert stats["learnt_source"] == 0
     counters = engine.stream_stats(stream)
     assert (counters["received"], counters["dropped_payload_type"]) == (3, 1)
+    engine.close_stream(stream)
+    engine.stream_stats(engine.open_stream(remote=None)[0])  # answered behind the end of the first
+    assert engine.stats()["ended_legs_payload_type"] == 1
     await stranger.close()
 
 
@@ -86,6 +90,9 @@ async def test_a_peer_behind_nat_is_learnt(engine: MediaEngine, peer: Peer) -> N
     stream, port = engine.open_stream(remote=("127.0.0.1", 9))
     peer.to = ("127.0.0.1", port)
     peer.send(b"\xff" * FRAME)
+    async with asyncio.timeout(TIMEOUT_S):
+        while engine.stats()["received"] == 0:  # noqa: ASYNC110 - a counter sets no event
+            await asyncio.sleep(0.01)
     engine.connect_stream(stream, remote=("127.0.0.1", 9), codec="PCMU", payload_type=PCMU)
     # One packet may be anybody's; three in a row are learnt.
     for _ in range(3):

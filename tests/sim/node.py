@@ -131,7 +131,7 @@ async def running_node(
     sip_port: int = 0,
     http_port: int = 0,
     host: str = "127.0.0.1",
-    allowed_origins: tuple[str, ...] = (),
+    http: Mapping[str, object] | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -142,7 +142,7 @@ async def running_node(
         config = NodeConfig(
             sip=SipConfig(host=host, port=sip_port),
             media=MediaConfig(host=host, first_port=0, port_count=12),
-            http=HttpConfig(host=host, port=http_port, allowed_origins=allowed_origins),
+            http=HttpConfig(host=host, port=http_port, **dict(http or {})),  # type: ignore[arg-type] # passed through
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
             tenants=(tenant_file,),
@@ -153,9 +153,9 @@ async def running_node(
         )
         node = Node(config)
         await node.start()
-        http = asyncio.create_task(node.run())
+        serving = asyncio.create_task(node.run())
         try:
             yield RunningNode(node, script, host)
         finally:
             node.request_stop()
-            await http
+            await serving

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mediaserver.webrtc.sessions import BURST
+from mediaserver.webrtc.sessions import BURST, CANDIDATE_RATE
 from mediaserver.webrtc.signalling import MAX_BODY_BYTES
 from tests.sim.node import NUMBER, RunningNode, running_node
 
+CHROMIUM = Path(__file__).parents[2] / "native/webrtc/tests/fixtures/chromium_156.sdp"
 OFFER = {"sdp": "v=0", "type": "offer"}
 
 
@@ -30,13 +32,10 @@ async def _token(client: httpx2.AsyncClient) -> str:
 
 async def test_sessions_and_refusals(tmp_path: Path) -> None:
     async with running_node(tmp_path) as running, _client(running) as client:
-        assert (await client.get("/api/numbers")).json() == [
-            {"number": NUMBER, "business_name": "Test Bakery"}
-        ]
         token = await _token(client)
         assert len(token) >= 22  # 128 bits
         assert token != await _token(client)
-        assert (await client.get("/status")).json()["web_sessions"] == 2
+        assert running.node._status()["web_sessions"] == 2
 
         response = await client.post("/start", json={"number": "+15559999"})
         assert (response.status_code, response.json()) == (404, {"detail": "no such number here"})
@@ -54,6 +53,25 @@ async def test_sessions_and_refusals(tmp_path: Path) -> None:
         assert (response.status_code, "not JSON" in response.text) == (400, True)
         assert response.headers["Cache-Control"] == "no-store"
         assert (await client.get("/sessions/x/api/offer")).status_code == 405
+
+
+async def test_who_is_a_tenant_here_is_the_operators_to_know(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        for path in ("/status", "/metrics"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.get("/api/numbers")).json() == []
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.node.operator_port}") as operator:
+            status = (await operator.get("/status")).json()
+            assert (status["ready"], status["numbers"]) == (True, {NUMBER: "Test Bakery"})
+            assert {"refused_streams", "refused_keys", "read_passes_cut_short"} <= status["media"].keys()
+            assert (await operator.get("/readyz")).status_code == 200
+            assert (await operator.post("/start", json={"number": NUMBER})).status_code == 404
+
+
+async def test_numbers_are_listed_where_the_operator_wants_it(tmp_path: Path) -> None:
+    async with running_node(tmp_path, http={"list_numbers": True}) as running, _client(running) as client:
+        listed = (await client.get("/api/numbers")).json()
+        assert listed == [{"number": NUMBER, "business_name": "Test Bakery"}]
 
 
 async def test_a_bad_offer_costs_nothing_and_leaves_the_session_good(tmp_path: Path) -> None:
@@ -74,6 +92,53 @@ async def test_a_source_that_asks_too_often_is_told_when_to_ask_again(tmp_path: 
         response = await client.post("/start", json={"number": NUMBER})
         assert response.status_code == 429
         assert 1 <= int(response.headers["Retry-After"]) <= 3
+
+
+async def test_one_source_has_so_many_calls_waiting_for_their_connection(tmp_path: Path) -> None:
+    http = {"trusted_proxies": ("127.0.0.1",), "waiting_calls_per_source": 2}
+    async with running_node(tmp_path, http=http) as running, _client(running) as client:
+
+        async def offered(source: str) -> httpx2.Response:
+            path = f"/sessions/{await _token(client)}/api/offer"
+            offer = {"sdp": CHROMIUM.read_text(), "type": "offer"}
+            # A client may claim what it likes before the proxy adds the truth.
+            claim = {"X-Forwarded-For": f"198.51.100.{secrets.randbelow(256)}, {source}"}
+            return await client.post(path, json=offer, headers=claim)
+
+        for _ in range(2):
+            assert (await offered("203.0.113.1")).status_code == 200
+        refused = await offered("203.0.113.1")
+        assert (refused.status_code, "2 calls from your address" in refused.text) == (429, True)
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert (await offered("203.0.113.2")).status_code == 200
+        status = running.node._status()
+        assert (status["web_waiting_calls"], status["web_refusals"]) == (3, {429: 1})
+        assert running.node.gate.snapshot().in_use == 3
+
+
+async def test_nobody_is_believed_about_an_address_unless_the_operator_says_so(tmp_path: Path) -> None:
+    async with (
+        running_node(tmp_path, http={"waiting_calls_per_source": 1}) as running,
+        _client(running) as client,
+    ):
+        statuses = []
+        for source in ("203.0.113.1", "203.0.113.2"):
+            path = f"/sessions/{await _token(client)}/api/offer"
+            offer = {"sdp": CHROMIUM.read_text(), "type": "offer"}
+            response = await client.post(path, json=offer, headers={"X-Forwarded-For": source})
+            statuses.append(response.status_code)
+        assert statuses == [200, 429]
+
+
+async def test_candidates_without_end_are_refused(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, _client(running) as client:
+        path = f"/sessions/{await _token(client)}/api/offer"
+        trickled = {"pc_id": "x", "candidates": [{"candidate": ""}] * 64}
+        for _ in range(CANDIDATE_RATE.burst // 64):
+            assert (await client.patch(path, json=trickled)).status_code == 404
+        response = await client.patch(path, json=trickled)
+        assert (response.status_code, "256 at once" in response.text) == (429, True)
+        assert int(response.headers["Retry-After"]) >= 1
 
 
 async def test_a_full_node_says_so_before_the_microphone_is_on(tmp_path: Path) -> None:
@@ -101,7 +166,10 @@ async def test_pages_of_other_origins_place_no_calls(tmp_path: Path, origin: str
 
 async def test_pages_of_allowed_origins_may(tmp_path: Path) -> None:
     shop = "https://shop.example"
-    async with running_node(tmp_path, allowed_origins=(shop,)) as running, _client(running) as client:
+    async with (
+        running_node(tmp_path, http={"allowed_origins": (shop,)}) as running,
+        _client(running) as client,
+    ):
         preflight = await client.options("/sessions/x/api/offer", headers={"Origin": shop})
         assert preflight.status_code == 204
         assert preflight.headers["Access-Control-Allow-Origin"] == shop

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mediaserver.webrtc.sessions import (
     BURST,
+    CANDIDATE_RATE,
     LIFE_MS,
     MAX_OFFERS,
     NETWORK_RATE,
@@ -50,6 +51,20 @@ def test_a_refused_offer_leaves_the_token_good() -> None:
     assert book.claim(session)
     book.unclaim(session)
     assert book.claim(session)
+
+
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 30_000)), max_size=60))
+def test_candidates_come_no_faster_than_their_rate(requests: list[tuple[int, int]]) -> None:
+    session = _issue(SessionBook())
+    now_ms, taken = 0, 0
+    for count, pause_ms in requests:
+        now_ms += pause_ms
+        wait_ms = session.candidates_wait_ms(count, now_ms)
+        if wait_ms:
+            now_ms += wait_ms
+            assert session.candidates_wait_ms(count, now_ms) == 0, "the wait that was named is enough"
+        taken += max(count, 1)
+        assert taken <= CANDIDATE_RATE.burst + now_ms / CANDIDATE_RATE.refill_ms
 
 
 def test_a_token_that_nobody_used_expires() -> None:

@@ -14,6 +14,7 @@ from mediaserver._native import (
     SpeechAudio,
     SpeechStarted,
     SpeechStopped,
+    StreamFailed,
 )
 from mediaserver.workers.messages import (
     MAX_FRAME_OCTETS,
@@ -60,6 +61,7 @@ def _messages() -> st.SearchStrategy[Message]:
             at_us=TIMES,
         ),
         st.builds(DtmfDigit, stream=st.just(7), digit=st.sampled_from("0123456789*#"), duration_ms=NUMBERS),
+        st.builds(StreamFailed, stream=st.just(7), reason=TEXTS),
         st.builds(MediaTimeout, stream=st.just(7), silent_ms=TIMES),
     )
 

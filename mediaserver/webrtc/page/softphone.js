@@ -313,9 +313,14 @@ for (const key of KEYS) {
 }
 
 try {
-  for (const entry of await request("GET", "/api/numbers")) {
+  const asked = new URLSearchParams(location.search).get("number");
+  const entries = await request("GET", "/api/numbers");
+  // A server that lists no numbers is called at the one that the page's address names.
+  if (asked && !entries.some((entry) => entry.number === asked)) number.append(new Option(asked, asked));
+  for (const entry of entries) {
     number.append(new Option(`${entry.business_name} (${entry.number})`, entry.number));
   }
+  if (asked) number.value = asked;
   idle(number.options.length ? "Ready." : "There is no number to call here.");
   callButton.disabled = number.options.length === 0;
 } catch (reason) {

@@ -183,6 +183,32 @@ fn on_hold_nothing_goes_out_and_nothing_comes_in() {
 }
 
 #[test]
+fn what_is_withheld_waits_and_our_clock_goes_on() {
+    let mut leg = Leg::new(&PARAMS);
+    let budget = PlayoutBudget::new(1000);
+    leg.stream
+        .play(budget.chunk(vec![4000; 5 * FRAME], 8000, 1).unwrap());
+    let (before, first) = leg.tick().unwrap();
+    assert!(leg.stream.withhold(true));
+    for _ in 0..10 {
+        assert!(!leg.stream.withhold(true), "told once");
+        assert_eq!(leg.tick(), None);
+        assert!(leg.receive(0, 0), "the peer is listened to");
+    }
+    assert!(!leg.stream.withhold(false));
+    let (after, second) = leg.tick().unwrap();
+    assert_eq!(after.sequence, before.sequence.wrapping_add(1));
+    assert_eq!(after.timestamp.wrapping_sub(before.timestamp), 11 * FRAME as u32);
+    assert!(
+        after.marker && first[0] != 0xff && second == [second[0]; FRAME] && second[0] == first[FRAME - 1]
+    );
+    assert_eq!(
+        (leg.stream.stats().withheld_frames, leg.stream.stats().sent),
+        (10, 2)
+    );
+}
+
+#[test]
 fn other_payload_types_are_none_of_ours() {
     let mut leg = Leg::new(&PARAMS);
     assert!(!leg.receive_payload(0, 8, &[0; FRAME]));

@@ -69,6 +69,10 @@ event!(
     MediaTimeout { silent_ms: u64 }
 );
 event!(
+    /// The engine has lost the stream.
+    StreamFailed { reason: String }
+);
+event!(
     /// The stream became audible or silent.
     Activity { active: bool, at_us: u64 }
 );
@@ -121,6 +125,13 @@ pub(super) fn to_python(py: Python<'_>, stream: u64, event: StreamEvent) -> PyRe
             },
         ),
         StreamEvent::MediaTimeout { silent_ms } => object(py, MediaTimeout { stream, silent_ms }),
+        StreamEvent::Failed => object(
+            py,
+            StreamFailed {
+                stream,
+                reason: "engine failed".to_owned(),
+            },
+        ),
         StreamEvent::Activity(ActivityChange { active, at_us }) => object(
             py,
             Activity {
@@ -242,6 +253,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Flushed>()?;
     module.add_class::<DtmfDigit>()?;
     module.add_class::<MediaTimeout>()?;
+    module.add_class::<StreamFailed>()?;
     module.add_class::<Activity>()?;
     module.add_class::<RecordingFailed>()?;
     module.add_class::<WebRtcConnected>()?;

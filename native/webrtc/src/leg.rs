@@ -55,6 +55,8 @@ pub struct WebRtcLeg {
     fingerprint: String,
     ufrag: String,
     offers_us: VecDeque<u64>,
+    /// The peer's streams that offers have named so far.
+    announced: Vec<u32>,
     sequence: Option<u64>,
 }
 
@@ -104,6 +106,7 @@ impl WebRtcLeg {
             fingerprint: offer.fingerprint.clone(),
             ufrag: String::new(),
             offers_us: VecDeque::with_capacity(limits.offers_per_minute),
+            announced: Vec::new(),
             sequence: None,
         };
         let text = leg.accept(&offer, ice_seed)?;
@@ -138,6 +141,14 @@ impl WebRtcLeg {
         if self.offers_us.len() >= self.limits.offers_per_minute {
             return Err(WebRtcError::TooManyOffers);
         }
+        let mut announced = self.announced.clone();
+        announced.extend(&offer.ssrcs);
+        announced.sort_unstable();
+        announced.dedup();
+        if announced.len() > self.limits.streams {
+            return Err(WebRtcError::TooManyStreams(self.limits.streams));
+        }
+        self.announced = announced;
         self.offers_us.push_back(self.now_us);
         let sdp = |error: &dyn std::fmt::Display| WebRtcError::Sdp(error.to_string());
         let parsed = SdpOffer::from_sdp_string(&offer.text).map_err(|error| sdp(&error))?;

@@ -54,6 +54,9 @@ pub enum WebRtcError {
     /// More offers than [`Limits::offers_per_minute`].
     #[error("too many offers within a minute")]
     TooManyOffers,
+    /// More streams than [`Limits::streams`], those of earlier offers included.
+    #[error("the offers of this call name more than {0} streams (a=ssrc)")]
+    TooManyStreams(usize),
     /// The offer is of another peer connection (its DTLS fingerprint differs): it needs a leg of its own.
     #[error("the offer is of another peer connection")]
     OtherPeer,

@@ -10,6 +10,14 @@ use std::fmt::Write as _;
 pub(crate) const MAX_OFFER_OCTETS: usize = 64 * 1024;
 /// The most sections; a conference has dozens, a call has two to four.
 const MAX_SECTIONS: usize = 32;
+/// The most lines of a section; a browser's video, with every format that it knows, has about 150.
+const MAX_LINES: usize = 512;
+/// The most `a=ssrc` and `a=ssrc-group` lines of the audio: one microphone has two to four, and str0m keeps a stream for each.
+const MAX_SSRC_LINES: usize = 16;
+/// The most candidates, which are left out: a machine with many networks has dozens a section.
+const MAX_CANDIDATES: usize = 256;
+/// The most data sections: all channels of a connection are in one (RFC 8841 section 6).
+const MAX_DATA_SECTIONS: usize = 1;
 /// The one profile of WebRTC (RFC 8827 section 6.5, RFC 8834 section 4.2); TCP as offered by RFC 8829 5.1.2 too.
 const SECURE_PROFILE: &str = "TLS/RTP/SAVPF";
 
@@ -22,9 +30,9 @@ pub enum OfferError {
     /// It does not begin as SDP does (`v=0`).
     #[error("the offer is not SDP")]
     NotSdp,
-    /// More than 32 sections.
-    #[error("the offer has too many sections")]
-    TooManySections,
+    /// More of something than any browser offers: of what, and the most that is read.
+    #[error("the offer has more than {1} {0}")]
+    TooMany(&'static str, usize),
     /// There is no section of audio, or its port is 0.
     #[error("the offer has no audio")]
     NoAudio,
@@ -135,6 +143,8 @@ pub(crate) struct Offer {
     pub(crate) mid: String,
     /// Of the peer's certificate, in lower case; another one is another peer connection.
     pub(crate) fingerprint: String,
+    /// What the audio's `a=ssrc` lines name.
+    pub(crate) ssrcs: Vec<u32>,
     /// For each section that is refused: the first format of the offer and its `a=rtpmap`, for the answer.
     pub(crate) refused: Vec<Option<RefusedFormat>>,
 }
@@ -225,6 +235,13 @@ impl<'a> Section<'a> {
         }
     }
 
+    fn ssrcs(&self) -> Vec<u32> {
+        let named = self.lines.iter().filter_map(|line| line.strip_prefix("a=ssrc:"));
+        named
+            .filter_map(|value| value.split(' ').next()?.parse().ok())
+            .collect()
+    }
+
     fn has_format(&self, payload_type: u8) -> bool {
         self.formats
             .split(' ')
@@ -256,6 +273,7 @@ impl Offer {
             .position(|section| section.media == "audio" && section.is_offered())
             .ok_or(OfferError::NoAudio)?;
         let audio = &sections[audio_at];
+        check_bounds(&session, &sections, audio)?;
         if !audio.profile.ends_with(SECURE_PROFILE) {
             return Err(OfferError::Profile(audio.profile.to_owned()));
         }
@@ -277,9 +295,32 @@ impl Offer {
             audio: agreed,
             mid,
             fingerprint,
+            ssrcs: audio.ssrcs(),
             refused,
         })
     }
+}
+
+/// Hold an offer to the bounds on what it may have many of.
+fn check_bounds(session: &[&str], sections: &[Section<'_>], audio: &Section<'_>) -> Result<(), OfferError> {
+    let within = |count: usize, most: usize, what| {
+        if count > most {
+            return Err(OfferError::TooMany(what, most));
+        }
+        Ok(())
+    };
+    let lines = || std::iter::once(session).chain(sections.iter().map(|section| &section.lines[..]));
+    within(
+        lines().map(<[_]>::len).max().unwrap_or(0),
+        MAX_LINES,
+        "lines in a section",
+    )?;
+    let candidates = lines().flatten().filter(|line| is_candidate(line));
+    within(candidates.count(), MAX_CANDIDATES, "candidates")?;
+    let sources = audio.lines.iter().filter(|line| line.starts_with("a=ssrc"));
+    within(sources.count(), MAX_SSRC_LINES, "a=ssrc lines for its audio")?;
+    let data = sections.iter().filter(|section| section.media == "application");
+    within(data.count(), MAX_DATA_SECTIONS, "data sections")
 }
 
 fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
@@ -295,7 +336,7 @@ fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     for line in lines {
         if line.starts_with("m=") {
             if sections.len() == MAX_SECTIONS {
-                return Err(OfferError::TooManySections);
+                return Err(OfferError::TooMany("sections", MAX_SECTIONS));
             }
             sections.push(Section::open(line).ok_or(OfferError::NotSdp)?);
         } else if let Some(section) = sections.last_mut() {

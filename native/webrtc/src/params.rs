@@ -52,6 +52,8 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Offers within a minute, the first included.
     pub offers_per_minute: usize,
+    /// Streams of the peer that offers may name over the life of the leg, for str0m keeps each.
+    pub streams: usize,
     /// Outputs that wait to be fetched.
     pub outputs: usize,
     /// Between two [`crate::LegEvent::Quality`]; µs.
@@ -69,6 +71,8 @@ impl Default for Limits {
             // A client pings once a second and speaks in between.
             messages_per_second: 20,
             offers_per_minute: 10,
+            // One microphone has one; each new connection of a browser may have another.
+            streams: 64,
             outputs: 512,
             quality_every_us: 5_000_000,
         }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rtp::packet::RtpError;
 use rtp::rtcp::RtcpError;
 use rtp::srtp::SrtpError;
+use webrtc::{Counts, Reason};
+
+use crate::stream::StreamStats;
 
 /// Upper bounds of the tick lateness histogram, in microseconds; the last bucket is open.
 pub const LATENESS_BOUNDS_US: [u64; 6] = [250, 1_000, 2_000, 5_000, 10_000, 50_000];
@@ -33,6 +36,8 @@ pub(crate) struct Counters {
     pub(crate) unknown_source: AtomicU64,
     pub(crate) learnt_source: AtomicU64,
     pub(crate) send_failed: AtomicU64,
+    /// Times that media to a peer stopped since nothing came from it.
+    pub(crate) sending_stopped: AtomicU64,
     pub(crate) receive_failed: AtomicU64,
     pub(crate) rtcp: AtomicU64,
     pub(crate) rtcp_sent: AtomicU64,
@@ -46,10 +51,46 @@ pub(crate) struct Counters {
     pub(crate) other_events_dropped: AtomicU64,
     pub(crate) refused_chunks: AtomicU64,
     pub(crate) refused_commands: AtomicU64,
+    pub(crate) refused_streams: AtomicU64,
+    /// What legs that have ended had refused.
+    pub(crate) legs: LegCounters,
+    /// Passes over the sockets that ended before all was read.
+    pub(crate) read_passes_cut_short: AtomicU64,
+    /// Media threads that have panicked.
+    pub(crate) failed_threads: AtomicU64,
     pub(crate) clock_resyncs: AtomicU64,
     pub(crate) ticks: AtomicU64,
     pub(crate) lateness_max_us: AtomicU64,
     pub(crate) lateness: [AtomicU64; LATENESS_BOUNDS_US.len() + 1],
+}
+
+/// Of the reasons that are counted leg by leg, the sums over the legs that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct LegCounters {
+    too_fast: AtomicU64,
+    undecodable: AtomicU64,
+    payload_type: AtomicU64,
+    not_receiving: AtomicU64,
+    withheld_frames: AtomicU64,
+    web: [AtomicU64; Reason::ALL.len()],
+}
+
+impl LegCounters {
+    /// A leg has ended.
+    pub(crate) fn add_stream(&self, stats: &StreamStats) {
+        add(&self.too_fast, stats.too_fast);
+        add(&self.undecodable, stats.undecodable);
+        add(&self.payload_type, stats.payload_type);
+        add(&self.not_receiving, stats.not_receiving);
+        add(&self.withheld_frames, stats.withheld_frames);
+    }
+
+    /// A browser's leg has ended.
+    pub(crate) fn add_web(&self, counts: &Counts) {
+        for (reason, count) in counts.iter() {
+            add(&self.web[reason as usize], count);
+        }
+    }
 }
 
 pub(crate) fn add(counter: &AtomicU64, amount: u64) {
@@ -83,14 +124,23 @@ impl Counters {
             ("dropped_padding", &self.malformed[RtpError::Padding as usize]),
             ("learnt_source", &self.learnt_source),
             ("send_failed", &self.send_failed),
+            ("sending_stopped", &self.sending_stopped),
             ("receive_failed", &self.receive_failed),
             ("dropped_audio_events", &self.audio_events_dropped),
             ("dropped_other_events", &self.other_events_dropped),
             ("refused_chunks", &self.refused_chunks),
             ("refused_commands", &self.refused_commands),
+            ("refused_streams", &self.refused_streams),
             ("refused_keys", &self.refused_keys),
+            ("ended_legs_too_fast", &self.legs.too_fast),
+            ("ended_legs_undecodable", &self.legs.undecodable),
+            ("ended_legs_payload_type", &self.legs.payload_type),
+            ("ended_legs_not_receiving", &self.legs.not_receiving),
+            ("ended_legs_withheld_frames", &self.legs.withheld_frames),
             ("refused_members", &self.refused_members),
             ("refused_addresses", &self.refused_addresses),
+            ("read_passes_cut_short", &self.read_passes_cut_short),
+            ("failed_threads", &self.failed_threads),
             ("clock_resyncs", &self.clock_resyncs),
             ("ticks", &self.ticks),
             ("tick_lateness_max_us", &self.lateness_max_us),
@@ -104,6 +154,10 @@ impl Counters {
         }
         for (reason, count) in SRTP_REASONS.iter().zip(&self.srtp) {
             stats.push((format!("dropped_srtp_{reason}"), count.load(Ordering::Relaxed)));
+        }
+        for (reason, count) in Reason::ALL.iter().zip(&self.legs.web) {
+            let name = format!("ended_legs_{}", reason.name());
+            stats.push((name, count.load(Ordering::Relaxed)));
         }
         for (index, bucket) in self.lateness.iter().enumerate() {
             let name = LATENESS_BOUNDS_US.get(index).map_or_else(

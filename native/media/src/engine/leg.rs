@@ -87,6 +87,7 @@ impl Leg {
             ("dropped_not_receiving", stats.not_receiving),
             ("dropped_not_connected", stats.not_connected),
             ("skipped_frames", stats.skipped_frames),
+            ("withheld_frames", stats.withheld_frames),
             ("played_ms", stats.played_ms),
             ("vad_windows", stats.windows.0),
             ("vad_windows_quiet", stats.windows.1),

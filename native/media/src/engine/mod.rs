@@ -3,19 +3,23 @@
 //! A stream lives on one thread. A thread never waits for anybody: commands come through a bounded queue, events leave through another whose reader
 //! is woken by an eventfd once per batch. Legs tick every 20 ms on an absolute clock, spread over four sub-ticks of 5 ms.
 
+mod aftermath;
 mod browsers;
 mod clock;
 mod config;
+mod consent;
 mod counters;
 pub mod events;
 mod leg;
 mod obeying;
 mod playing;
 pub mod ports;
+mod readable;
 mod receiving;
 mod rooms;
 mod sending;
 mod sockets;
+mod starting;
 mod thread;
 mod web;
 mod wire;
@@ -23,14 +27,14 @@ mod wire;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use codec::Codec;
-use mio::{Interest, Poll, Token, Waker};
+use mio::Waker;
 use rtp::quality::{LegQuality, QualityCodec};
 use webrtc::{Certificate, IceSeed};
 
@@ -43,18 +47,14 @@ pub use self::ports::{PortError, StreamId};
 pub use self::rooms::RoomId;
 pub use self::wire::{RtcpTerms, SrtpKeys};
 
-use self::clock::Clock;
 use self::counters::{Counters, add};
 use self::events::{EventQueue, lock};
 use self::ports::PortTable;
-use self::sockets::{Pair, bind_pairs};
-use self::thread::{MediaThread, Parts, WAKE};
 use self::web::Web;
 use self::wire::WireTerms;
 use crate::playout::{Chunk, PlayoutBudget};
 use crate::recorder::Recorder;
 use crate::room::Voice;
-use crate::speech::Listening;
 use crate::stream::{Coding, Format, StreamParams};
 
 const COMMAND_CAPACITY: usize = 4096;
@@ -86,6 +86,9 @@ pub(crate) enum Command {
     StreamStats(StreamId, SyncSender<Vec<(&'static str, u64)>>),
     Quality(StreamId, SyncSender<Option<LegQuality>>),
     Stop,
+    /// Whatever a test wants to happen on the thread.
+    #[cfg(test)]
+    Do(Box<dyn FnOnce() + Send>),
 }
 
 /// All that a leg needs to begin, or to go on otherwise.
@@ -112,7 +115,9 @@ struct Shard {
     table: Arc<Mutex<PortTable>>,
     ports: Vec<u16>,
     /// Streams that it carries.
-    load: AtomicUsize,
+    load: Arc<AtomicUsize>,
+    /// Set when the thread has panicked, before its streams are reported.
+    failed: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -122,7 +127,7 @@ pub struct Engine {
     shards: Vec<Shard>,
     events: Arc<EventQueue>,
     counters: Arc<Counters>,
-    budgets: Mutex<Budgets>,
+    budgets: Arc<Mutex<Budgets>>,
     host: IpAddr,
     max_streams: usize,
     /// Whether there is a model.
@@ -135,94 +140,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Open the sockets and start the threads.
-    ///
-    /// # Errors
-    /// When a port is in use or the system refuses a descriptor or a thread.
-    pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
-        let threads = config.threads;
-        if threads == 0 || threads > THREADS_MAX.min(config.port_count) {
-            return Err(EngineError::Threads(threads, THREADS_MAX));
-        }
-        let events = Arc::new(EventQueue::new(config.event_capacity)?);
-        let counters = Arc::new(Counters::default());
-        let mut dealt: Vec<Vec<Pair>> = (0..threads).map(|_| Vec::new()).collect();
-        let pairs = bind_pairs(config.host, config.first_port, config.port_count)?;
-        for (index, pair) in pairs.into_iter().enumerate() {
-            dealt[index % threads].push(pair);
-        }
-        let mut engine = Self {
-            shards: Vec::with_capacity(threads),
-            events,
-            counters,
-            budgets: Mutex::default(),
-            host: config.host,
-            max_streams: config.max_streams,
-            hears: config.model.is_some(),
-            realtime: Ok(()),
-            public: config.public(),
-            certificate: Certificate::generate().map_err(browsers::BrowserError::from)?,
-            rooms: AtomicU64::new(0),
-        };
-        for (index, pairs) in dealt.into_iter().enumerate() {
-            // An error ends the threads that run already: dropping the engine closes it.
-            engine.start_thread(config, index, pairs)?;
-        }
-        Ok(engine)
-    }
-
-    fn start_thread(
-        &mut self,
-        config: &EngineConfig,
-        index: usize,
-        mut pairs: Vec<Pair>,
-    ) -> Result<(), EngineError> {
-        let poll = Poll::new()?;
-        for (index, pair) in pairs.iter_mut().enumerate() {
-            let registry = poll.registry();
-            registry.register(&mut pair.rtp, Token(2 * index), Interest::READABLE)?;
-            registry.register(&mut pair.rtcp, Token(2 * index + 1), Interest::READABLE)?;
-        }
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let clock = Clock::start(poll.registry(), now_us())?;
-        let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
-        let table = Arc::new(Mutex::new(PortTable::new(pairs.len(), index, config.threads)));
-        let ports = pairs.iter().map(|pair| pair.port).collect();
-        let inside = Parts {
-            poll,
-            clock,
-            pairs,
-            inbox,
-            events: Arc::clone(&self.events),
-            counters: Arc::clone(&self.counters),
-            table: Arc::clone(&table),
-            listening: config.model.clone().map(Listening::new),
-        };
-        let realtime = config.realtime;
-        let (report, reports) = sync_channel(1);
-        let handle = Builder::new().name(format!("media-{index}")).spawn(move || {
-            // Room for one, and there is only one.
-            let _ = report.try_send(if realtime {
-                thread::ask_for_realtime()
-            } else {
-                Ok(())
-            });
-            MediaThread::new(inside).run();
-        })?;
-        if let Ok(Err(reason)) = reports.recv() {
-            self.realtime = Err(reason);
-        }
-        self.shards.push(Shard {
-            commands,
-            waker,
-            table,
-            ports,
-            load: AtomicUsize::new(0),
-            thread: Mutex::new(Some(handle)),
-        });
-        Ok(())
-    }
-
     /// Whether the media threads have the real-time scheduling that was asked for, or why not.
     ///
     /// # Errors
@@ -231,9 +148,15 @@ impl Engine {
         self.realtime.as_ref().copied().map_err(String::as_str)
     }
 
-    /// Whether all media threads run.
+    /// Whether any media thread runs: new streams go to those that do.
     pub fn is_alive(&self) -> bool {
         self.open_for_commands().is_ok()
+    }
+
+    /// Media threads that have ended by a mistake of ours; their streams have had
+    /// [`Failed`](crate::stream::StreamEvent::Failed).
+    pub fn failed_threads(&self) -> u64 {
+        self.counters.failed_threads.load(Ordering::Relaxed)
     }
 
     /// The local ports of streams.
@@ -266,6 +189,9 @@ impl Engine {
         params: StreamParams,
     ) -> Result<(StreamId, u16), EngineError> {
         let remote = remote.map(|remote| self.reachable(remote)).transpose()?;
+        // An origin of the other family (signalling over IPv6, media over IPv4) is where no packet comes from.
+        let seen = |origin| self.reachable(SocketAddr::new(origin, 0)).ok();
+        let origin = origin.and_then(seen).map(|address| address.ip());
         let place = |table: &mut PortTable| table.open(remote, origin);
         let (id, port) = self.place(beside, max_playout_ms, place)?;
         let params = Box::new(self.audible(params));
@@ -295,12 +221,14 @@ impl Engine {
         // Held throughout, so that the limit is exact.
         let mut budgets = lock(&self.budgets);
         if budgets.len() >= self.max_streams {
+            add(&self.counters.refused_streams, 1);
             return Err(EngineError::TooMany(self.max_streams));
         }
         let mut shards: Vec<&Shard> = match beside {
             Some(id) => vec![self.shard(id)],
             None => self.shards.iter().collect(),
         };
+        shards.retain(|shard| shard.is_running());
         shards.sort_by_key(|shard| shard.load.load(Ordering::Relaxed));
         let mut refused = EngineError::Closed;
         for shard in shards {
@@ -350,15 +278,24 @@ impl Engine {
                 Codec::Opus => QualityCodec::Opus,
             },
             clock_hz: format.codec.clock_hz(),
+            receives: format.receive,
         };
         let coding = Box::new(Coding::new(format.codec)?);
-        lock(&self.shard(id).table).connect(now_us(), id, remote)?;
         let connection = Box::new(Connection {
             format,
             coding,
             terms,
         });
-        self.send(id, Command::Connect(id, connection))
+        let shard = self.shard(id);
+        {
+            // The thread, which asks the table for the address, waits until both have changed or neither has.
+            let mut table = lock(&shard.table);
+            table.may_connect(id, remote)?;
+            self.enqueue(shard, Command::Connect(id, connection))?;
+            table.connect(now_us(), id, remote)?;
+        }
+        shard.wake();
+        Ok(())
     }
 
     /// Free a stream.
@@ -372,7 +309,7 @@ impl Engine {
         let shard = self.shard(id);
         let sent = shard.commands.send(Command::Close(id));
         sent.map_err(|_| EngineError::Closed)?;
-        let _ = shard.waker.wake();
+        shard.wake();
         Ok(())
     }
 
@@ -429,7 +366,7 @@ impl Engine {
             let thread = lock(&shard.thread).take()?;
             // A full queue is drained by the thread, so this waits no longer than a tick.
             let _ = shard.commands.send(Command::Stop);
-            let _ = shard.waker.wake();
+            shard.wake();
             Some(thread)
         });
         for thread in running.collect::<Vec<_>>() {
@@ -464,25 +401,38 @@ impl Engine {
     }
 
     fn open_for_commands(&self) -> Result<(), EngineError> {
-        let ended = |shard: &Shard| lock(&shard.thread).as_ref().is_none_or(JoinHandle::is_finished);
-        if self.shards.iter().any(ended) {
-            return Err(EngineError::Closed);
+        if self.shards.iter().any(Shard::is_running) {
+            return Ok(());
         }
-        Ok(())
+        Err(EngineError::Closed)
     }
 
     fn send(&self, id: StreamId, command: Command) -> Result<(), EngineError> {
         let shard = self.shard(id);
+        self.enqueue(shard, command)?;
+        shard.wake();
+        Ok(())
+    }
+
+    fn enqueue(&self, shard: &Shard, command: Command) -> Result<(), EngineError> {
         shard.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => {
                 add(&self.counters.refused_commands, 1);
                 EngineError::Busy
             }
             TrySendError::Disconnected(_) => EngineError::Closed,
-        })?;
+        })
+    }
+}
+
+impl Shard {
+    fn is_running(&self) -> bool {
+        !self.failed.load(Ordering::Acquire) && lock(&self.thread).is_some()
+    }
+
+    fn wake(&self) {
         // The thread looks at its queue at every sub-tick anyway; a failed wake-up costs 5 ms.
-        let _ = shard.waker.wake();
-        Ok(())
+        let _ = self.waker.wake();
     }
 }
 
@@ -491,3 +441,6 @@ impl Drop for Engine {
         self.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,8 @@ impl MediaThread {
                 }
             }
             Command::Stop => {}
+            #[cfg(test)]
+            Command::Do(work) => work(),
             Command::Connect(id, connection) => self.connect(id, *connection),
             Command::Reoffer(id, offer, answer) => {
                 let outcome = self.reoffer(id, &offer);
@@ -104,7 +106,8 @@ impl MediaThread {
         let remote = lock(&self.parts.table).remote(id);
         let now_us = now_us();
         self.with_leg(id, |leg| {
-            leg.remote = remote;
+            let moved = std::mem::replace(&mut leg.remote, remote) != remote;
+            let quiet_us = leg.stream.media_timeout_us();
             let Connection {
                 format,
                 coding,
@@ -112,10 +115,11 @@ impl MediaThread {
             } = connection;
             leg.stream.connect(now_us, format, *coding);
             if let Link::Rtp(wire) = &mut leg.link {
-                wire.renew(terms);
+                wire.renew(terms, quiet_us, moved);
             } else {
                 let name = cname(id, &mut leg.random);
-                let wire = Wire::new(terms, leg.stream.ssrc(), &name, now_us, leg.random.next());
+                let ssrc = leg.stream.ssrc();
+                let wire = Wire::new(terms, quiet_us, ssrc, &name, now_us, leg.random.next());
                 leg.link = Link::Rtp(Box::new(wire));
             }
         });
@@ -159,6 +163,7 @@ impl MediaThread {
         self.phases[leg.phase].retain(|&(_, other)| other != id);
         self.ice.forget(id);
         let pair = &self.parts.pairs[leg.port];
+        self.parts.counters.legs.add_stream(&leg.stream.stats());
         match &mut leg.link {
             Link::None => {}
             Link::Rtp(wire) => {
@@ -170,6 +175,7 @@ impl MediaThread {
             }
             Link::Web(web) => {
                 web.leg().close(now_us());
+                self.parts.counters.legs.add_web(web.leg().counts());
                 let counters = &self.parts.counters;
                 web.settle(now_us(), &mut leg.stream, &mut self.leg_events, |deed| {
                     if let Deed::Send(datagram, remote) = deed {

@@ -9,38 +9,46 @@ use super::counters::add;
 use super::events::lock;
 use super::leg::{Leg, Link};
 use super::ports::{Route, StreamId};
+use super::readable::Pass;
 use super::sockets::Inbox;
 use super::thread::MediaThread;
 use super::wire::{Heard, WireError};
 
-/// Batches read from one socket before the others have their turn.
-const READ_BURST: usize = 4;
-
 impl MediaThread {
-    /// Read a socket: that of the streams of a port, or (odd) of their RTCP.
-    pub(super) fn read(&mut self, socket: usize, inbox: &mut Inbox) {
-        let (port, separate_rtcp) = (socket / 2, socket % 2 == 1);
-        for _ in 0..READ_BURST {
-            let pair = &self.parts.pairs[port];
-            let read = inbox.read(if separate_rtcp { &pair.rtcp } else { &pair.rtp });
-            // An error is that of an earlier packet, told by ICMP (a peer that has gone); the socket is fine.
-            add(&self.parts.counters.receive_failed, u64::from(read.is_err()));
-            add(&self.parts.counters.received, inbox.len() as u64);
-            for index in 0..inbox.len() {
-                let (datagram, source) = inbox.datagram(index);
-                if let Some(id) = self.ice.route(port, source, datagram) {
-                    self.browser_datagram(id, port, source, datagram);
-                } else if separate_rtcp || is_rtcp(datagram) {
-                    self.report(port, source, datagram, separate_rtcp);
-                } else {
-                    self.datagram(port, source, datagram);
-                }
+    /// Read the sockets that have something, as far as there is time.
+    pub(super) fn read(&mut self, inbox: &mut Inbox) {
+        let mut pass = Pass::begin(now_us());
+        while let Some(socket) = self.readable.next() {
+            if self.read_batch(socket, inbox) {
+                self.readable.note(socket);
             }
-            if matches!(read, Ok(false)) {
+            if !pass.goes_on(now_us()) {
+                let cut_short = !self.readable.is_empty();
+                add(&self.parts.counters.read_passes_cut_short, u64::from(cut_short));
                 return;
             }
         }
-        self.unfinished.push(socket);
+    }
+
+    /// Read a batch from a socket: that of the streams of a port, or (odd) of their RTCP. Returns whether there may be more.
+    fn read_batch(&mut self, socket: usize, inbox: &mut Inbox) -> bool {
+        let (port, separate_rtcp) = (socket / 2, socket % 2 == 1);
+        let pair = &self.parts.pairs[port];
+        let read = inbox.read(if separate_rtcp { &pair.rtcp } else { &pair.rtp });
+        // An error is that of an earlier packet, told by ICMP (a peer that has gone); the socket is fine, and holds more.
+        add(&self.parts.counters.receive_failed, u64::from(read.is_err()));
+        add(&self.parts.counters.received, inbox.len() as u64);
+        for index in 0..inbox.len() {
+            let (datagram, source) = inbox.datagram(index);
+            if let Some(id) = self.ice.route(port, source, datagram) {
+                self.browser_datagram(id, port, source, datagram);
+            } else if separate_rtcp || is_rtcp(datagram) {
+                self.report(port, source, datagram, separate_rtcp);
+            } else {
+                self.datagram(port, source, datagram);
+            }
+        }
+        !matches!(read, Ok(false))
     }
 
     /// Take a datagram of a browser's leg. The address of a check that passed is its own from then on, unless it is another's.
@@ -76,16 +84,20 @@ impl MediaThread {
             link: Link::Rtp(wire),
             stream,
             random,
+            remote,
             ..
         }) = leg
         else {
             add(&counters.unknown_source, 1);
             return;
         };
-        match wire.report(now_us(), datagram) {
-            Ok(Heard::Collision) => {
-                wire.avoid_collision(now_us(), stream, random);
-            }
+        let now_us = now_us();
+        let heard = wire.report(now_us, datagram);
+        if heard.is_ok() && remote.is_some_and(|remote| remote.ip() == source.ip()) {
+            wire.heard(now_us);
+        }
+        match heard {
+            Ok(Heard::Collision) => wire.avoid_collision(now_us, stream, random),
             Ok(Heard::Report | Heard::Bye) => {}
             Err(WireError::Srtp(reason)) => add(&counters.srtp[reason as usize], 1),
             Err(WireError::Rtcp(reason)) => add(&counters.bad_reports[reason as usize], 1),
@@ -141,6 +153,13 @@ impl MediaThread {
                 let learnt = leg.remote.replace(source) != Some(source);
                 add(&counters.learnt_source, u64::from(learnt));
             }
+        }
+        // From elsewhere it says nothing about whoever gets our media.
+        if let Link::Rtp(wire) = &mut leg.link
+            && valid
+            && leg.remote == Some(source)
+        {
+            wire.heard(now_us);
         }
         self.collect(id);
     }

@@ -20,6 +20,7 @@ use super::counters::{Counters, add};
 use super::events::{EventQueue, LegEvent};
 use super::leg::{Leg, Link};
 use super::ports::{PortTable, StreamId};
+use super::readable::Readable;
 use super::rooms::Rooms;
 use super::sending::{ntp_now, send_report};
 use super::sockets::{Inbox, Outbox, Pair};
@@ -71,9 +72,7 @@ pub(crate) struct MediaThread {
     /// When the next sub-tick is due, and whose turn it is.
     pub(super) due_us: u64,
     pub(super) phase: usize,
-    /// Sockets that had more to read than one burst.
-    pub(super) unfinished: Vec<usize>,
-    pub(super) spare: Vec<usize>,
+    pub(super) readable: Readable,
 }
 
 /// Real-time scheduling for the calling thread, so that nothing else on the machine delays the beat. The lowest of the
@@ -88,6 +87,7 @@ impl MediaThread {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             due_us: parts.clock.first_us,
+            readable: Readable::new(2 * parts.pairs.len()),
             parts,
             legs: HashMap::new(),
             ice: IceTable::default(),
@@ -99,8 +99,6 @@ impl MediaThread {
             lent: Vec::new(),
             ended: Vec::new(),
             phase: 0,
-            unfinished: Vec::new(),
-            spare: Vec::new(),
         }
     }
 
@@ -111,26 +109,21 @@ impl MediaThread {
         loop {
             self.moderate(woken_us);
             // Sockets announce news only; what was left in them is read at once.
-            let wait = (!self.unfinished.is_empty()).then_some(Duration::ZERO);
+            let wait = (!self.readable.is_empty()).then_some(Duration::ZERO);
             // Interrupted system calls are no reason to stop.
             let _ = self.parts.poll.poll(&mut ready, wait);
             woken_us = now_us();
             if !self.take_commands() {
                 break;
             }
-            let spare = std::mem::take(&mut self.spare);
-            let mut readable = std::mem::replace(&mut self.unfinished, spare);
             for event in &ready {
                 match event.token() {
                     WAKE => {}
                     BEAT => self.parts.clock.acknowledge(),
-                    Token(socket) => readable.push(socket),
+                    Token(socket) => self.readable.note(socket),
                 }
             }
-            for socket in readable.drain(..) {
-                self.read(socket, &mut inbox);
-            }
-            self.spare = readable;
+            self.read(&mut inbox);
             self.listen();
             self.tick(&mut outbox);
             self.listen();
@@ -143,7 +136,7 @@ impl MediaThread {
 
     /// Let packets gather that come one by one, for no more than [`READ_EVERY_US`] since the thread was woken.
     fn moderate(&self, woken_us: u64) {
-        if self.legs.len() < MODERATED_LEGS || !self.unfinished.is_empty() {
+        if self.legs.len() < MODERATED_LEGS || !self.readable.is_empty() {
             return;
         }
         let until_us = (woken_us + READ_EVERY_US).min(self.due_us.saturating_sub(BEAT_NEAR_US));
@@ -258,6 +251,12 @@ impl MediaThread {
     pub(super) fn tick_leg(&mut self, id: StreamId, outbox: &mut Outbox) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let now_us = now_us();
+        if let Link::Rtp(wire) = &mut leg.link
+            && leg.stream.is_sending()
+        {
+            let stopped = leg.stream.withhold(!wire.consents(now_us));
+            add(&self.parts.counters.sending_stopped, u64::from(stopped));
+        }
         let room = outbox.room();
         let mix = leg.membership.as_ref().map(|membership| &membership.mix[..]);
         let written = leg.stream.tick(now_us, mix, room, &mut self.leg_events);

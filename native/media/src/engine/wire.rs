@@ -9,6 +9,7 @@ use rtp::quality::{LegQuality, QualityCodec};
 use rtp::rtcp::{MAX_DATAGRAM_LEN, RtcpError, RtcpEvent, RtcpParams, RtcpSession};
 use rtp::srtp::{MAX_RTCP_OVERHEAD, MasterKey, Receiver, Sender, SrtpError};
 
+use super::consent::{Consent, Signs};
 use super::leg::Random;
 use crate::stream::Stream;
 
@@ -51,6 +52,26 @@ pub(crate) struct WireTerms {
     pub codec: QualityCodec,
     /// The clock of its timestamps.
     pub clock_hz: u32,
+    /// Whether the peer sends media.
+    pub receives: bool,
+}
+
+impl WireTerms {
+    fn signs(&self, quiet_us: u64) -> Signs {
+        Signs {
+            media: self.receives,
+            reports: self.rtcp.is_some(),
+            quiet_us,
+        }
+    }
+
+    /// The form of the reports. Where none were agreed on, or not yet (before the ACK), the peer may send any: it is listened to
+    /// all the same.
+    fn shape(&self, reports: &mut RtcpSession) {
+        let metrics = self.rtcp.is_some_and(|rtcp| rtcp.xr_voip_metrics);
+        let reduced_size = self.rtcp.is_none_or(|rtcp| rtcp.reduced_size);
+        reports.set_forms(metrics, reduced_size);
+    }
 }
 
 #[derive(Debug)]
@@ -66,6 +87,7 @@ pub(crate) struct Wire {
     protection: Option<Box<Protection>>,
     reports: Box<RtcpSession>,
     rtcp: Option<RtcpTerms>,
+    consent: Consent,
     /// Packets that the listening buffer called late, as far as the statistics know.
     late: u64,
     /// Before that we keep our SSRC, whatever collides with it.
@@ -73,27 +95,48 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(terms: WireTerms, ssrc: u32, cname: &str, now_us: u64, random: u32) -> Self {
-        let mut params = RtcpParams::new(ssrc, cname.to_owned(), terms.clock_hz, terms.codec);
-        if let Some(rtcp) = terms.rtcp {
-            params.xr_voip_metrics = rtcp.xr_voip_metrics;
-            params.reduced_size = rtcp.reduced_size;
-        }
+    /// `quiet_us`: how long a peer that was heard may be quiet; 0: for ever.
+    pub(crate) fn new(
+        terms: WireTerms,
+        quiet_us: u64,
+        ssrc: u32,
+        cname: &str,
+        now_us: u64,
+        random: u32,
+    ) -> Self {
+        let consent = Consent::new(terms.signs(quiet_us));
+        let params = RtcpParams::new(ssrc, cname.to_owned(), terms.clock_hz, terms.codec);
+        let mut reports = Box::new(RtcpSession::new(params, now_us, random));
+        terms.shape(&mut reports);
         Self {
             protection: terms.srtp.map(Protection::new).map(Box::new),
-            reports: Box::new(RtcpSession::new(params, now_us, random)),
+            reports,
             rtcp: terms.rtcp,
+            consent,
             late: 0,
             next_ssrc_us: 0,
         }
     }
 
-    /// A later offer and answer. The same keys keep their counters: a second use of an index would give the plain text away.
-    pub(crate) fn renew(&mut self, terms: WireTerms) {
+    /// A later offer and answer; `moved`: the media go elsewhere. The same keys keep their counters: a second use of an index
+    /// would give the plain text away.
+    pub(crate) fn renew(&mut self, terms: WireTerms, quiet_us: u64, moved: bool) {
+        self.consent.renew(terms.signs(quiet_us), moved);
+        terms.shape(&mut self.reports);
         let before = self.protection.take();
         self.protection = terms.srtp.map(|keys| Box::new(Protection::after(before, keys)));
         self.reports.set_codec(terms.codec, terms.clock_hz);
         self.rtcp = terms.rtcp;
+    }
+
+    /// The peer has shown that it is where the media go: something valid came from there.
+    pub(crate) fn heard(&mut self, now_us: u64) {
+        self.consent.heard(now_us);
+    }
+
+    /// Whether the peer still wants the media that there are to send.
+    pub(crate) fn consents(&mut self, now_us: u64) -> bool {
+        self.consent.holds(now_us)
     }
 
     /// Decrypt a packet in place; returns its length.
@@ -239,5 +282,74 @@ impl Protection {
             receiver: Receiver::new(&keys.theirs),
             keys,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTCP: RtcpTerms = RtcpTerms {
+        remote: None,
+        mux: true,
+        xr_voip_metrics: false,
+        reduced_size: false,
+    };
+
+    fn terms(rtcp: Option<RtcpTerms>) -> WireTerms {
+        WireTerms {
+            srtp: None,
+            rtcp,
+            codec: QualityCodec::G711Concealed,
+            clock_hz: 8000,
+            receives: true,
+        }
+    }
+
+    /// XR alone, with the time of a receiver (RFC 3611 section 4.4), of the stream 7.
+    fn extended_report() -> Vec<u8> {
+        let mut packet = vec![0x80, 207, 0, 4, 0, 0, 0, 7, 4, 0, 0, 2];
+        packet.extend([0; 8]);
+        packet
+    }
+
+    #[test]
+    fn a_report_of_any_form_is_heard_until_the_form_is_agreed_on_and_then_as_agreed() {
+        let reduced = RtcpTerms {
+            reduced_size: true,
+            ..RTCP
+        };
+        let mut wire = Wire::new(terms(None), 0, 1, "name", 0, 0);
+        assert_eq!(wire.report(1, &mut extended_report()), Ok(Heard::Report));
+        wire.renew(terms(Some(RTCP)), 0, false);
+        let refused = Err(WireError::Rtcp(RtcpError::First));
+        assert_eq!(wire.report(2, &mut extended_report()), refused);
+        wire.renew(terms(Some(reduced)), 0, false);
+        assert_eq!(wire.report(3, &mut extended_report()), Ok(Heard::Report));
+    }
+
+    #[test]
+    fn voice_metrics_that_are_agreed_on_later_are_sent() {
+        let metrics = RtcpTerms {
+            xr_voip_metrics: true,
+            ..RTCP
+        };
+        let header = RtpHeader {
+            marker: false,
+            payload_type: 0,
+            sequence: 1,
+            timestamp: 160,
+            ssrc: 7,
+        };
+        let has_metrics = |wire: &mut Wire, now_us| {
+            wire.received(now_us, &header, 0);
+            let mut out = [0; REPORT_MAX];
+            let length = wire.poll_report(now_us, || 1 << 32, 0, &mut out).unwrap();
+            out[..length].windows(2).any(|octets| octets == [0x80, 207])
+        };
+        let mut wire = Wire::new(terms(Some(RTCP)), 0, 1, "name", 0, 0);
+        assert!(!has_metrics(&mut wire, 20_000_000));
+        wire.renew(terms(Some(metrics)), 0, false);
+        assert!(has_metrics(&mut wire, 40_000_000));
     }
 }

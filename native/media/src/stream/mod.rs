@@ -71,6 +71,8 @@ pub enum StreamEvent {
         /// For how long.
         silent_ms: u64,
     },
+    /// The media thread of the leg has ended by a mistake of ours, and the leg with it.
+    Failed,
     /// The recording has stopped.
     RecordingFailed(String),
     /// A browser is there: ICE and DTLS are done, and media begin.
@@ -105,6 +107,8 @@ pub struct StreamStats {
     pub not_connected: u64,
     /// Frames left out because the engine was too late for them.
     pub skipped_frames: u64,
+    /// Frames that were not sent while media were withheld.
+    pub withheld_frames: u64,
     /// What the listening buffer saw.
     pub listening: ListeningStats,
     /// Total played.
@@ -127,6 +131,8 @@ pub struct Stream {
     tape: Option<Tape>,
     last_packet_us: Option<u64>,
     timed_out: bool,
+    /// Nothing is sent for now, whatever was agreed on.
+    withheld: bool,
     stats: StreamStats,
 }
 
@@ -144,6 +150,7 @@ impl Stream {
             tape: None,
             last_packet_us: None,
             timed_out: false,
+            withheld: false,
             stats: StreamStats::default(),
         }
     }
@@ -197,6 +204,22 @@ impl Stream {
     /// When it is no key, too short or long, or when too many wait.
     pub fn press(&mut self, digit: char, duration_ms: u32) -> Result<(), PressError> {
         self.outgoing.press(digit, duration_ms)
+    }
+
+    /// Whether the session has us send.
+    pub fn is_sending(&self) -> bool {
+        self.format.is_some_and(|format| format.send)
+    }
+
+    /// Send nothing for now, or send again: as on hold, what is queued waits. Returns whether this is news of sending nothing.
+    pub fn withhold(&mut self, withheld: bool) -> bool {
+        let before = std::mem::replace(&mut self.withheld, withheld);
+        withheld && !before
+    }
+
+    /// Silence on the wire after which the caller is taken to be gone; 0: never.
+    pub fn media_timeout_us(&self) -> u64 {
+        self.media_timeout_us
     }
 
     /// Others hear this leg from now on, or no longer: its audio goes through a bridging buffer beside the listening one.
@@ -298,7 +321,9 @@ impl Stream {
             self.incoming.release(now_us, self.tape.as_mut(), events);
             self.watch_the_clock(now_us, &format, events);
         }
-        let sending = self.format.filter(|format| format.send);
+        let agreed = self.format.filter(|format| format.send);
+        let sending = agreed.filter(|_| !self.withheld);
+        self.stats.withheld_frames += u64::from(agreed.is_some() && sending.is_none());
         let sounds = self.outgoing.next_frame(sending.is_some(), mix);
         let (frame, rate_hz) = self.outgoing.frame();
         self.incoming.said(frame, rate_hz);

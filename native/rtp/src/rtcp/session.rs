@@ -214,6 +214,13 @@ impl RtcpSession {
         self.outgoing.last = None;
     }
 
+    /// A later offer and answer settled on other reports, from the next datagram on: whether the peer asked for voice metrics,
+    /// and whether it may send packets without a report.
+    pub fn set_forms(&mut self, xr_voip_metrics: bool, reduced_size: bool) {
+        self.params.xr_voip_metrics = xr_voip_metrics;
+        self.params.reduced_size = reduced_size;
+    }
+
     /// What voice metrics and the conversational score need from elsewhere.
     pub fn set_local(&mut self, local: LocalView) {
         self.local = local;

@@ -153,11 +153,65 @@ fn an_offer_that_cannot_be_answered_says_why() {
         (without("a=fingerprint"), OfferError::NoFingerprint),
         (without("a=mid"), OfferError::NoMid),
         (lite, OfferError::BothLite),
-        (endless, OfferError::TooManySections),
+        (endless, OfferError::TooMany("sections", 32)),
     ] {
         assert_eq!(refusal(&offer), error);
         assert!(!error.to_string().is_empty());
     }
+}
+
+/// An offer with so many lines more at the end of its audio section.
+fn with_lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    let more: String = (0..count).map(|number| line(number) + "\r\n").collect();
+    CHROMIUM.replacen("m=video", &(more + "m=video"), 1)
+}
+
+#[test]
+fn what_an_offer_may_have_many_of_is_bounded_and_the_bound_is_named() {
+    let ssrcs = |first: usize| move |number: usize| format!("a=ssrc:{} cname:x", first + number);
+    let candidate = |_| "a=candidate:1 1 udp 2122260223 192.0.2.9 5000 typ host".to_owned();
+    let data = |_| "m=application 9 UDP/DTLS/SCTP webrtc-datachannel".to_owned();
+    let named = CHROMIUM
+        .split("m=video")
+        .next()
+        .unwrap()
+        .matches("a=ssrc")
+        .count();
+    let there = CHROMIUM.matches("a=candidate").count();
+    for (offer, words) in [
+        (
+            with_lines(17 - named, ssrcs(1)),
+            "more than 16 a=ssrc lines for its audio",
+        ),
+        (with_lines(257 - there, candidate), "more than 256 candidates"),
+        (
+            with_lines(600, |_| "a=x".to_owned()),
+            "more than 512 lines in a section",
+        ),
+        (with_lines(1, data), "more than 1 data sections"),
+    ] {
+        let error = refusal(&offer);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert!(answer(&with_lines(16 - named, ssrcs(1))).is_ok());
+    assert!(answer(&with_lines(256 - there, candidate)).is_ok());
+}
+
+#[test]
+fn the_streams_that_a_call_names_are_bounded_over_its_life() {
+    let (mut leg, _) = answer(CHROMIUM).unwrap();
+    let mut again = |round: usize| {
+        let offer = with_lines(8, |number| format!("a=ssrc:{} cname:x", 8 * round + number));
+        // A minute later each, so that their rate is none of the matter.
+        leg.reanswer(
+            60_000_000 * (1 + round as u64),
+            &offer,
+            IceSeed([2; IceSeed::LEN]),
+        )
+    };
+    let refused = (0..10).find(|&round| matches!(again(round), Err(WebRtcError::TooManyStreams(64))));
+    assert_eq!(refused, Some(7));
+    assert!(again(0).is_ok(), "what was named before costs nothing");
 }
 
 #[test]
