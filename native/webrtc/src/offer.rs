@@ -135,16 +135,17 @@ pub(crate) struct Offer {
     pub(crate) mid: String,
     /// Of the peer's certificate, in lower case; another one is another peer connection.
     pub(crate) fingerprint: String,
-    /// For each section that is refused: the first format of the offer and its `a=rtpmap`, for the answer.
-    pub(crate) refused: Vec<Option<RefusedFormat>>,
+    /// What the answer says of each section that is refused.
+    pub(crate) refused: Vec<Option<Refused>>,
 }
 
-/// What the answer has for a section that it refuses. Any format would do (RFC 3264 section 6), but aiortc looks
-/// for one in common with its offer all the same.
+/// What the answer has for a section that it refuses: of its own kind, over its own transport, with its first format.
+/// Any format would do (RFC 3264 section 6), but aiortc looks for one in common with its offer all the same.
 #[derive(Debug)]
-pub(crate) struct RefusedFormat {
-    pub(crate) format: String,
-    /// The line, or nothing.
+pub(crate) struct Refused {
+    /// The `m=` line.
+    pub(crate) line: String,
+    /// The `a=rtpmap` of the format, or nothing.
     pub(crate) map: String,
 }
 
@@ -211,7 +212,8 @@ impl<'a> Section<'a> {
             })
     }
 
-    fn first_format(&self) -> RefusedFormat {
+    fn refused(&self) -> Refused {
+        let Self { media, profile, .. } = self;
         let format = self.formats.split(' ').next().unwrap_or("0");
         let map = format!("a=rtpmap:{format} ");
         let map = self
@@ -219,10 +221,15 @@ impl<'a> Section<'a> {
             .iter()
             .find(|line| line.starts_with(&map))
             .map_or("", |line| line);
-        RefusedFormat {
-            format: format.to_owned(),
+        Refused {
+            line: format!("m={media} 0 {profile} {format}"),
             map: map.to_owned(),
         }
+    }
+
+    /// Whether it is for data channels (RFC 8841 section 4).
+    fn has_channels(&self) -> bool {
+        self.media == "application" && self.profile.ends_with("DTLS/SCTP")
     }
 
     fn has_format(&self, payload_type: u8) -> bool {
@@ -269,7 +276,7 @@ impl Offer {
             .ok_or(OfferError::NoFingerprint)?
             .to_ascii_lowercase();
         let refused = (0..sections.len())
-            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].first_format()))
+            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].refused()))
             .collect();
         let text = rewrite(&session, &sections, audio_at, agreed);
         Ok(Self {
@@ -307,8 +314,9 @@ fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     Ok((session, sections))
 }
 
+/// All but the audio and the first section of data channels.
 fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
-    sections[at].media != "application" && at != audio_at
+    at != audio_at && sections.iter().position(Section::has_channels) != Some(at)
 }
 
 /// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel.
@@ -340,8 +348,8 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: 
         } = section;
         let is_kept = |line: &&&str| !is_candidate(line) && (at != audio_at || agreed.is_about(line));
         if is_refused(at) {
-            // The formats of a refused section say nothing (RFC 3264 section 6), but there must be one.
-            put(format_args!("m={media} 0 {profile} 0"));
+            // Whatever it is, str0m shall count it: it reads no other transport, and leaves out other media.
+            put(format_args!("m=video 0 UDP/{SECURE_PROFILE} 0"));
             put(format_args!("c=IN IP4 0.0.0.0"));
             if let Some(mid) = section.attribute("mid") {
                 put(format_args!("a=mid:{mid}"));

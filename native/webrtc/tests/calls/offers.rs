@@ -90,6 +90,33 @@ fn firefox_with_the_video_first_finds_the_candidates_in_the_audio_section() {
     assert_eq!(answer.matches("a=candidate:").count(), 1);
 }
 
+/// The answer must have a section for each of the offer, in the same order (RFC 3264 section 6), also for what str0m
+/// does not know: other media, other transports, a second section of data channels. Found by fuzzing.
+#[test]
+fn sections_of_any_kind_are_refused_in_their_places() {
+    let section = |line: &str, mid: &str| format!("{line}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n");
+    let text = section("m=text 9 RTP/AVP 98", "t") + "a=rtpmap:98 t140/1000\r\n";
+    let floor = section("m=application 9 UDP/BFCP *", "f");
+    let channels = section("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c") + "a=sctp-port:5000\r\n";
+    let offer = CHROMIUM.replacen("m=video", &format!("{text}{floor}m=video"), 1) + &channels;
+    let (mut leg, first) = answer(&offer).unwrap();
+    let again = leg
+        .reanswer(1_000_000, &offer, IceSeed([2; IceSeed::LEN]))
+        .unwrap();
+    for answer in [first, again] {
+        let sections = sections(&answer);
+        assert_eq!(sections.len(), 7, "{sections:?}");
+        assert_eq!(
+            sections[1..3],
+            ["m=text 0 RTP/AVP 98", "m=application 0 UDP/BFCP *"]
+        );
+        assert_eq!(sections[6], "m=application 0 UDP/DTLS/SCTP webrtc-datachannel");
+        assert!(sections[5].starts_with("m=application 9 "), "{sections:?}");
+        let refused = &answer[answer.find("m=text").unwrap()..answer.find("m=application 0").unwrap()];
+        assert!(refused.ends_with("a=rtpmap:98 t140/1000\r\n"), "{refused}");
+    }
+}
+
 #[test]
 fn dtx_is_asked_for_where_wanted() {
     let params = LegParams {
