@@ -291,7 +291,7 @@ impl Offer {
 
 fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     let mut lines = sdp
-        .lines()
+        .split(['\r', '\n'])
         .map(str::trim_end)
         .filter(|line| !line.is_empty())
         .peekable();
@@ -319,7 +319,9 @@ fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
     at != audio_at && sections.iter().position(Section::has_channels) != Some(at)
 }
 
-/// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel.
+/// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel. Of the rest
+/// the attributes are left and what SDP cannot do without: str0m stops at a line that it does not know (`i=`, a second
+/// `b=`), and reads nothing behind it.
 fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: AgreedAudio) -> String {
     let is_refused = |at: usize| is_refused(sections, audio_at, at);
     let refused: Vec<&str> = (0..sections.len())
@@ -334,7 +336,8 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: 
         if let Some(mids) = line.strip_prefix("a=group:BUNDLE ") {
             let kept: Vec<&str> = mids.split(' ').filter(|mid| !refused.contains(mid)).collect();
             put(format_args!("a=group:BUNDLE {}", kept.join(" ")));
-        } else if !is_candidate(line) {
+        } else if !is_candidate(line) && ["v=", "o=", "s=", "t=", "a="].contains(&line.get(..2).unwrap_or(""))
+        {
             put(format_args!("{line}"));
         }
     }
@@ -346,11 +349,12 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: 
             formats,
             lines,
         } = section;
-        let is_kept = |line: &&&str| !is_candidate(line) && (at != audio_at || agreed.is_about(line));
+        let is_kept = |line: &&&str| {
+            line.starts_with("a=") && !is_candidate(line) && (at != audio_at || agreed.is_about(line))
+        };
         if is_refused(at) {
             // Whatever it is, str0m shall count it: it reads no other transport, and leaves out other media.
             put(format_args!("m=video 0 UDP/{SECURE_PROFILE} 0"));
-            put(format_args!("c=IN IP4 0.0.0.0"));
             if let Some(mid) = section.attribute("mid") {
                 put(format_args!("a=mid:{mid}"));
             }

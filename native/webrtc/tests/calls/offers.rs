@@ -117,6 +117,43 @@ fn sections_of_any_kind_are_refused_in_their_places() {
     }
 }
 
+/// str0m stops reading at a line that it does not know, without an error: the answer lacked what came behind. Found by
+/// fuzzing.
+#[test]
+fn lines_that_str0m_does_not_know_cut_nothing_off() {
+    let expected = sections(&answer(CHROMIUM).unwrap().1).join("\n");
+    let line = CHROMIUM
+        .lines()
+        .find(|line| line.starts_with("a=ice-ufrag"))
+        .unwrap();
+    for strange in [
+        "b=AS:64\r\nb=TIAS:64000",
+        "i=a title",
+        "k=prompt",
+        "no line at all",
+        "a=x\ry",
+    ] {
+        let offer = CHROMIUM.replacen(line, &format!("{strange}\r\n{line}"), 1);
+        assert_eq!(
+            sections(&answer(&offer).unwrap().1).join("\n"),
+            expected,
+            "{strange}"
+        );
+        let offer = CHROMIUM.replacen("t=0 0", &format!("t=0 0\r\n{strange}"), 1);
+        assert_eq!(
+            sections(&answer(&offer).unwrap().1).join("\n"),
+            expected,
+            "{strange}"
+        );
+    }
+    // What it cannot read within an attribute is an error.
+    let offer = CHROMIUM.replacen("a=mid:1", "a=mid:", 1);
+    assert!(matches!(
+        answer(&offer),
+        Err(WebRtcError::Sdp(_) | WebRtcError::Offer(_))
+    ));
+}
+
 #[test]
 fn dtx_is_asked_for_where_wanted() {
     let params = LegParams {
