@@ -1,7 +1,7 @@
 //! Datagrams on a port that STUN, DTLS, RTP and RTCP share.
 
-use crate::demux::{DatagramKind, local_ufrag};
 use rtp::packet::{RtpPacket, is_rtcp};
+use webrtc::demux::{DatagramKind, local_ufrag};
 
 const HEADER_LEN: usize = 20;
 const USERNAME: u16 = 0x0006;

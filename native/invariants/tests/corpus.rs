@@ -46,7 +46,10 @@ replayed! {
     event_receiver: EventReceiver,
     event_round_trip: EventRoundTrip,
     listening_buffer: ListeningBuffer,
+    bridging_buffer: BridgingBuffer,
     stream: Stream,
     decoding: Decoding,
     demultiplexing: Demultiplexing,
+    webrtc_offer: WebRtcOffer,
+    webrtc_leg: WebRtcLeg,
 }

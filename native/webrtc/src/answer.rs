@@ -1,6 +1,6 @@
 //! The answer as str0m makes it, with what str0m does not know.
 
-use crate::offer::{AgreedAudio, AudioCodec, RefusedFormat};
+use crate::offer::{AgreedAudio, AudioCodec, Refused};
 use std::fmt::Write as _;
 use str0m::IceCreds;
 
@@ -17,12 +17,12 @@ const PLAYBACK_HZ: u32 = 16_000;
 /// - The audio section gets `a=ptime` and `a=maxptime`, and Opus `maxplaybackrate`.
 /// - When the first section is refused, the candidates move to the first that is not, which is the one whose
 ///   transport the bundle uses (RFC 8843 section 7.3); a browser does not look into a refused section.
-/// - A refused section gets a format of the offer.
+/// - A refused section gets its line from the offer: str0m knows video in its place.
 /// - `replace` changes the ICE credentials from those that str0m drew for an ICE restart to ours.
 pub(crate) fn complete(
     sdp: &str,
     audio: AgreedAudio,
-    refused: &[Option<RefusedFormat>],
+    refused: &[Option<Refused>],
     replace: Option<(&IceCreds, &IceCreds)>,
 ) -> String {
     let opus = (audio.codec == AudioCodec::Opus).then(|| format!("a=fmtp:{} ", audio.payload_type));
@@ -59,13 +59,12 @@ pub(crate) fn complete(
         }
     }
     for (section, refused) in sections.iter_mut().zip(refused) {
-        let Some(RefusedFormat { format, map }) = refused else {
+        let Some(Refused { line, map }) = refused else {
             continue;
         };
-        let (line, rest) = section.split_once("\r\n").unwrap_or((section, ""));
-        let line = line.strip_suffix(" 0").unwrap_or(line);
+        let (_, rest) = section.split_once("\r\n").unwrap_or_default();
         let map_end = if map.is_empty() { "" } else { "\r\n" };
-        *section = format!("{line} {format}\r\n{rest}{map}{map_end}");
+        *section = format!("{line}\r\n{rest}{map}{map_end}");
     }
     head + &sections.concat()
 }

@@ -152,6 +152,13 @@ impl WebRtcLeg {
         self.offers_us.push_back(self.now_us);
         let sdp = |error: &dyn std::fmt::Display| WebRtcError::Sdp(error.to_string());
         let parsed = SdpOffer::from_sdp_string(&offer.text).map_err(|error| sdp(&error))?;
+        // It stops at what it cannot read, without a word.
+        if parsed.media_lines.len() != offer.refused.len() {
+            return Err(sdp(&format_args!(
+                "nothing behind section {} can be read",
+                parsed.media_lines.len()
+            )));
+        }
         let text = self
             .rtc
             .sdp_api()

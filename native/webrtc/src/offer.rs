@@ -16,8 +16,6 @@ const MAX_LINES: usize = 512;
 const MAX_SSRC_LINES: usize = 16;
 /// The most candidates, which are left out: a machine with many networks has dozens a section.
 const MAX_CANDIDATES: usize = 256;
-/// The most data sections: all channels of a connection are in one (RFC 8841 section 6).
-const MAX_DATA_SECTIONS: usize = 1;
 /// The one profile of WebRTC (RFC 8827 section 6.5, RFC 8834 section 4.2); TCP as offered by RFC 8829 5.1.2 too.
 const SECURE_PROFILE: &str = "TLS/RTP/SAVPF";
 
@@ -145,16 +143,17 @@ pub(crate) struct Offer {
     pub(crate) fingerprint: String,
     /// What the audio's `a=ssrc` lines name.
     pub(crate) ssrcs: Vec<u32>,
-    /// For each section that is refused: the first format of the offer and its `a=rtpmap`, for the answer.
-    pub(crate) refused: Vec<Option<RefusedFormat>>,
+    /// What the answer says of each section that is refused.
+    pub(crate) refused: Vec<Option<Refused>>,
 }
 
-/// What the answer has for a section that it refuses. Any format would do (RFC 3264 section 6), but aiortc looks
-/// for one in common with its offer all the same.
+/// What the answer has for a section that it refuses: of its own kind, over its own transport, with its first format.
+/// Any format would do (RFC 3264 section 6), but aiortc looks for one in common with its offer all the same.
 #[derive(Debug)]
-pub(crate) struct RefusedFormat {
-    pub(crate) format: String,
-    /// The line, or nothing.
+pub(crate) struct Refused {
+    /// The `m=` line.
+    pub(crate) line: String,
+    /// The `a=rtpmap` of the format, or nothing.
     pub(crate) map: String,
 }
 
@@ -221,7 +220,8 @@ impl<'a> Section<'a> {
             })
     }
 
-    fn first_format(&self) -> RefusedFormat {
+    fn refused(&self) -> Refused {
+        let Self { media, profile, .. } = self;
         let format = self.formats.split(' ').next().unwrap_or("0");
         let map = format!("a=rtpmap:{format} ");
         let map = self
@@ -229,8 +229,8 @@ impl<'a> Section<'a> {
             .iter()
             .find(|line| line.starts_with(&map))
             .map_or("", |line| line);
-        RefusedFormat {
-            format: format.to_owned(),
+        Refused {
+            line: format!("m={media} 0 {profile} {format}"),
             map: map.to_owned(),
         }
     }
@@ -240,6 +240,11 @@ impl<'a> Section<'a> {
         named
             .filter_map(|value| value.split(' ').next()?.parse().ok())
             .collect()
+    }
+
+    /// Whether it is for data channels (RFC 8841 section 4).
+    fn has_channels(&self) -> bool {
+        self.media == "application" && self.profile.ends_with("DTLS/SCTP")
     }
 
     fn has_format(&self, payload_type: u8) -> bool {
@@ -287,7 +292,7 @@ impl Offer {
             .ok_or(OfferError::NoFingerprint)?
             .to_ascii_lowercase();
         let refused = (0..sections.len())
-            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].first_format()))
+            .map(|at| is_refused(&sections, audio_at, at).then(|| sections[at].refused()))
             .collect();
         let text = rewrite(&session, &sections, audio_at, agreed);
         Ok(Self {
@@ -318,14 +323,12 @@ fn check_bounds(session: &[&str], sections: &[Section<'_>], audio: &Section<'_>)
     let candidates = lines().flatten().filter(|line| is_candidate(line));
     within(candidates.count(), MAX_CANDIDATES, "candidates")?;
     let sources = audio.lines.iter().filter(|line| line.starts_with("a=ssrc"));
-    within(sources.count(), MAX_SSRC_LINES, "a=ssrc lines for its audio")?;
-    let data = sections.iter().filter(|section| section.media == "application");
-    within(data.count(), MAX_DATA_SECTIONS, "data sections")
+    within(sources.count(), MAX_SSRC_LINES, "a=ssrc lines for its audio")
 }
 
 fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     let mut lines = sdp
-        .lines()
+        .split(['\r', '\n'])
         .map(str::trim_end)
         .filter(|line| !line.is_empty())
         .peekable();
@@ -348,11 +351,14 @@ fn split(sdp: &str) -> Result<(Vec<&str>, Vec<Section<'_>>), OfferError> {
     Ok((session, sections))
 }
 
+/// All but the audio and the first section of data channels.
 fn is_refused(sections: &[Section<'_>], audio_at: usize, at: usize) -> bool {
-    sections[at].media != "application" && at != audio_at
+    at != audio_at && sections.iter().position(Section::has_channels) != Some(at)
 }
 
-/// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel.
+/// The offer with every section refused but the audio, which keeps the agreed formats, and the data channel. Of the rest
+/// the attributes are left and what SDP cannot do without: str0m stops at a line that it does not know (`i=`, a second
+/// `b=`), and reads nothing behind it.
 fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: AgreedAudio) -> String {
     let is_refused = |at: usize| is_refused(sections, audio_at, at);
     let refused: Vec<&str> = (0..sections.len())
@@ -367,7 +373,8 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: 
         if let Some(mids) = line.strip_prefix("a=group:BUNDLE ") {
             let kept: Vec<&str> = mids.split(' ').filter(|mid| !refused.contains(mid)).collect();
             put(format_args!("a=group:BUNDLE {}", kept.join(" ")));
-        } else if !is_candidate(line) {
+        } else if !is_candidate(line) && ["v=", "o=", "s=", "t=", "a="].contains(&line.get(..2).unwrap_or(""))
+        {
             put(format_args!("{line}"));
         }
     }
@@ -379,11 +386,12 @@ fn rewrite(session: &[&str], sections: &[Section<'_>], audio_at: usize, agreed: 
             formats,
             lines,
         } = section;
-        let is_kept = |line: &&&str| !is_candidate(line) && (at != audio_at || agreed.is_about(line));
+        let is_kept = |line: &&&str| {
+            line.starts_with("a=") && !is_candidate(line) && (at != audio_at || agreed.is_about(line))
+        };
         if is_refused(at) {
-            // The formats of a refused section say nothing (RFC 3264 section 6), but there must be one.
-            put(format_args!("m={media} 0 {profile} 0"));
-            put(format_args!("c=IN IP4 0.0.0.0"));
+            // Whatever it is, str0m shall count it: it reads no other transport, and leaves out other media.
+            put(format_args!("m=video 0 UDP/{SECURE_PROFILE} 0"));
             if let Some(mid) = section.attribute("mid") {
                 put(format_args!("a=mid:{mid}"));
             }
