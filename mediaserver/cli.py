@@ -10,15 +10,14 @@ from pathlib import Path
 
 import orjson
 import uvloop
-from loguru import logger
 
 from config.errors import ConfigError
 from config.loader import load_node_config
 from mediaserver.errors import MediaServerError
+from mediaserver.telemetry.logs import configure_logs
 
-PIPECAT_BANNER = "ᓚᘏᗢ"
-"""What Pipecat logs when it is imported."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("text", "json")
 CODEC_NAMES = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", "opus": "opus"}
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -28,7 +27,7 @@ EXIT_USAGE = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(options.log_level or "INFO")
+    configure_logs(options.log_level or "INFO")
     try:
         status: int = uvloop.run(options.run(options))
     except (MediaServerError, ConfigError) as error:
@@ -46,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer calls")
     serve.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help="default: the configuration's log_level")
+    serve.add_argument("--log-format", choices=LOG_FORMATS, help="default: the configuration's log_format")
     serve.set_defaults(run=_serve)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
@@ -73,25 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_stderr(level: str) -> None:
-    logger.remove()
-    logger.configure(extra={"call": "-", "tenant": "-"})
-    logger.add(
-        sys.stderr,
-        level=level.upper(),
-        filter=lambda record: not record["message"].startswith(PIPECAT_BANNER),
-        format="{time:YYYY-MM-DDTHH:mm:ss.SSS} {level} [{extra[tenant]}/{extra[call]}] {message}",
-        diagnose=False,  # variables in tracebacks may hold keys and callers' words
-        backtrace=False,
-    )
-
-
 async def _serve(options: argparse.Namespace) -> int:
     from mediaserver.serving import serve
 
     config = load_node_config(options.config, os.environ)
-    _log_to_stderr(options.log_level or config.log_level)
-    return await serve(config)
+    redactor = configure_logs(options.log_level or config.log_level, options.log_format or config.log_format)
+    return await serve(config, redactor)
 
 
 async def _call(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""HTTP on the node: health, readiness, status, and what other parts add to it."""
+"""HTTP on the node: its status, and what other parts add to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI
 
 from mediaserver.errors import StartupError
 from sipbridge.uri import bracketed
@@ -18,22 +18,9 @@ BACKLOG = 128
 StatusSource = Callable[[], dict[str, object]]
 
 
-def make_app(status: StatusSource, ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
+def make_app(status: StatusSource, *routers: APIRouter) -> FastAPI:
     """The node's HTTP application."""
     app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Alive: the event loop answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def readyz(response: Response) -> dict[str, str]:
-        """Ready for calls: models warm, greetings cached, SIP listening, not draining."""
-        if ready():
-            return {"status": "ready"}
-        response.status_code = 503
-        return {"status": "not ready"}
 
     @app.get("/status")
     async def node_status() -> dict[str, object]:

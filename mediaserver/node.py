@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,12 @@ from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.telemetry.health import LoopWatch
+from mediaserver.telemetry.metrics import Telemetry
+from mediaserver.telemetry.redaction import Redactor
+from mediaserver.telemetry.routes import metrics_routes, probe_routes
+from mediaserver.telemetry.schema import CALLS_ACTIVE, MODEL_RESTARTS
+from mediaserver.telemetry.sources import Reading, engine_readings, gate_readings, sip_readings
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -51,8 +58,11 @@ def slots_of(config: NodeConfig) -> int:
 class Node:
     """One edge with its in-process pipelines and its model process."""
 
-    def __init__(self, config: NodeConfig, models: ModelProcess | None = None) -> None:
+    def __init__(
+        self, config: NodeConfig, models: ModelProcess | None = None, redactor: Redactor | None = None
+    ) -> None:
         self._config = config
+        self._redactor = redactor or Redactor()
         self._started_at = time.monotonic()
         self._ready = False
         self._stop = asyncio.Event()
@@ -70,8 +80,13 @@ class Node:
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
         web = web_routes(lambda: self._web, self._numbers, config.http.allowed_origins)
+        self.telemetry = Telemetry()
+        for source in (self._read_engine, self._read_gate, self._read_sip, self._read_node):
+            self.telemetry.add_source(source)
+        self._loop_watch = LoopWatch(self.telemetry.meters, "edge")
+        probes, metrics = probe_routes(self.alive, self.ready), metrics_routes(self.telemetry)
         self._http = HttpServer(
-            make_app(self._status, self._is_ready, web), config.http.host, config.http.port
+            make_app(self._status, probes, metrics, web), config.http.host, config.http.port
         )
         self._tenants: tuple[ActiveTenant, ...] = ()
 
@@ -133,10 +148,11 @@ class Node:
         config = self._config
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
+        self._loop_watch.start()
         engine = self._open_engine()
         self._hub = EngineHub(engine)
         self._hub.start()
-        self._registry = await open_registry(config, os.environ)
+        self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
             raise StartupError(
@@ -156,6 +172,7 @@ class Node:
             ),
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
+            meters=self.telemetry.meters,
         )
         warmer = PhraseWarmer(phrases, access)
         await self._warm_phrases(warmer)
@@ -236,8 +253,39 @@ class Node:
                 "Stop what uses the port, or set sip.port in the node's configuration."
             ) from error
 
-    def _is_ready(self) -> bool:
-        return self._ready and self._hub is not None and self._hub.engine.alive()
+    def alive(self) -> dict[str, bool]:
+        """What has to hold for the process to go on."""
+        return {
+            "event_loop": self._loop_watch.steady,
+            "media": self._hub is None or self._hub.engine.alive(),
+        }
+
+    def ready(self) -> dict[str, bool]:
+        """What has to hold for a call to be admitted, if there is a slot."""
+        return {
+            "started": self._switchboard is not None and self._web is not None,
+            "not_draining": not self._stop.is_set()
+            and self._switchboard is not None
+            and not self._switchboard.draining,
+            "media": self._hub is not None and self._hub.engine.alive(),
+            "workers": self._switchboard is not None,
+            "models": self._models is None or self._models.ready,
+        }
+
+    # What `Telemetry` asks.
+
+    def _read_engine(self) -> Iterable[Reading]:
+        return engine_readings(self.media_stats())
+
+    def _read_gate(self) -> Iterable[Reading]:
+        return gate_readings(self._gate.snapshot())
+
+    def _read_sip(self) -> Iterable[Reading]:
+        return sip_readings(self._sip.stats()) if self._sip is not None else ()
+
+    def _read_node(self) -> Iterator[Reading]:
+        yield Reading(CALLS_ACTIVE, self._switchboard.active_calls if self._switchboard is not None else 0)
+        yield Reading(MODEL_RESTARTS, self._models.restarts if self._models is not None else 0)
 
     async def _watch_engine(self) -> None:
         """A media thread that has ended takes every call with it: end the process, for a supervisor to start it anew."""
@@ -269,6 +317,7 @@ class Node:
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
         self._ready = False
+        self._loop_watch.stop()
         await self._stop_background()
         await self._stop_calls()
         if self._hub is not None:

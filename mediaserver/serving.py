@@ -13,6 +13,7 @@ from mediaserver.models.process import ModelProcess
 if TYPE_CHECKING:
     from config.node import NodeConfig
     from mediaserver.node import Node
+    from mediaserver.telemetry.redaction import Redactor
 
 TRY_SAYING = (
     "What are your opening hours?",
@@ -21,8 +22,8 @@ TRY_SAYING = (
 )
 
 
-async def serve(config: NodeConfig) -> int:
-    """Run a node until it is told to stop."""
+async def serve(config: NodeConfig, redactor: Redactor | None = None) -> int:
+    """Run a node until it is told to stop; ``redactor``: the log's, which learns of the node's keys."""
     began = time.monotonic()
     models = None
     if config.models.url is None:
@@ -30,7 +31,7 @@ async def serve(config: NodeConfig) -> int:
         models = ModelProcess(start_timeout_s=config.models.start_timeout_s)
         models.begin()
     module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")
-    node: Node = module.Node(config, models)
+    node: Node = module.Node(config, models, redactor)
     loop = asyncio.get_running_loop()
     starting = asyncio.ensure_future(node.start())
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -54,7 +55,7 @@ def banner(node: Node, took_s: float, sip_host: str, http_host: str) -> str:
     lines = [
         f"ready after {took_s:.1f} s",
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
-        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/ (a softphone in the browser), /status",
+        f"  HTTP  http://{bracketed(http_host)}:{node.http_port}/ (a softphone in the browser), /status, /metrics",
         "",
         "dial",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
 from mediaserver.receptionist import Action, EndCall, Phrases, system_prompt
+from mediaserver.telemetry.meters import Meters
 from tenancy import TenantContext
 
 TURN_WATCHDOG_MARGIN_S = 2.0
@@ -84,6 +85,8 @@ class PipelineResources:
     budgets: Budgets
     phrases: PhraseCache
     clock: Callable[[], datetime]
+    meters: Meters = field(default_factory=Meters)
+    """Of the process: the edge's own, or a worker's."""
 
 
 class CallPipeline:

@@ -51,9 +51,7 @@ class NameBook:
 
     def fit(self, metric: Metric, values: Values) -> Values:
         """The values as they are exposed. Raises `ValueError` when there are not as many as labels."""
-        return tuple(
-            self._fit(label, value) for label, value in zip(metric.labels, values, strict=True)
-        )
+        return tuple(self._fit(label, value) for label, value in zip(metric.labels, values, strict=True))
 
     def _fit(self, label: Label, value: str) -> str:
         if label.values:

@@ -11,7 +11,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from mediaserver.telemetry.deltas import Delta, DeltaLedger, MalformedDelta
 from mediaserver.telemetry.meters import Distribution, Meters, NameBook, Values
@@ -78,8 +77,8 @@ class Telemetry:
             _add(series.setdefault(metric, {}), values, value)
         for histogram, values, distribution in self.meters.histograms():
             _add(series.setdefault(histogram, {}), values, distribution.copy())
-        for metric in (*METERS, *READINGS):
-            yield _family(metric, series.get(metric, {}))
+        for each in (*METERS, *READINGS):
+            yield _family(each, series.get(each, {}))
 
     def _readings(self) -> Iterable[Reading]:
         readings: list[Reading] = []
@@ -103,7 +102,10 @@ class Snapshot(Collector):
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The text and its content type: OpenMetrics where ``accept`` asks for it, else the classic format."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:  # A version that is none.
+            encode, content_type = choose_encoder("")
         return encode(self), content_type
 
 
@@ -168,5 +170,5 @@ def _buckets(metric: HistogramMetric, distribution: Distribution) -> list[tuple[
     total = 0
     for bound, count in zip((*metric.buckets, float("inf")), distribution.counts, strict=True):
         total += count
-        buckets.append((floatToGoString(bound), total))
+        buckets.append(("+Inf" if bound == float("inf") else repr(bound), total))
     return buckets

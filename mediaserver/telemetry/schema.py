@@ -68,7 +68,25 @@ DIRECTION: Final = Label("direction", ("received", "sent"))
 WORKER: Final = Label("worker", limit=MAX_WORKERS)
 
 _TURN_SECONDS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-_PROVIDER_SECONDS = (0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
+_PROVIDER_SECONDS = (
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+)
 _SETUP_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 # ---- calls ------------------------------------------------------------------------------------------------
@@ -122,7 +140,8 @@ CALLS_REFUSED: Final = CounterMetric(
     ),
 )
 DOUBLE_RELEASES: Final = CounterMetric(
-    "receptionist_admission_double_releases_total", "Slots given back that were not taken: a fault of the server."
+    "receptionist_admission_double_releases_total",
+    "Slots given back that were not taken: a fault of the server.",
 )
 ANSWER_SECONDS: Final = HistogramMetric(
     "receptionist_answer_seconds", "From the invitation to our answer.", _SETUP_SECONDS, (SIGNALLING,)
@@ -169,20 +188,59 @@ PROVIDER_ERRORS: Final = CounterMetric(
         PROVIDER,
         Label(
             "cause",
-            ("timeout", "stalled", "unreachable", "rate_limited", "refused", "server_error", "broken_off", "empty"),
+            (
+                "timeout",
+                "stall",
+                "slow",
+                "unreachable",
+                "reset",
+                "denied",
+                "rate_limited",
+                "server_error",
+                "rejected",
+                "garbage",
+                "too_large",
+                "empty",
+            ),
         ),
     ),
 )
+PROVIDER_REQUESTS: Final = CounterMetric(
+    "receptionist_provider_requests_total",
+    "Requests to providers that did not fail, by what became of them: answered to the end, given up by us, or not sent "
+    "because the provider had failed too often.",
+    (STAGE, PROVIDER, Label("result", ("answered", "abandoned", "skipped"))),
+)
+PROVIDER_HEDGES: Final = CounterMetric(
+    "receptionist_provider_hedges_total",
+    "Requests that were sent beside one that was still silent, and those of them that answered first.",
+    (STAGE, PROVIDER, Label("event", ("started", "won"))),
+)
+BREAKER_CHANGES: Final = CounterMetric(
+    "receptionist_provider_breaker_changes_total",
+    "Times that a provider was left out, tried again, or taken back.",
+    (STAGE, Label("state", ("closed", "open", "half_open"))),
+)
+PROVIDER_CONNECTIONS: Final = CounterMetric(
+    "receptionist_provider_connections_total",
+    "What was done for connections before a call needed them, and those that had died unnoticed.",
+    (Label("event", ("warmed", "warming_failed", "warming_spared", "dead_retried")),),
+)
 MODEL_RESTARTS: Final = CounterMetric(
-    "receptionist_model_process_restarts_total", "Times that the process with the embedded models was started anew."
+    "receptionist_model_process_restarts_total",
+    "Times that the process with the embedded models was started anew.",
 )
 
 # ---- workers ----------------------------------------------------------------------------------------------
 
 WORKER_UP: Final = GaugeMetric("receptionist_worker_up", "Whether the worker takes calls.", (WORKER,))
-WORKER_CALLS: Final = GaugeMetric("receptionist_worker_calls", "Calls whose pipeline the worker runs.", (WORKER,))
+WORKER_CALLS: Final = GaugeMetric(
+    "receptionist_worker_calls", "Calls whose pipeline the worker runs.", (WORKER,)
+)
 WORKER_MEMORY: Final = GaugeMetric(
-    "receptionist_worker_resident_memory_bytes", "Memory of the worker that is in RAM, shared pages included.", (WORKER,)
+    "receptionist_worker_resident_memory_bytes",
+    "Memory of the worker that is in RAM, shared pages included.",
+    (WORKER,),
 )
 WORKER_RESTARTS: Final = CounterMetric(
     "receptionist_worker_restarts_total",
@@ -211,7 +269,8 @@ LOOP_LAG_SECONDS: Final = HistogramMetric(
     (Label("process", ("edge", "worker")),),
 )
 SCRAPE_FAILURES: Final = CounterMetric(
-    "receptionist_scrape_failures_total", "Parts of the node that could not be read when metrics were asked for."
+    "receptionist_scrape_failures_total",
+    "Parts of the node that could not be read when metrics were asked for.",
 )
 
 # ---- media ------------------------------------------------------------------------------------------------
@@ -239,7 +298,11 @@ MEDIA_EVENTS: Final = CounterMetric(
 QUEUE_DROPS: Final = CounterMetric(
     "receptionist_queue_drops_total",
     "What a full queue had to let go, by the queue.",
-    (Label("queue", ("engine_audio_events", "engine_other_events", "link_audio_events", "link_other_events")),),
+    (
+        Label(
+            "queue", ("engine_audio_events", "engine_other_events", "link_audio_events", "link_other_events")
+        ),
+    ),
 )
 TICK_LATENESS_SECONDS: Final = HistogramMetric(
     "receptionist_media_tick_lateness_seconds",
@@ -250,7 +313,8 @@ TICK_LATENESS_MAX: Final = GaugeMetric(
     "receptionist_media_tick_lateness_max_seconds", "The latest beat since the node started."
 )
 PACKETS_LOST: Final = CounterMetric(
-    "receptionist_media_packets_lost_total", "Packets of finished calls that never came, or came too late.",
+    "receptionist_media_packets_lost_total",
+    "Packets of finished calls that never came, or came too late.",
     (Label("cause", ("lost", "late")),),
 )
 LOSS_RATIO: Final = HistogramMetric(
@@ -300,6 +364,10 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     SPECULATIONS,
     PROVIDER_FIRST_BYTE_SECONDS,
     PROVIDER_ERRORS,
+    PROVIDER_REQUESTS,
+    PROVIDER_HEDGES,
+    BREAKER_CHANGES,
+    PROVIDER_CONNECTIONS,
     WORKER_RESTARTS,
     TAKEOVERS,
     TAKEOVER_SECONDS,
