@@ -69,7 +69,7 @@ class Meters:
     """What one process has counted."""
 
     def __init__(self) -> None:
-        self._names = NameBook()
+        self.names = NameBook()
         self._counters: dict[tuple[CounterMetric, Values], float] = {}
         self._histograms: dict[tuple[HistogramMetric, Values], Distribution] = {}
 
@@ -79,7 +79,7 @@ class Meters:
             return
         series = (metric, values)
         if series not in self._counters:
-            series = (metric, self._names.fit(metric, values))
+            series = (metric, self.names.fit(metric, values))
         self._counters[series] = self._counters.get(series, 0.0) + by
 
     def observe(self, metric: HistogramMetric, value: float, *values: str) -> None:
@@ -99,7 +99,7 @@ class Meters:
     def _distribution(self, metric: HistogramMetric, values: Values) -> Distribution:
         distribution = self._histograms.get((metric, values))
         if distribution is None:
-            fitted = (metric, self._names.fit(metric, values))
+            fitted = (metric, self.names.fit(metric, values))
             distribution = self._histograms.get(fitted)
             if distribution is None:
                 distribution = self._histograms[fitted] = Distribution.empty(metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import product
+from typing import Final
 
 from loguru import logger
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -13,7 +14,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from mediaserver.telemetry.deltas import Delta, DeltaLedger, MalformedDelta
-from mediaserver.telemetry.meters import Distribution, Meters, NameBook, Values
+from mediaserver.telemetry.meters import Distribution, Meters, Values
 from mediaserver.telemetry.schema import (
     METER_DELTAS,
     METERS,
@@ -25,6 +26,8 @@ from mediaserver.telemetry.schema import (
     Metric,
 )
 from mediaserver.telemetry.sources import Reading, Source
+
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 
 _Series = dict[Values, float | Distribution]
 
@@ -38,7 +41,6 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._ledger = DeltaLedger()
         self._sources: list[Source] = []
-        self._names = NameBook()
         self.registry.register(_NodeCollector(self))
         # CPU, memory and descriptors of this process, under the names that every exporter gives them.
         ProcessCollector(registry=self.registry)
@@ -70,7 +72,7 @@ class Telemetry:
         """The node's metrics, each with all its series."""
         series: dict[Metric, _Series] = {}
         for reading in self._readings():
-            values = self._names.fit(reading.metric, reading.values)
+            values = self.meters.names.fit(reading.metric, reading.values)
             _add(series.setdefault(reading.metric, {}), values, reading.value)
         # After the readings, whose failures it counts.
         for metric, values, value in self.meters.counters():
@@ -102,10 +104,8 @@ class Snapshot(Collector):
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The text and its content type: OpenMetrics where ``accept`` asks for it, else the classic format."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except ValueError:  # A version that is none.
-            encode, content_type = choose_encoder("")
+        # Not the header itself: the library fails on versions that are none, and all our names are plain in any of them.
+        encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS.partition(";")[0] in accept else "")
         return encode(self), content_type
 
 
