@@ -50,7 +50,7 @@ class ModelReplier:
                     if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
         except (*PROVIDER_ERRORS, ValueError) as error:
-            raise ProviderFailed(self.name, str(error)) from error
+            raise ProviderFailed(self.name, type(error).__name__) from error
 
 
 class Replying(LLMService):

@@ -55,7 +55,7 @@ def configure_logs(
         extra=dict.fromkeys(FIELDS, NOTHING) | {"worker": worker},
         patcher=lambda record: _patch(record, redactor),
     )
-    logger.add(sink.write, level=level.upper(), filter=_let_through, format="{message}", catch=True)
+    logger.add(sink.write, level=level.upper(), filter=_let_through, format=_unformatted, catch=True)
     # Libraries that use the standard library's logging; warnings and errors, as it would print them by itself.
     logging.basicConfig(handlers=[_StandardLogging()], level=logging.WARNING, force=True)
     return redactor
@@ -70,9 +70,14 @@ def _let_through(record: Record) -> bool:
     return is_ours(record["name"]) or record["level"].no >= logging.WARNING
 
 
+def _unformatted(_: Record) -> str:
+    """The sink makes the line; loguru would put its own traceback into it."""
+    return "{message}"
+
+
 def _patch(record: Record, redactor: Redactor) -> None:
     """Before any sink sees it."""
-    if is_ours(record["name"]) or "stdlib" in record["extra"]:
+    if is_ours(record["name"]):
         record["message"] = redactor(record["message"])
     else:
         place = f"{record['name']}:{record['line']} ({record['function']})"
@@ -85,7 +90,7 @@ class _StandardLogging(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # The template and not its arguments; of asyncio's ready-made texts the first line, before the objects.
         said = str(record.msg).partition("\n")[0]
-        logger.bind(stdlib=record.name).opt(exception=record.exc_info).log(
+        logger.opt(exception=record.exc_info).log(
             record.levelname if record.levelname in ("WARNING", "ERROR", "CRITICAL") else "WARNING",
             "{}: {}",
             record.name,
@@ -135,7 +140,7 @@ class LogSink:
             for each in record["message"]
         )
         time = record["time"].strftime("%Y-%m-%dT%H:%M:%S.") + f"{record['time'].microsecond // 1000:03}"
-        line = f"{time} {record['level'].name} [{names}] {message[:MAX_MESSAGE_CHARACTERS]}"
+        line = f"{time} {record['level'].name} [{names}] {message}"
         whole = "\n".join((line, *places)).encode("utf-8", "replace")
         return whole[: MAX_LINE_BYTES - 1].decode("utf-8", "ignore")
 

@@ -10,7 +10,7 @@ HIDDEN: Final = "[redacted]"
 MIN_SECRET_CHARACTERS: Final = 8
 """Shorter values are words that would be hidden wherever they stand."""
 MAX_SECRETS: Final = 10_000
-MAX_SEARCHED: Final = 65_536
+MAX_SEARCHED: Final = 16_384
 """Characters of one text that are looked through; what comes after is cut off."""
 PLAIN_VARIABLES: Final = frozenset({"OPENAI_BASE_URL", "OPENAI_MODEL"})
 """Read from the environment like keys, and none."""

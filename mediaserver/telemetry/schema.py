@@ -31,16 +31,16 @@ class Label:
         return (len(self.values) or self.limit) + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CounterMetric:
-    """Only ever goes up; the name ends in ``_total``."""
+    """Only ever goes up; the name ends in ``_total``. Each metric exists once, and is looked up as itself."""
 
     name: str
     help: str
     labels: tuple[Label, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GaugeMetric:
     """A level, read when it is asked for."""
 
@@ -49,7 +49,7 @@ class GaugeMetric:
     labels: tuple[Label, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HistogramMetric:
     """Observations counted by upper bound; what is above the last has a bucket of its own."""
 

@@ -27,6 +27,7 @@ from mediaserver.softphone.phone import Phone, PhoneOptions
 from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance
 from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
+from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
 from perf.simulators import Script, running
 from sipbridge import SipUri
@@ -129,6 +130,7 @@ async def running_node(
     http_port: int = 0,
     host: str = "127.0.0.1",
     allowed_origins: tuple[str, ...] = (),
+    redactor: Redactor | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -146,7 +148,7 @@ async def running_node(
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
         )
-        node = Node(config)
+        node = Node(config, redactor=redactor)
         await node.start()
         http = asyncio.create_task(node.run())
         try:
