@@ -110,14 +110,16 @@ class Switchboard:
             return await self._registry.context_for(called, call_id=call_id)
         except UnknownNumber:
             self.meters.inc(CALLS_REFUSED, "unknown_number")
-            logger.info("call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS])
+            logger.bind(call=call_id).info(
+                "call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS]
+            )
             raise CallRefused(404) from None
         except TenantSuspended:
             self.meters.inc(CALLS_REFUSED, "suspended")
             raise CallRefused(480, "Temporarily Unavailable") from None
         except TenancyError as error:
             self.meters.inc(CALLS_REFUSED, "store")
-            logger.error("tenant lookup failed: {}", error)
+            logger.bind(call=call_id).error("tenant lookup failed: {}", error)
             raise CallRefused(503, retry_after_s=STORE_RETRY_AFTER_S) from error
 
     def look_for_room(self, tenant: TenantContext) -> None:
@@ -131,7 +133,9 @@ class Switchboard:
         decision = self._gate.request(tenant.tenant_id, tenant.config.max_concurrent_calls, _now_ms())
         match decision:
             case Reject():
-                logger.warning("call refused: {}", decision.reason)
+                logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="call_refused").warning(
+                    "call refused: {}", decision.reason
+                )
                 raise _refused(decision)
             case Admit():
                 return decision.lease
@@ -160,7 +164,9 @@ class Switchboard:
                 tenant, caller, link, self._resources, lambda why: self.over(active, why), listener=listener
             )
         except BaseException as error:
-            logger.exception("the call's pipeline could not be built")
+            logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).exception(
+                "the call's pipeline could not be built"
+            )
             self.meters.inc(CALLS_REFUSED, "pipeline_failed")
             self.hub.detach(link)
             self.give_back(lease)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from loguru import logger
 from pipecat.frames.frames import EndFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -102,6 +103,7 @@ class CallPipeline:
         config = tenant.config
         turns = config.turn_taking
         phrases = Phrases.of(config)
+        self._tenant = tenant
         self._observer = observer
         self._greeting = config.greeting
         self._prompted = False
@@ -204,12 +206,14 @@ class CallPipeline:
 
     async def run(self) -> None:
         """Run until the conversation ends or `cancel`; owns the reader of the media link."""
-        await self._runner.add_workers(self._worker)
-        self._transport.start_reading()
-        try:
-            await self._runner.run()
-        finally:
-            await self._transport.stop_reading()
+        # For every task of the call, so that whatever is logged says whose it is.
+        with logger.contextualize(call=self._tenant.call_id, tenant=self._tenant.tenant_id):
+            await self._runner.add_workers(self._worker)
+            self._transport.start_reading()
+            try:
+                await self._runner.run()
+            finally:
+                await self._transport.stop_reading()
 
     async def greet(self) -> None:
         """Say the greeting; cached, it is on the wire within one tick."""

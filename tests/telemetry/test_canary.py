@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -28,13 +29,17 @@ FAST_BUDGETS = {"stt_final_ms": 1500, "llm_first_token_ms": 1500, "tts_first_aud
 
 @contextmanager
 def _parrot() -> Iterator[str]:
-    """A provider that refuses every request by repeating all that it was sent, the key first."""
+    """A provider that refuses every request by repeating all that it was sent, the key last."""
     app = FastAPI()
 
     @app.post("/{path:path}")
     async def refuse(request: Request) -> Response:
-        body = await request.body()
-        return Response(str(dict(request.headers)).encode() + body[-2_000:], status_code=400)
+        heard = f"{(await request.body()).decode('latin-1')[-2_000:]} {dict(request.headers)}"
+        if request.url.path.endswith("/chat/completions"):
+            # As an error within a stream that has begun: that one's text becomes the exception's.
+            error = orjson.dumps({"error": {"message": heard}}).decode()
+            return Response(f"data: {error}\n\n", media_type="text/event-stream")
+        return Response(heard, status_code=400)
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -49,8 +54,7 @@ def _parrot() -> Iterator[str]:
         listener.close()
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-@pytest.mark.parametrize("providers", ["good", "parrots"])
+@pytest.mark.parametrize(("log_format", "providers"), [("text", "good"), ("json", "parrots")])
 async def test_a_canary_is_not_seen_again(
     log_format: LogFormat,
     providers: str,
@@ -80,6 +84,12 @@ async def test_a_canary_is_not_seen_again(
     assert all(word in said for word in (*CALLER, *ANSWER)), "the canaries were in the call"
     printed = log.getvalue() + "".join(capfd.readouterr())
     assert "call ended" in printed
-    assert ("trying the next provider" in printed) == (providers == "parrots")
+    failures = [line for line in printed.splitlines() if "trying the next provider" in line]
+    assert {
+        line.partition(" failed, trying")[0].rpartition(" ")[2].rpartition('"')[2] for line in failures
+    } == ({"transcription", "reply", "synthesis"} if providers == "parrots" else set())
+    assert all(record.call_id in line and "bakery" in line for line in failures), (
+        "each says whose call it was"
+    )
     for canary in (KEY, *CALLER, *ANSWER):
         assert canary not in printed, next(line for line in printed.splitlines() if canary in line)
