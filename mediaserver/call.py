@@ -16,7 +16,8 @@ from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
-from mediaserver.telemetry.schema import BARGE_INS, GREETING_SECONDS, TURN_SECONDS
+from mediaserver.telemetry.schema import BARGE_INS, GREETING_SECONDS
+from mediaserver.telemetry.turns import observe_turn
 from tenancy import TenantContext
 
 MAX_TRANSCRIPT_LINES = 1_000
@@ -172,7 +173,7 @@ class Call:
     def turn_measured(self, turn: TurnMeasured) -> None:
         """The wire latency of an answered turn."""
         self.conversation.turn_latencies_ms.append(turn.latency_ms)
-        self._meters.observe(TURN_SECONDS, turn.latency_ms / 1000, "total")
+        observe_turn(self._meters, turn.latency_ms, turn.parts)
         self._log.bind(event="turn_answered").info("turn answered after {} ms", turn.latency_ms)
 
     def action(self, action: Action) -> None:

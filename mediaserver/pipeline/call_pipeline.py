@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +37,7 @@ from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMe
 from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
 from mediaserver.receptionist import Action, EndCall, Phrases, system_prompt
 from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.turns import TurnWaits
 from tenancy import TenantContext
 
 TURN_WATCHDOG_MARGIN_S = 2.0
@@ -115,6 +117,7 @@ class CallPipeline:
             speech_start_ms=turns.speech_start_ms,
             observer=observer,
         )
+        waits = TurnWaits(self._transport.turn_clock, _now_us)
         receptionist = ReceptionistReplier(config, resources.clock, self._act)
         replying = Replying(
             (
@@ -124,6 +127,7 @@ class CallPipeline:
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,
+            waits=waits,
         )
         context = LLMContext()
         watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
@@ -131,7 +135,10 @@ class CallPipeline:
         self._worker = _worker(
             self._transport.input(),
             Hearing(
-                transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
+                transcribers(tenant.stt, resources.providers),
+                resources.budgets,
+                apology=phrases.one_moment,
+                waits=waits,
             ),
             aggregators.user(),
             replying,
@@ -144,6 +151,7 @@ class CallPipeline:
                 speed=config.voice.speed,
                 apology=phrases.one_moment,
                 failure=phrases.failure,
+                waits=waits,
             ),
             self._transport.output(),
             aggregators.assistant(),
@@ -173,6 +181,7 @@ class CallPipeline:
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
             self._prompted = False
+            self._transport.turn_clock.turn_ended(_now_us())
             self._observer.caller_speaking(active=False)
             if message.content:
                 self._observer.caller_said(message.content)
@@ -226,6 +235,10 @@ class CallPipeline:
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _worker(*stages: FrameProcessor) -> PipelineWorker:

@@ -164,7 +164,25 @@ TURN_SECONDS: Final = HistogramMetric(
 BARGE_INS: Final = CounterMetric(
     "receptionist_barge_ins_total",
     "Times that the caller spoke while the receptionist did, by what it was taken for.",
-    (Label("verdict", ("interruption", "backchannel", "noise")),),
+    (Label("verdict", ("interruption", "late_interruption", "let_pass")),),
+)
+TURN_EVENTS: Final = CounterMetric(
+    "receptionist_turn_events_total",
+    "What happened in the turns of calls that are over.",
+    (
+        Label(
+            "event",
+            (
+                "turn",
+                "empty_turn",
+                "transcription",
+                "transcription_withdrawn",
+                "hold",
+                "model_asked",
+                "silence_prompt",
+            ),
+        ),
+    ),
 )
 SPECULATIONS: Final = CounterMetric(
     "receptionist_speculations_total",
@@ -361,6 +379,7 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     GREETING_SECONDS,
     TURN_SECONDS,
     BARGE_INS,
+    TURN_EVENTS,
     SPECULATIONS,
     PROVIDER_FIRST_BYTE_SECONDS,
     PROVIDER_ERRORS,

@@ -89,7 +89,7 @@ def test_an_exception_is_its_type_and_its_places(logs_to: LogsTo) -> None:
 
 def test_what_our_own_exceptions_and_the_systems_say_is_kept(logs_to: LogsTo) -> None:
     for log_format in ("json", "text"):
-        text, _ = logs_to("INFO", log_format)  # type: ignore[arg-type]
+        text, _ = logs_to("INFO", log_format)
         for error in (
             StartupError("port 5060 is taken, token=abcdefgh"),
             OSError(98, "Address already in use"),

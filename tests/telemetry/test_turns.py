@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver.telemetry.turn_parts import Stage, TurnClock, TurnParts
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import BARGE_INS, SPECULATIONS, TURN_EVENTS, TURN_SECONDS
+from mediaserver.telemetry.turns import Stage, TurnClock, TurnParts, TurnWaits, count_turns, observe_turn
 
 MS = 1000
 
@@ -73,3 +75,33 @@ def test_no_part_is_longer_than_the_whole_and_own_is_what_nobody_was_waited_for(
     assert 0 <= parts.own_ms <= total_us // 1000
     assert parts.own_ms + sum(waited) >= total_us // 1000 - 1 - len(waited)
     assert parts.own_ms + max(waited, default=0) <= total_us // 1000 + 1
+
+
+def test_a_request_is_waited_for_until_its_first_byte() -> None:
+    clock, times = TurnClock(), iter((100 * MS, 180 * MS))
+    clock.speech_ended(0)
+    first_byte = TurnWaits(clock, lambda: next(times)).asked("llm")
+    first_byte()
+    first_byte()
+    assert clock.answered(200 * MS) == TurnParts(llm_ms=80, own_ms=120)
+
+
+def test_a_turn_is_observed_with_the_parts_that_it_has() -> None:
+    meters = Meters()
+    observe_turn(meters, 500, TurnParts(end_of_turn_ms=450, own_ms=50))
+    counted = {
+        stage: meters.count(TURN_SECONDS, stage) for stage in ("total", "end_of_turn", "stt", "llm", "own")
+    }
+    assert counted == {"total": 1, "end_of_turn": 1, "stt": 0, "llm": 0, "own": 1}
+
+
+def test_what_the_turn_taking_counts_is_added() -> None:
+    meters = Meters()
+    count_turns(
+        meters, {"speculations": 3, "speculations_discarded": 1, "resumed": 2, "turns": 5, "a_new_one": 7}
+    )
+    assert meters.value(SPECULATIONS, "started") == 3
+    assert meters.value(SPECULATIONS, "discarded") == 1
+    assert meters.value(BARGE_INS, "let_pass") == 2
+    assert meters.value(TURN_EVENTS, "turn") == 5
+    assert meters.value(TURN_EVENTS, "other") == 7

@@ -1,4 +1,4 @@
-"""The parts of a turn's latency. Sans-IO: it is told the time in microseconds of CLOCK_MONOTONIC.
+"""A call's turns: what their latency was made of, and what became of them. Times are microseconds of CLOCK_MONOTONIC.
 
 The parts are what the caller waited for: that the turn had ended, and each provider's first byte. They may overlap (the
 transcript is made while the end of the turn is awaited; an answer may be begun before it), so they do not add up to the
@@ -7,8 +7,12 @@ total. Our own share is what is left of the total where nobody was waited for.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
+
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import BARGE_INS, SPECULATIONS, TURN_EVENTS, TURN_SECONDS, CounterMetric
 
 Stage = Literal["stt", "llm", "tts"]
 MAX_WAITS = 100
@@ -24,6 +28,20 @@ class TurnParts:
     llm_ms: int | None = None
     tts_ms: int | None = None
     own_ms: int | None = None
+
+
+def observe_turn(meters: Meters, latency_ms: int, parts: TurnParts) -> None:
+    """Count an answered turn."""
+    meters.observe(TURN_SECONDS, latency_ms / 1000, "total")
+    for stage, part_ms in (
+        ("end_of_turn", parts.end_of_turn_ms),
+        ("stt", parts.stt_ms),
+        ("llm", parts.llm_ms),
+        ("tts", parts.tts_ms),
+        ("own", parts.own_ms),
+    ):
+        if part_ms is not None:
+            meters.observe(TURN_SECONDS, part_ms / 1000, stage)
 
 
 @dataclass(slots=True)
@@ -92,3 +110,50 @@ def _covered_us(spans: list[tuple[str, int, int]]) -> int:
             covered_us += to_us - from_us
             end_us = to_us
     return covered_us
+
+
+class TurnWaits:
+    """A turn's clock for those who wait for providers: they say when they ask and when something came."""
+
+    def __init__(self, clock: TurnClock, now_us: Callable[[], int]) -> None:
+        self._clock = clock
+        self._now_us = now_us
+
+    def asked(self, stage: Stage) -> Callable[[], None]:
+        """A request begins; call what is returned when its first byte is there (more often does no harm)."""
+        from_us = self._now_us()
+        answered = False
+
+        def first_byte() -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self._clock.waited(stage, from_us, self._now_us())
+
+        return first_byte
+
+
+COUNTS: Final = {
+    "speculations": (SPECULATIONS, "started"),
+    "speculations_confirmed": (SPECULATIONS, "confirmed"),
+    "speculations_discarded": (SPECULATIONS, "discarded"),
+    "interrupted": (BARGE_INS, "interruption"),
+    "late_interruptions": (BARGE_INS, "late_interruption"),
+    "resumed": (BARGE_INS, "let_pass"),
+    "turns": (TURN_EVENTS, "turn"),
+    "empty_turns": (TURN_EVENTS, "empty_turn"),
+    "transcriptions": (TURN_EVENTS, "transcription"),
+    "transcriptions_withdrawn": (TURN_EVENTS, "transcription_withdrawn"),
+    "holds": (TURN_EVENTS, "hold"),
+    "model_asked": (TURN_EVENTS, "model_asked"),
+    "silence_prompts": (TURN_EVENTS, "silence_prompt"),
+}
+"""The counters of a call's turn-taking, by name."""
+
+
+def count_turns(meters: Meters, counters: Mapping[str, int]) -> None:
+    """Add what a call's turn-taking has counted, once when the call is over."""
+    for name, count in counters.items():
+        metric: CounterMetric
+        metric, event = COUNTS.get(name, (TURN_EVENTS, name))
+        meters.inc(metric, event, by=count)
