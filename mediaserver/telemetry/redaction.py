@@ -59,7 +59,8 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """The text without what must not be read."""
-        text = text[:MAX_SEARCHED]
+        # Half of a surrogate pair, as in a file's odd name, can be written nowhere.
+        text = text[:MAX_SEARCHED].encode("utf-8", "replace").decode()
         if self._values is not None:
             text = self._values.sub(HIDDEN, text)
         for form in FORMS:

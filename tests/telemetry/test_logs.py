@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from mediaserver.errors import StartupError
-from mediaserver.telemetry.logs import MAX_LINE_BYTES
+from mediaserver.telemetry.logs import MAX_LINE_BYTES, configure_logs
 from mediaserver.telemetry.redaction import HIDDEN, MIN_SECRET_CHARACTERS, Redactor
 from tests.telemetry.conftest import LogsTo
 
@@ -59,6 +59,18 @@ def test_a_json_line_says_when_what_and_whose(logs_to: LogsTo) -> None:
         "logger": "mediaserver.test",
     }
     assert text.getvalue().count("\n") == 1
+
+
+def test_a_workers_lines_say_which_and_odd_characters_do_no_harm(logs_to: LogsTo) -> None:
+    for log_format in ("json", "text"):
+        text, redactor = logs_to("INFO", log_format)
+        configure_logs("INFO", log_format, redactor=redactor, stream=text, worker="3")
+        ours(logger.bind(tenant="x\udcff"), "INFO", "a file \udcff")
+        if log_format == "json":
+            (line,) = _lines(text)
+            assert (line["worker"], line["tenant"], line["message"]) == ("3", "x?", "a file ?")
+        else:
+            assert " INFO [3 x?/-] a file ?" in text.getvalue()
 
 
 def test_an_exception_is_its_type_and_its_places(logs_to: LogsTo) -> None:
