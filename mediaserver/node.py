@@ -148,7 +148,6 @@ class Node:
         config = self._config
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
-        self._loop_watch.start()
         engine = self._open_engine()
         self._hub = EngineHub(engine)
         self._hub.start()
@@ -181,6 +180,8 @@ class Node:
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard)
+        # From here on: the start itself may hold the loop up, and holds nobody else up.
+        self._loop_watch.start()
         self._http.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")

@@ -181,7 +181,7 @@ def _places(error: BaseException) -> Iterator[str]:
 
 def _bounded(document: dict[str, object]) -> str:
     """As one line of at most `MAX_LINE_BYTES` with its end; the outermost places go first, then the message's end."""
-    line = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    line = orjson.dumps(document)
     stack = document.get("stack")
     while len(line) >= MAX_LINE_BYTES and isinstance(stack, list) and stack:
         del stack[: -(len(stack) // 2) or None]

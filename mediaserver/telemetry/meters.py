@@ -46,8 +46,7 @@ class NameBook:
     """The names that open labels have had; past a label's limit a new one is ``other``."""
 
     def __init__(self) -> None:
-        self._names: dict[str, set[str]] = {}
-        """By label."""
+        self._names: dict[Label, set[str]] = {}
 
     def fit(self, metric: Metric, values: Values) -> Values:
         """The values as they are exposed. Raises `ValueError` when there are not as many as labels."""
@@ -57,7 +56,7 @@ class NameBook:
         if label.values:
             return value if value in label.values else OTHER
         name = "".join(each if each.isprintable() else "?" for each in value[:MAX_NAME_CHARACTERS]) or OTHER
-        known = self._names.setdefault(label.name, set())
+        known = self._names.setdefault(label, set())
         if name not in known:
             if len(known) >= label.limit:
                 return OTHER

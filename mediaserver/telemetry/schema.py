@@ -17,9 +17,12 @@ MAX_ENGINE_NAMES: Final = 200
 MAX_WORKERS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Label:
-    """One label. ``values``: all that it may say beside ``other``; empty: any ``limit`` names."""
+    """One label. ``values``: all that it may say beside ``other``; empty: any ``limit`` names.
+
+    Metrics that have the very same label have its names in common.
+    """
 
     name: str
     values: tuple[str, ...] = ()
