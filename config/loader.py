@@ -45,6 +45,7 @@ OVERRIDES: Final[tuple[tuple[str, tuple[FieldPath, ...]], ...]] = (
     ("MEDIASERVER_MODELS_URL", (("models", "url"),)),
     ("MEDIASERVER_WORKERS", (("workers", "count"),)),
     ("MEDIASERVER_LOG_LEVEL", (("log_level",),)),
+    ("MEDIASERVER_LOG_FORMAT", (("log_format",),)),
 )
 """What differs between machines that share a file: the variable, and the fields it sets. Empty means unset."""
 

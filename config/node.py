@@ -232,3 +232,5 @@ class NodeConfig(StrictModel):
     drain_s: int = Field(default=60, ge=0, le=3_600)
     """How long calls may go on when the node is told to stop (SIGTERM); then they are ended politely."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    """text: for people; json: one document a line."""

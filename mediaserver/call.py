@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import BARGE_INS, GREETING_SECONDS
+from mediaserver.telemetry.turns import observe_turn
 from tenancy import TenantContext
 
 MAX_TRANSCRIPT_LINES = 1_000
@@ -104,6 +108,7 @@ class Call:
         converse: Converse,
         on_over: Callable[[str], None],
         *,
+        meters: Meters,
         listener: CallListener | None = None,
     ) -> None:
         self.tenant = tenant
@@ -116,7 +121,10 @@ class Call:
         self._log = logger.bind(call=tenant.call_id, tenant=tenant.tenant_id)
         self._pipeline = converse(tenant, link, self)
         self._task: asyncio.Task[None] | None = None
+        self._meters = meters
         self._greeted = False
+        self._greeted_at_us: int | None = None
+        """When both sides were connected; None before that, and once the greeting is heard."""
 
     def start(self) -> None:
         """Start the pipeline; it idles until the greeting."""
@@ -126,6 +134,7 @@ class Call:
         """Both sides are connected: speak."""
         if not self._greeted:
             self._greeted = True
+            self._greeted_at_us = time.monotonic_ns() // 1000
             await self._pipeline.greet()
 
     async def end(self, why: str) -> None:
@@ -156,6 +165,8 @@ class Call:
 
     def receptionist_said(self, text: str, *, interrupted: bool) -> None:
         """What the caller heard of an answer."""
+        if interrupted:
+            self._meters.inc(BARGE_INS, "interruption")
         self._add(Line(Speaker.RECEPTIONIST, text, datetime.now(UTC), interrupted))
 
     def _add(self, line: Line) -> None:
@@ -170,6 +181,9 @@ class Call:
 
     def receptionist_speaking(self, *, active: bool) -> None:
         """The receptionist became audible or fell silent."""
+        if self._greeted_at_us is not None and (heard_at_us := self.link.first_playout_at_us) is not None:
+            self._meters.observe(GREETING_SECONDS, (heard_at_us - self._greeted_at_us) / 1_000_000)
+            self._greeted_at_us = None
         if self._listener is not None:
             self._listener.speaking(Speaker.RECEPTIONIST, active=active)
 
@@ -190,7 +204,8 @@ class Call:
     def turn_measured(self, turn: TurnMeasured) -> None:
         """The wire latency of an answered turn."""
         self.conversation.turn_latencies_ms.append(turn.latency_ms)
-        self._log.info("turn answered after {} ms", turn.latency_ms)
+        observe_turn(self._meters, turn.latency_ms, turn.parts)
+        self._log.bind(event="turn_answered").info("turn answered after {} ms", turn.latency_ms)
 
     def action(self, action: Action) -> None:
         """Something that the receptionist wants done."""

@@ -22,6 +22,10 @@ from mediaserver._native import MediaError
 from mediaserver.call import Call, CallListener, Converse
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.outcomes import outcome_of
+from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED
+from mediaserver.telemetry.sources import observe_quality
 from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
 
 MAX_CALL_S = 3_600
@@ -65,6 +69,8 @@ class ActiveCall:
     """Ends the signalling; the edge answers with `Switchboard.ended`, at once or later."""
     state: CallState = CallState.UP
     deadline: asyncio.TimerHandle | None = None
+    our_reason: str | None = None
+    """Why our side hung up; None: it did not."""
     on_ended: Callable[[], None] | None = None
     """Told once, when the call is over, however it ended: the edge forgets it."""
 
@@ -79,6 +85,7 @@ class Switchboard:
         gate: AdmissionGate,
         hub: EngineHub,
         converse: Converse,
+        meters: Meters,
         farewell: Farewell = lambda _: None,
     ) -> None:
         self.hub = hub
@@ -86,6 +93,7 @@ class Switchboard:
         self._gate = gate
         self._converse = converse
         self._farewell = farewell
+        self.meters = meters
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,21 +106,32 @@ class Switchboard:
         """Calls in progress."""
         return len(self._active)
 
+    @property
+    def draining(self) -> bool:
+        """Whether no further call is taken."""
+        return self._draining
+
     # -- before a call ---------------------------------------------------------------------------------
 
     async def tenant_for(self, called: str, call_id: str) -> TenantContext:
         """Whose number it is, with the configuration that the call will have. Raises `CallRefused`."""
         if self._draining:
+            self.meters.inc(CALLS_REFUSED, "draining")
             raise CallRefused(503, retry_after_s=DRAIN_RETRY_AFTER_S)
         try:
             return await self._registry.context_for(called, call_id=call_id)
         except UnknownNumber:
-            logger.info("call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS])
+            self.meters.inc(CALLS_REFUSED, "unknown_number")
+            logger.bind(call=call_id).info(
+                "call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS]
+            )
             raise CallRefused(404) from None
         except TenantSuspended:
+            self.meters.inc(CALLS_REFUSED, "suspended")
             raise CallRefused(480, "Temporarily Unavailable") from None
         except TenancyError as error:
-            logger.error("tenant lookup failed: {}", error)
+            self.meters.inc(CALLS_REFUSED, "store")
+            logger.bind(call=call_id).error("tenant lookup failed: {}", error)
             raise CallRefused(503, retry_after_s=STORE_RETRY_AFTER_S) from error
 
     def look_for_room(self, tenant: TenantContext) -> None:
@@ -126,7 +145,9 @@ class Switchboard:
         decision = self._gate.request(tenant.tenant_id, tenant.config.max_concurrent_calls, _now_ms())
         match decision:
             case Reject():
-                logger.warning("call refused: {}", decision.reason)
+                logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="call_refused").warning(
+                    "call refused: {}", decision.reason
+                )
                 raise _refused(decision)
             case Admit():
                 return decision.lease
@@ -152,10 +173,19 @@ class Switchboard:
         """Build and start the call's pipeline. Where that fails, link and lease are given back: `CallRefused`."""
         try:
             call = Call(
-                tenant, caller, link, self._converse, lambda why: self.over(active, why), listener=listener
+                tenant,
+                caller,
+                link,
+                self._converse,
+                lambda why: self.over(active, why),
+                meters=self.meters,
+                listener=listener,
             )
         except BaseException as error:
-            logger.exception("the call's pipeline could not be built")
+            logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).exception(
+                "the call's pipeline could not be built"
+            )
+            self.meters.inc(CALLS_REFUSED, "pipeline_failed")
             self.hub.detach(link)
             self.give_back(lease)
             if not isinstance(error, Exception):
@@ -163,7 +193,7 @@ class Switchboard:
             raise CallRefused(500) from error
         active = self._active[lease.number] = ActiveCall(call, lease, hang_up)
         call.start()
-        logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info(
+        logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="call_answered").info(
             "answering {!r} for {}", caller[:MAX_LOGGED_CHARACTERS], tenant.config.business_name
         )
         return active
@@ -178,7 +208,9 @@ class Switchboard:
         """The conversation ended on our side: hang up, once."""
         if active.state is CallState.UP:
             active.state = CallState.HANGING_UP
-            logger.bind(call=active.call.tenant.call_id).info("hanging up: {}", why)
+            active.our_reason = why
+            tenant = active.call.tenant
+            logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).info("hanging up: {}", why)
             active.hang_up(why)
 
     def ended(self, active: ActiveCall, why: str) -> None:
@@ -186,6 +218,7 @@ class Switchboard:
         if active.state is CallState.OVER:
             return
         active.state = CallState.OVER
+        self.meters.inc(CALLS, outcome_of(active.our_reason or why))
         self._active.pop(active.lease.number, None)
         if active.deadline is not None:
             active.deadline.cancel()
@@ -198,14 +231,24 @@ class Switchboard:
         bound = logger.bind(call=call.tenant.call_id, tenant=call.tenant.tenant_id)
         try:
             await call.end(why)
+            await self._measure_media(call.link)
         finally:
             self.hub.detach(call.link)
             self.give_back(active.lease)
-        bound.info("call ended: {}", why)
+        bound.bind(event="call_ended").info("call ended: {}", why)
         try:
             await self._registry.record_call(call.tenant, record_of(call, why))
         except TenancyError as error:
             bound.error("the call's record could not be written: {}", error)
+
+    async def _measure_media(self, link: LocalMediaLink) -> None:
+        """How good the call's media was; the engine answers in its own time, so beside the event loop."""
+        try:
+            quality = await asyncio.to_thread(self.hub.engine.stream_quality, link.stream)
+        except MediaError:
+            return  # The engine was shut down first.
+        if quality is not None:
+            observe_quality(self.meters, quality)
 
     # -- the node's life -------------------------------------------------------------------------------
 

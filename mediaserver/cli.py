@@ -10,15 +10,14 @@ from pathlib import Path
 
 import orjson
 import uvloop
-from loguru import logger
 
 from config.errors import ConfigError
 from config.loader import load_node_config
 from mediaserver.errors import MediaServerError
+from mediaserver.telemetry.logs import configure_logs
 
-PIPECAT_BANNER = "ᓚᘏᗢ"
-"""What Pipecat logs when it is imported."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("text", "json")
 CODEC_NAMES = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", "opus": "opus"}
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -28,7 +27,7 @@ EXIT_USAGE = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    log_to_stderr(options.log_level or "INFO")
+    configure_logs(options.log_level or "INFO")
     try:
         status: int = uvloop.run(options.run(options))
     except (MediaServerError, ConfigError) as error:
@@ -52,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="call workers (default: one per core; 0: none, all in one process)",
     )
+    serve.add_argument("--log-format", choices=LOG_FORMATS, help="default: the configuration's log_format")
     serve.set_defaults(run=_serve)
 
     again = commands.add_parser("reload", help="replace the call workers of a running node; calls stay")
@@ -83,20 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def log_to_stderr(level: str) -> None:
-    """Log to stderr, each line with its call and its tenant."""
-    logger.remove()
-    logger.configure(extra={"call": "-", "tenant": "-"})
-    logger.add(
-        sys.stderr,
-        level=level.upper(),
-        filter=lambda record: not record["message"].startswith(PIPECAT_BANNER),
-        format="{time:YYYY-MM-DDTHH:mm:ss.SSS} {level} [{extra[tenant]}/{extra[call]}] {message}",
-        diagnose=False,  # variables in tracebacks may hold keys and callers' words
-        backtrace=False,
-    )
-
-
 async def _serve(options: argparse.Namespace) -> int:
     from mediaserver.serving import serve
 
@@ -104,8 +90,8 @@ async def _serve(options: argparse.Namespace) -> int:
     if options.workers is not None:
         environ["MEDIASERVER_WORKERS"] = str(options.workers)
     config = load_node_config(options.config, environ)
-    log_to_stderr(options.log_level or config.log_level)
-    return await serve(config)
+    redactor = configure_logs(options.log_level or config.log_level, options.log_format or config.log_format)
+    return await serve(config, redactor)
 
 
 async def _reload(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from mediaserver._native import MediaError
 from mediaserver.calls import ActiveCall, CallRefused, Switchboard
 from mediaserver.media_link import LocalMediaLink
 from mediaserver.media_session import MediaPolicy, stream_arguments, unconfirmed_arguments
+from mediaserver.telemetry.schema import ANSWER_SECONDS, CALLS_REFUSED
 from sipbridge import (
     CallAnswered,
     CallEnded,
@@ -84,7 +85,7 @@ class Edge:
         """Take an event from the SIP endpoint."""
         match event:
             case InviteReceived():
-                task = self._switchboard.spawn(self._invited(event), f"invite-{event.call_id}")
+                task = self._switchboard.spawn(self._invited(event, _now_s()), f"invite-{event.call_id}")
                 self._pending[event.dialog] = task
                 task.add_done_callback(lambda _: self._pending.pop(event.dialog, None))
             case InviteConfirmed():
@@ -108,7 +109,7 @@ class Edge:
 
     # -- an invitation ---------------------------------------------------------------------------------
 
-    async def _invited(self, event: InviteReceived) -> None:
+    async def _invited(self, event: InviteReceived, since_s: float) -> None:
         try:
             tenant = await self._switchboard.tenant_for(event.called.user or "", event.call_id)
             answer = self._answer(event, tenant)
@@ -117,9 +118,11 @@ class Edge:
                 event.dialog, refusal.status, refusal.why or None, retry_after_s=refusal.retry_after_s
             )
         except NotAcceptable as refusal:
+            self._switchboard.meters.inc(CALLS_REFUSED, "unacceptable_offer")
             self._endpoint.reject(event.dialog, refusal.status, warning=(refusal.warning, str(refusal)))
         else:
             self._endpoint.answer(event.dialog, str(answer))
+            self._switchboard.meters.observe(ANSWER_SECONDS, _now_s() - since_s, "sip")
 
     def _answer(self, event: InviteReceived, tenant: TenantContext) -> SessionDescription:
         """Take the call. Raises `CallRefused` or `NotAcceptable`, with nothing left behind."""
@@ -131,6 +134,7 @@ class Edge:
             raise
         except (MediaError, ValueError) as error:
             logger.error("no media for a call: {}", error)
+            self._switchboard.meters.inc(CALLS_REFUSED, "no_media")
             self._switchboard.give_back(lease)
             raise CallRefused(503, retry_after_s=NO_MEDIA_RETRY_AFTER_S) from error
         active = self._switchboard.begin(
@@ -262,3 +266,7 @@ class Edge:
         if held.hold is not None:
             held.hold.cancel()
         self._switchboard.ended(held.active, why)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""HTTP on the node: health, readiness, status, and what other parts add to it."""
+"""HTTP on the node: its status, and what other parts add to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI
 
 from mediaserver.errors import StartupError
 from sipbridge.uri import bracketed
@@ -18,18 +18,17 @@ BACKLOG = 128
 StatusSource = Callable[[], dict[str, object]]
 
 
-def make_app(ready: Callable[[], bool], *routers: APIRouter) -> FastAPI:
-    """The application for callers: health, and what ``routers`` add."""
+def make_app(*routers: APIRouter) -> FastAPI:
+    """An application of ``routers``."""
     app = FastAPI(title="AI receptionist media server", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(_health_routes(ready))
     for router in routers:
         app.include_router(router)
     return app
 
 
-def make_operator_app(status: StatusSource, ready: Callable[[], bool]) -> FastAPI:
-    """The application for the operator: health, and counters of the node with the names of its tenants."""
-    app = make_app(ready)
+def make_operator_app(status: StatusSource, *routers: APIRouter) -> FastAPI:
+    """The application for the operator: counters of the node with the names of its tenants, and what ``routers`` add."""
+    app = make_app(*routers)
 
     @app.get("/status")
     async def node_status() -> dict[str, object]:
@@ -37,25 +36,6 @@ def make_operator_app(status: StatusSource, ready: Callable[[], bool]) -> FastAP
         return status()
 
     return app
-
-
-def _health_routes(ready: Callable[[], bool]) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Alive: the event loop answers."""
-        return {"status": "ok"}
-
-    @router.get("/readyz")
-    async def readyz(response: Response) -> dict[str, str]:
-        """Ready for calls: models warm, greetings cached, SIP listening, not draining."""
-        if ready():
-            return {"status": "ready"}
-        response.status_code = 503
-        return {"status": "not ready"}
-
-    return router
 
 
 class _Server(uvicorn.Server):

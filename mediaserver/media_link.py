@@ -151,6 +151,8 @@ class LocalMediaLink:
         self._speech: SpeechStarted | SpeechAudio | None = None
         """The last event of the speech that goes on."""
         self.counters = LinkCounters()
+        self.first_playout_at_us: int | None = None
+        """When the first packet of anything that was played went out."""
 
     @property
     def stream(self) -> int:
@@ -213,6 +215,8 @@ class LocalMediaLink:
             self._speech = event
         elif isinstance(event, SpeechStopped):
             self._speech = None
+        elif isinstance(event, PlayoutStarted) and self.first_playout_at_us is None:
+            self.first_playout_at_us = event.at_us
         self._events.append(event)
         if len(self._events) > MAX_PENDING_EVENTS:
             self._drop_one()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,18 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
+from mediaserver.telemetry.health import LoopWatch
+from mediaserver.telemetry.metrics import Telemetry
+from mediaserver.telemetry.redaction import Redactor
+from mediaserver.telemetry.routes import metrics_routes, probe_routes
+from mediaserver.telemetry.schema import CALLS_ACTIVE, MODEL_RESTARTS
+from mediaserver.telemetry.sources import (
+    Reading,
+    engine_readings,
+    gate_readings,
+    sip_readings,
+    worker_readings,
+)
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -70,10 +83,15 @@ class Node:
     """One edge with its in-process pipelines and its model process."""
 
     def __init__(
-        self, config: NodeConfig, models: ModelProcess | None = None, nursery: Nursery | None = None
+        self,
+        config: NodeConfig,
+        models: ModelProcess | None = None,
+        nursery: Nursery | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         """``models`` and ``nursery``: processes that have been begun already; the node ends them."""
         self._config = config
+        self._redactor = redactor or Redactor()
         self._started_at = time.monotonic()
         self._ready = False
         self._stop = asyncio.Event()
@@ -97,9 +115,20 @@ class Node:
         web = web_routes(
             lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
         )
-        self._http = HttpServer(make_app(self._is_ready, web), config.http.host, config.http.port)
+        self.telemetry = Telemetry()
+        for source in (
+            self._read_engine,
+            self._read_gate,
+            self._read_sip,
+            self._read_node,
+            self._read_workers,
+        ):
+            self.telemetry.add_source(source)
+        self._loop_watch = LoopWatch(self.telemetry.meters, "edge")
+        probes = probe_routes(self.alive, self.ready)
+        self._http = HttpServer(make_app(probes, web), config.http.host, config.http.port)
         self._operator = HttpServer(
-            make_operator_app(self._status, self._is_ready),
+            make_operator_app(self._status, probes, metrics_routes(self.telemetry)),
             config.http.operator.host,
             config.http.operator_port,
             "http.operator.port",
@@ -180,7 +209,7 @@ class Node:
         engine = self._open_engine()
         self._hub = EngineHub(engine)
         self._hub.start()
-        self._registry = await open_registry(config, os.environ)
+        self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
             raise StartupError(
@@ -200,6 +229,7 @@ class Node:
             ),
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
+            meters=self.telemetry.meters,
         )
         warmer = PhraseWarmer(phrases, access)
         await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases))
@@ -210,10 +240,13 @@ class Node:
             converse=self._pool.host
             if self._pool is not None
             else lambda tenant, link, observer: CallPipeline(tenant, link, resources, observer),
+            meters=self.telemetry.meters,
             farewell=lambda tenant: _farewell(phrases, tenant),
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
+        # From here on: the start itself may hold the loop up, and holds nobody else up.
+        self._loop_watch.start()
         self._http.listen()
         self._operator.listen()
         self._ready = True
@@ -238,9 +271,18 @@ class Node:
             tts_first_audio_ms=config.budgets.tts_first_audio_ms,
             memory_mb=config.workers.memory_mb,
             log_level=config.log_level,
+            log_format=config.log_format,
         )
         watch = WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms)
-        self._pool = WorkerPool(count, settings, phrases, nursery=self._nursery, watch=watch)
+        self._pool = WorkerPool(
+            count,
+            settings,
+            phrases,
+            meters=self.telemetry.meters,
+            on_delta=self.telemetry.add_delta,
+            nursery=self._nursery,
+            watch=watch,
+        )
         self._nursery = None
         await self._pool.start()
 
@@ -308,8 +350,42 @@ class Node:
                 "Stop what uses the port, or set sip.port in the node's configuration."
             ) from error
 
-    def _is_ready(self) -> bool:
-        return self._ready and self._hub is not None and self._hub.engine.alive()
+    def alive(self) -> dict[str, bool]:
+        """What has to hold for the process to go on."""
+        return {
+            "event_loop": self._loop_watch.steady,
+            "media": self._hub is None or self._hub.engine.alive(),
+        }
+
+    def ready(self) -> dict[str, bool]:
+        """What has to hold for a call to be admitted, if there is a slot."""
+        return {
+            "started": self._switchboard is not None and self._web is not None,
+            "not_draining": not self._stop.is_set()
+            and self._switchboard is not None
+            and not self._switchboard.draining,
+            "media": self._hub is not None and self._hub.engine.alive(),
+            "workers": self._pool is None or self._pool.ready_workers > 0,
+            "models": self._models is None or self._models.ready,
+        }
+
+    # What `Telemetry` asks.
+
+    def _read_engine(self) -> Iterable[Reading]:
+        return engine_readings(self.media_stats())
+
+    def _read_gate(self) -> Iterable[Reading]:
+        return gate_readings(self._gate.snapshot())
+
+    def _read_sip(self) -> Iterable[Reading]:
+        return sip_readings(self._sip.stats()) if self._sip is not None else ()
+
+    def _read_workers(self) -> Iterable[Reading]:
+        return worker_readings(self._pool.health() if self._pool is not None else ())
+
+    def _read_node(self) -> Iterator[Reading]:
+        yield Reading(CALLS_ACTIVE, self._switchboard.active_calls if self._switchboard is not None else 0)
+        yield Reading(MODEL_RESTARTS, self._models.restarts if self._models is not None else 0)
 
     async def _watch_engine(self) -> None:
         """A media thread that fails takes its calls with it. Without any the process ends, for a supervisor to start anew."""
@@ -387,6 +463,7 @@ class Node:
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
         self._ready = False
+        self._loop_watch.stop()
         await self._stop_background()
         await self._stop_calls()
         if self._hub is not None:

@@ -78,5 +78,6 @@ class PhraseWarmer:
             )
             return response.content
         except openai.OpenAIError as error:
-            logger.warning("phrase not synthesised by {}: {}", provider.name, error)
+            # Not the error's text: it may repeat the key, or what was to be said.
+            logger.warning("phrase not synthesised by {}: {}", provider.name, type(error).__name__)
             return b""

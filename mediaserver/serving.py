@@ -19,6 +19,7 @@ from mediaserver.workers.nursery_client import Nursery, log_end
 if TYPE_CHECKING:
     from config.node import HttpConfig, NodeConfig
     from mediaserver.node import Node
+    from mediaserver.telemetry.redaction import Redactor
 
 TRY_SAYING = (
     "What are your opening hours?",
@@ -27,8 +28,8 @@ TRY_SAYING = (
 )
 
 
-async def serve(config: NodeConfig) -> int:
-    """Run a node until it is told to stop."""
+async def serve(config: NodeConfig, redactor: Redactor | None = None) -> int:
+    """Run a node until it is told to stop; ``redactor``: the log's, which learns of the node's keys."""
     began = time.monotonic()
     models = None
     if config.models.url is None:
@@ -39,7 +40,7 @@ async def serve(config: NodeConfig) -> int:
     if nursery is not None:
         nursery.begin()
     module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")
-    node: Node = module.Node(config, models, nursery)
+    node: Node = module.Node(config, models, nursery, redactor)
     loop = asyncio.get_running_loop()
     starting = asyncio.ensure_future(node.start())
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -93,7 +94,7 @@ def banner(node: Node, took_s: float, sip_host: str, http: HttpConfig) -> str:
         f"ready after {took_s:.1f} s",
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
         f"  HTTP  http://{bracketed(http.host)}:{node.http_port}/ (a softphone in the browser)",
-        f"        http://{bracketed(http.operator.host)}:{node.operator_port}/status (for the operator)",
+        f"        http://{bracketed(http.operator.host)}:{node.operator_port}/status and /metrics (for the operator)",
         "",
         "dial",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ POLL_S = 0.05
 MAX_RESTART_PAUSE_S = 30.0
 EXIT_MISSING_PACKAGE = 3
 EXIT_ADDRESS_IN_USE = 4
-MAX_LOGGED_BYTES = 500
+MAX_LOGGED_BYTES = 1_000
 """Of what the process says at a time."""
+PLACE_OR_TYPE = re.compile(r' +File "[^"]+", line \d+, in \w+|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b')
+"""The lines of a traceback that have nobody's words in them, as far as they have none."""
 
 
 class ModelProcess:
@@ -38,6 +41,11 @@ class ModelProcess:
     def base_url(self) -> str:
         """The root of its API."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it was warm once and runs."""
+        return self._port != 0 and self._process is not None and self._process.returncode is None
 
     def begin(self) -> None:
         """Start it without waiting: it loads while the caller does something else until `start`."""
@@ -115,9 +123,7 @@ class ModelProcess:
             assert process.stderr is not None
             began = asyncio.get_running_loop().time()
             while said := await process.stderr.read(4096):
-                logger.warning(
-                    "model process: {}", said[-MAX_LOGGED_BYTES:].decode("utf-8", "replace").strip()
-                )
+                logger.warning("model process: {}", fit_to_log(said))
             status = await process.wait()
             ran_s = asyncio.get_running_loop().time() - began
             pause_s = 0.0 if ran_s > MAX_RESTART_PAUSE_S else min(MAX_RESTART_PAUSE_S, 2 * pause_s + 0.5)
@@ -129,6 +135,14 @@ class ModelProcess:
             except (StartupError, OSError, ValueError) as error:
                 # Not even an odd failure (no memory for a process, garbage in a file) ends the watching.
                 logger.error("model process did not start again: {}", error)
+
+
+def fit_to_log(said: bytes) -> str:
+    """The places and types of errors in what the process said; the rest, which may be a caller's words, as a number of lines."""
+    lines = said[-MAX_LOGGED_BYTES:].decode("utf-8", "replace").splitlines()
+    kept = [match[0].strip() for line in lines if (match := PLACE_OR_TYPE.match(line))]
+    others = len(lines) - len(kept)
+    return " | ".join(kept + ([f"{others} more lines"] if others else []))
 
 
 async def _last_words(process: asyncio.subprocess.Process) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from loguru import logger
 from pipecat.frames.frames import EndFrame, LLMRunFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -35,6 +37,8 @@ from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
 from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.turns import TurnWaits
 from tenancy import TenantContext
 
 TURN_WATCHDOG_MARGIN_S = 2.0
@@ -97,6 +101,8 @@ class PipelineResources:
     budgets: Budgets
     phrases: PhraseCache
     clock: Callable[[], datetime]
+    meters: Meters = field(default_factory=Meters)
+    """Of the process: the edge's own, or a worker's."""
 
 
 class CallPipeline:
@@ -115,6 +121,7 @@ class CallPipeline:
         self._restored = restored or Restored()
         turns = config.turn_taking
         phrases = Phrases.of(config)
+        self._tenant = tenant
         self._observer = observer
         self._greeting = config.greeting
         self._prompted = False
@@ -126,6 +133,7 @@ class CallPipeline:
             speech_start_ms=turns.speech_start_ms,
             observer=observer,
         )
+        waits = TurnWaits(self._transport.turn_clock, _now_us)
         receptionist = ReceptionistReplier(
             config,
             resources.clock,
@@ -141,6 +149,7 @@ class CallPipeline:
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,
+            waits=waits,
         )
         context = LLMContext([_message(role, text) for role, text in self._restored.turns])
         watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
@@ -148,7 +157,10 @@ class CallPipeline:
         self._worker = _worker(
             self._transport.input(),
             Hearing(
-                transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
+                transcribers(tenant.stt, resources.providers),
+                resources.budgets,
+                apology=phrases.one_moment,
+                waits=waits,
             ),
             aggregators.user(),
             replying,
@@ -161,6 +173,7 @@ class CallPipeline:
                 speed=config.voice.speed,
                 apology=phrases.one_moment,
                 failure=phrases.failure,
+                waits=waits,
             ),
             self._transport.output(),
             aggregators.assistant(),
@@ -190,6 +203,7 @@ class CallPipeline:
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
             self._prompted = False
+            self._transport.turn_clock.turn_ended(_now_us())
             self._observer.caller_speaking(active=False)
             if message.content:
                 self._observer.caller_said(message.content)
@@ -223,12 +237,14 @@ class CallPipeline:
 
     async def run(self) -> None:
         """Run until the conversation ends or `cancel`; owns the reader of the media link."""
-        await self._runner.add_workers(self._worker)
-        self._transport.start_reading()
-        try:
-            await self._runner.run()
-        finally:
-            await self._transport.stop_reading()
+        # For every task of the call, so that whatever is logged says whose it is.
+        with logger.contextualize(call=self._tenant.call_id, tenant=self._tenant.tenant_id):
+            await self._runner.add_workers(self._worker)
+            self._transport.start_reading()
+            try:
+                await self._runner.run()
+            finally:
+                await self._transport.stop_reading()
 
     async def greet(self) -> None:
         """Say the greeting; cached, it is on the wire within one tick."""
@@ -259,6 +275,10 @@ def _message(role: Role, text: str) -> LLMContextMessage:
     if role is Role.CALLER:
         return {"role": "user", "content": text}
     return {"role": "assistant", "content": text}
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _worker(*stages: FrameProcessor) -> PipelineWorker:

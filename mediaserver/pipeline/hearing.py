@@ -14,6 +14,7 @@ from pipecat.utils.time import time_now_iso8601
 
 from mediaserver.errors import ProviderFailed
 from mediaserver.pipeline.providers import Budgets, frames_within
+from mediaserver.telemetry.turns import TurnWaits
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Hearing(SegmentedSTTService):
     transcribe it, so that the end of the turn never waits for a transcript that will not come.
     """
 
-    def __init__(self, chain: Sequence[Transcriber], budgets: Budgets, apology: str) -> None:
+    def __init__(
+        self, chain: Sequence[Transcriber], budgets: Budgets, apology: str, waits: TurnWaits
+    ) -> None:
         super().__init__(
             ttfs_p99_latency=budgets.stt_final_ms / 1000,
             trailing_silence_secs=0.2,
@@ -40,6 +43,7 @@ class Hearing(SegmentedSTTService):
         self._hearing_chain = tuple(chain)
         self._hearing_budgets = budgets
         self._hearing_apology = apology
+        self._hearing_waits = waits
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
         """Give the chain's services the pipeline's clock and rates."""
@@ -55,7 +59,7 @@ class Hearing(SegmentedSTTService):
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Transcribe one utterance (a WAV file) with the first service that can."""
-        heard = ""
+        heard, transcribed = "", self._hearing_waits.asked("stt")
         for position, link in enumerate(self._hearing_chain):
             try:
                 heard = await self._transcribe_with(link, audio)
@@ -64,6 +68,7 @@ class Hearing(SegmentedSTTService):
                 logger.warning("transcription failed, trying the next provider: {}", failure)
                 if position == 0:
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
+        transcribed()
         yield TranscriptionFrame(heard, "caller", time_now_iso8601())
 
     async def _transcribe_with(self, link: Transcriber, audio: bytes) -> str:

@@ -50,11 +50,12 @@ async def frames_within(
             except TimeoutError:
                 raise ProviderFailed(provider, f"nothing within {budget_ms} ms") from None
             except PROVIDER_ERRORS as error:
-                raise ProviderFailed(provider, f"{type(error).__name__}: {error}") from error
+                # Not the error's text, here and below: it may repeat the key, or what the caller said.
+                raise ProviderFailed(provider, type(error).__name__) from error
             if frame is None:
                 continue
             if isinstance(frame, ErrorFrame):
-                raise ProviderFailed(provider, frame.error)
+                raise ProviderFailed(provider, "an error of the service")
             budget_ms = stall_ms
             yield frame
     finally:

@@ -22,6 +22,7 @@ from pipecat.services.settings import LLMSettings
 
 from mediaserver.errors import ProviderFailed
 from mediaserver.pipeline.providers import PROVIDER_ERRORS, Budgets
+from mediaserver.telemetry.turns import TurnWaits
 
 
 class Replier(Protocol):
@@ -50,7 +51,7 @@ class ModelReplier:
                     if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
         except (*PROVIDER_ERRORS, ValueError) as error:
-            raise ProviderFailed(self.name, str(error)) from error
+            raise ProviderFailed(self.name, type(error).__name__) from error
 
 
 class Replying(LLMService):
@@ -60,7 +61,9 @@ class Replying(LLMService):
     that breaks off later ends its reply where it broke.
     """
 
-    def __init__(self, chain: Sequence[Replier], budgets: Budgets, apology: str, failure: str) -> None:
+    def __init__(
+        self, chain: Sequence[Replier], budgets: Budgets, apology: str, failure: str, waits: TurnWaits
+    ) -> None:
         # The stage itself asks no model: every setting is given so that Pipecat does not warn of missing ones.
         super().__init__(
             settings=LLMSettings(
@@ -81,6 +84,7 @@ class Replying(LLMService):
         self._reply_budgets = budgets
         self._reply_apology = apology
         self._reply_failure = failure
+        self._reply_waits = waits
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answer an `LLMContextFrame`; pass everything else on."""
@@ -109,7 +113,7 @@ class Replying(LLMService):
 
     async def _stream(self, replier: Replier, context: LLMContext) -> bool:
         """Push one replier's text; False when it said nothing. Raises `ProviderFailed` before its first word."""
-        said = False
+        said, first_token = False, self._reply_waits.asked("llm")
         deltas = replier.reply(context)
         budget_ms = self._reply_budgets.llm_first_token_ms
         try:
@@ -121,6 +125,7 @@ class Replying(LLMService):
                     return said
                 except TimeoutError:
                     raise ProviderFailed(replier.name, f"no text within {budget_ms} ms") from None
+                first_token()
                 said = said or bool(delta.strip())
                 budget_ms = self._reply_budgets.stream_stall_ms
                 await self._push_llm_text(delta)

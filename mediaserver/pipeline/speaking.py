@@ -14,6 +14,7 @@ from pipecat.services.tts_service import TTSService
 from mediaserver.errors import ProviderFailed
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
 from mediaserver.pipeline.providers import Budgets, frames_within
+from mediaserver.telemetry.turns import TurnWaits
 
 FIRST_CHUNK_BYTES = PHRASE_RATE_HZ * 2 // 10
 """The first 100 ms of a sentence go out as soon as they are there."""
@@ -44,6 +45,7 @@ class Speaking(TTSService):
         speed: float,
         apology: str,
         failure: str,
+        waits: TurnWaits,
     ) -> None:
         super().__init__(
             sample_rate=PHRASE_RATE_HZ,
@@ -59,6 +61,7 @@ class Speaking(TTSService):
         self._speech_speed = speed
         self._speech_apology = apology
         self._speech_failure = failure
+        self._speech_waits = waits
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
         """Give the chain's services the pipeline's clock and rates."""
@@ -85,9 +88,10 @@ class Speaking(TTSService):
             yield self._audio(cached, context_id)
             return
         for position, link in enumerate(self._speech_chain):
-            spoken = bytearray()
+            spoken, first_audio = bytearray(), self._speech_waits.asked("tts")
             try:
                 async for chunk in self._chunks(link, text, context_id):
+                    first_audio()
                     spoken += chunk
                     yield self._audio(chunk, context_id)
                 if not spoken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from loguru import logger
@@ -36,6 +36,7 @@ from mediaserver._native import (
 from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent, MediaLink
 from mediaserver.pipeline.output import EngineOutput
+from mediaserver.telemetry.turns import TurnClock, TurnParts
 
 KEYPAD = frozenset(entry.value for entry in KeypadEntry)
 CALLER_RATE_HZ = 16_000
@@ -70,6 +71,7 @@ class TurnMeasured:
 
     latency_ms: int
     """Arrival of the last packet with caller speech to departure of the first packet of the answer."""
+    parts: TurnParts = field(default_factory=TurnParts)
 
 
 class TransportObserver(Protocol):
@@ -160,6 +162,7 @@ class CallTransport(BaseTransport):
         self._link = link
         self._observer = observer
         self._last_speech_at_us: int | None = None
+        self.turn_clock = TurnClock()
         self._utterance = UtteranceLimit()
         self._reader: asyncio.Task[None] | None = None
         # audio_in_enabled stays off: it would only start Pipecat's own audio queue and its 0.5 s wake-ups.
@@ -199,7 +202,8 @@ class CallTransport(BaseTransport):
     def speech_went_out(self, at_us: int) -> None:
         """Measure the turn that this speech answers."""
         if self._last_speech_at_us is not None:
-            self._observer.turn_measured(TurnMeasured((at_us - self._last_speech_at_us) // 1000))
+            latency_ms = (at_us - self._last_speech_at_us) // 1000
+            self._observer.turn_measured(TurnMeasured(latency_ms, self.turn_clock.answered(at_us)))
             self._last_speech_at_us = None
 
     def speaking(self, *, active: bool) -> None:
@@ -229,6 +233,7 @@ class CallTransport(BaseTransport):
         match event:
             case SpeechStarted():
                 self._last_speech_at_us = None
+                self.turn_clock.speech_began()
                 self._utterance.started(event.media_ms)
                 # Barge-in: silence first, decide afterwards. The interruption that follows flushes what is held.
                 self._engine_output.hold()
@@ -239,6 +244,7 @@ class CallTransport(BaseTransport):
                     await self._engine_input.cut_utterance()
             case SpeechStopped():
                 self._last_speech_at_us = event.last_speech_at_us
+                self.turn_clock.speech_ended(event.last_speech_at_us)
                 await self._engine_input.speech_stopped(event)
                 self._engine_output.release_hold()
             case PlayoutStarted() | Played() | Flushed():

@@ -24,6 +24,7 @@ from mediaserver._native import (
 from mediaserver.call import Line, Speaker
 from mediaserver.calls import ActiveCall, CallRefused, Switchboard
 from mediaserver.media_link import LegEvent, LocalMediaLink
+from mediaserver.telemetry.schema import ANSWER_SECONDS, CALLS_REFUSED
 from mediaserver.webrtc.rtvi import PEER_LEFT, HangUp, Press, RtviAction, RtviConversation, Send
 from mediaserver.webrtc.sessions import (
     CANDIDATE_RATE,
@@ -212,6 +213,8 @@ class WebEdge:
             raise _translated(refusal) from refusal
         except MediaError as error:
             # A call that is up goes on as it was (RFC 9429 4.1.10.2: the offerer rolls back).
+            if not in_call:
+                self._switchboard.meters.inc(CALLS_REFUSED, "unacceptable_offer")
             logger.info("an offer was refused: {}", error)
             raise WebRefusal(422, f"the offer cannot be used: {error}") from error
         finally:
@@ -249,6 +252,7 @@ class WebEdge:
     async def _call_waiting(
         self, session: Session, offer: Offer, source: str, waiting: WaitingPlace
     ) -> Answer:
+        since_ms = _now_ms()
         pc_id = str(uuid.uuid4())
         tenant = await self._switchboard.tenant_for(session.number, pc_id)
         if tenant.tenant_id != session.tenant_id:
@@ -269,6 +273,7 @@ class WebEdge:
         self._book.begin(session, pc_id)
         self._calls[pc_id] = active
         active.on_ended = lambda: self._forget(session, pc_id, waiting)
+        self._switchboard.meters.observe(ANSWER_SECONDS, (_now_ms() - since_ms) / 1000, "webrtc")
         return Answer(answer, pc_id)
 
     async def _opened(self, tenant: TenantContext, offer: str) -> tuple[int, str]:

@@ -16,10 +16,14 @@ from mediaserver.media_link import LocalMediaLink, MediaEvent
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import TAKEOVER_SECONDS, TAKEOVERS
+from mediaserver.telemetry.turns import TurnParts
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
     CallOver,
+    CallTaken,
     CancelCall,
     Flush,
     Greet,
@@ -80,6 +84,7 @@ class HostedCall:
         observer: CallObserver,
         host: Host,
         *,
+        meters: Meters,
         line: tuple[bytes, int] | None,
     ) -> None:
         self.number = number
@@ -88,6 +93,9 @@ class HostedCall:
         self._link = link
         self._observer = observer
         self._host = host
+        self._meters = meters
+        self._lost_at_s: float | None = None
+        """While no worker has the call."""
         self._line = line
         """What the caller hears when the worker is gone: PCM and its rate."""
         self._line_mark = LINE_MARKS_FROM
@@ -189,6 +197,12 @@ class HostedCall:
                 self._link.resume()
             case Flush():
                 self._link.flush()
+            case CallTaken():
+                if self._lost_at_s is not None:
+                    now_s = asyncio.get_running_loop().time()
+                    self._meters.inc(TAKEOVERS, "resumed")
+                    self._meters.observe(TAKEOVER_SECONDS, now_s - self._lost_at_s)
+                    self._lost_at_s = None
             case CallOver():
                 self._worker = None
                 self._end(message.why, failed=message.failed)
@@ -204,7 +218,7 @@ class HostedCall:
             case Speaking():
                 observer.receptionist_speaking(active=message.active)
             case TurnLatency():
-                observer.turn_measured(TurnMeasured(message.latency_ms))
+                observer.turn_measured(TurnMeasured(message.latency_ms, _parts(message.parts)))
             case Acted():
                 action = _action(message)
                 if journal.acted(message.detail + message.kind, closes=isinstance(action, EndCall)):
@@ -269,8 +283,11 @@ class HostedCall:
             return
         self._takeovers += 1
         if self._takeovers > MAX_TAKEOVERS:
+            self._meters.inc(TAKEOVERS, "failed")
             self._end(f"{MAX_TAKEOVERS} workers were lost with this call; the last one: {why}", failed=True)
             return
+        if self._lost_at_s is None:
+            self._lost_at_s = asyncio.get_running_loop().time()
         restored, heard = self.journal.lost()
         if heard:
             self._observer.receptionist_said(heard, interrupted=True)
@@ -283,6 +300,7 @@ class HostedCall:
         try:
             self._worker = self._host.place(self)
         except WorkersUnavailable as error:
+            self._meters.inc(TAKEOVERS, "failed")
             self._end(str(error), failed=True)
             return
         self._open(restored.to_json())
@@ -303,6 +321,13 @@ def _of_nothing(event: Flushed) -> Flushed:
         dropped_ms=event.dropped_ms,
         at_us=event.at_us,
     )
+
+
+def _parts(text: str) -> TurnParts:
+    try:
+        return TurnParts(**orjson.loads(text))
+    except (orjson.JSONDecodeError, TypeError):
+        return TurnParts()
 
 
 def _action(message: Acted) -> Action:

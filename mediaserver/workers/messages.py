@@ -116,6 +116,11 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class CallTaken:
+    """The call's pipeline runs in this worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class Play:
     """`MediaLink.play`."""
 
@@ -183,9 +188,10 @@ class SentenceBegins:
 
 @dataclass(frozen=True, slots=True)
 class TurnLatency:
-    """The wire latency of an answered turn."""
+    """The wire latency of an answered turn, and its parts as a JSON object."""
 
     latency_ms: int
+    parts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +235,7 @@ ToWorker = OpenCall | Greet | CancelCall | LinkEnded | Ping | KeepPhrase | Retir
 ToEdge = (
     Ready
     | Pong
+    | CallTaken
     | Play
     | Pause
     | Resume
@@ -316,6 +323,7 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (MediaEnded, _own(79, MediaEnded)),
         (CallOver, _own(80, CallOver)),
         (Meters, _own(81, Meters)),
+        (CallTaken, _own(82, CallTaken)),
     )
 
 

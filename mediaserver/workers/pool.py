@@ -17,9 +17,13 @@ from mediaserver.media_link import LocalMediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.receptionist import Phrases
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import WORKER_RESTARTS
+from mediaserver.telemetry.sources import WorkerHealth
+from mediaserver.workers import messages
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.hosted import HostedCall, WorkersUnavailable
-from mediaserver.workers.messages import KeepPhrase, Message, Meters, Ping, Pong, Ready, Retire
+from mediaserver.workers.messages import KeepPhrase, Message, Ping, Pong, Ready, Retire
 from mediaserver.workers.nursery_client import Nursery, log_end
 from mediaserver.workers.watch import Health, WatchParams, WorkerWatch
 from mediaserver.workers.worker_settings import WorkerSettings
@@ -83,13 +87,15 @@ class WorkerPool:
         *,
         nursery: Nursery | None = None,
         watch: WatchParams | None = None,
-        on_meters: Callable[[bytes], None] = lambda _: None,
+        meters: Meters | None = None,
+        on_delta: Callable[[bytes], object] = lambda _: None,
     ) -> None:
         self._count = count
         self._settings = settings
         self._phrases = phrases
         self._watch_params = watch or WatchParams()
-        self._on_meters = on_meters
+        self._meters = meters or Meters()
+        self._on_delta = on_delta
         self._nursery = nursery or Nursery(log_end)
         self._workers: list[Worker] = []
         self._numbers = 0
@@ -140,6 +146,13 @@ class WorkerPool:
         """The workers' processes."""
         return tuple(worker.pid for worker in self._workers)
 
+    def health(self) -> list[WorkerHealth]:
+        """For the metrics."""
+        return [
+            WorkerHealth(place, self._takes_calls(worker), len(worker.calls), worker.pid)
+            for place, worker in enumerate(self._workers)
+        ]
+
     def snapshot(self) -> list[dict[str, object]]:
         """For the node's status."""
         return [
@@ -170,7 +183,13 @@ class WorkerPool:
         """A pipeline for a call; it gets its worker when it runs."""
         self._numbers += 1
         return HostedCall(
-            self._numbers, lambda: self._context(tenant), link, observer, self, line=self._line(tenant)
+            self._numbers,
+            lambda: self._context(tenant),
+            link,
+            observer,
+            self,
+            meters=self._meters,
+            line=self._line(tenant),
         )
 
     def place(self, call: HostedCall) -> Worker:
@@ -246,8 +265,8 @@ class WorkerPool:
                 worker.ready.set()
                 for digest, pcm in self._phrases.held():
                     worker.send(0, KeepPhrase(digest, pcm))
-            case Meters():
-                self._on_meters(message.blob)
+            case messages.Meters():
+                self._on_delta(message.blob)
             case _:
                 call = worker.calls.get(number)
                 if call is not None:
@@ -297,6 +316,7 @@ class WorkerPool:
             logger.info("call worker {} has retired", worker.pid)
             return
         self.counters.lost[cause] += 1
+        self._meters.inc(WORKER_RESTARTS, "stuck" if cause == "hung" else "crashed")
         self.counters.takeovers += len(calls)
         logger.error("call worker {} is lost with {} calls: {}", worker.pid, len(calls), why)
         for call in calls:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,7 +14,6 @@ from pathlib import Path
 import orjson
 from loguru import logger
 
-from mediaserver.cli import log_to_stderr
 from mediaserver.errors import MediaServerError
 from mediaserver.journal import Restored
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
@@ -22,18 +22,24 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, Phrases
+from mediaserver.telemetry.deltas import WorkerMeters
+from mediaserver.telemetry.health import LoopWatch
+from mediaserver.telemetry.logs import configure_logs
+from mediaserver.telemetry.redaction import Redactor
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
     CallOver,
+    CallTaken,
     CancelCall,
     Greet,
     KeepPhrase,
     LinkEnded,
     MediaEnded,
     Message,
+    Meters,
     OpenCall,
     Ping,
     Pong,
@@ -51,6 +57,7 @@ from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
 
+REPORT_EVERY_S = 1.0
 EXIT_NO_MEMORY = 12
 """A worker that ran out of memory ends as a whole: what is left of its objects cannot be relied on."""
 
@@ -83,7 +90,7 @@ class _Reporter:
         self._send(SentenceBegins(text))
 
     def turn_measured(self, turn: TurnMeasured) -> None:
-        self._send(TurnLatency(turn.latency_ms))
+        self._send(TurnLatency(turn.latency_ms, orjson.dumps(turn.parts).decode()))
 
     def action(self, action: Action) -> None:
         self._send(Acted(type(action).__name__, orjson.dumps(asdict(action)).decode()))
@@ -98,8 +105,11 @@ class _Reporter:
 class _Call:
     """A call in this worker."""
 
-    def __init__(self, number: int, order: OpenCall, send: Callable[[int, Message], None]) -> None:
+    def __init__(
+        self, number: int, order: OpenCall, send: Callable[[int, Message], None], redactor: Redactor
+    ) -> None:
         self._order = order
+        self._redactor = redactor
         self._send: Callable[[Message], None] = lambda message: send(number, message)
         self.link = FarMediaLink(self._send, order.first_mark)
         self._greet = False
@@ -120,6 +130,8 @@ class _Call:
 
     async def _run(self, resources: PipelineResources) -> None:
         tenant = load_context(self._order.tenant)
+        for provider in (*tenant.stt, *tenant.llm, *tenant.tts):
+            self._redactor.register(provider.secret())
         restored = Restored.from_json(self._order.restored) if self._order.restored else None
         with logger.contextualize(call=tenant.call_id, tenant=tenant.tenant_id):
             await _load_phrases(resources.phrases, tenant)
@@ -129,6 +141,7 @@ class _Call:
                 tenant, self.link, resources, _Reporter(self._send), restored
             )
             running = asyncio.create_task(pipeline.run())
+            self._send(CallTaken())
             try:
                 if restored is not None:
                     await pipeline.take_up()
@@ -166,8 +179,10 @@ async def _load_phrases(phrases: PhraseCache, tenant: TenantContext) -> None:
 class Worker:
     """Takes the edge's messages to the calls of this process."""
 
-    def __init__(self, resources: PipelineResources) -> None:
+    def __init__(self, resources: PipelineResources, meters: WorkerMeters, redactor: Redactor) -> None:
         self._resources = resources
+        self._meters = meters
+        self._redactor = redactor
         self._calls: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
@@ -178,9 +193,21 @@ class Worker:
         """Serve until the edge closes the socket, or says that no further call will come and the last is over."""
         self._connection = await Connection.open(sock, self._take, lambda _: self.over.set())
         self._send(0, Ready(os.getpid()))
+        reporting = asyncio.create_task(self._report(), name="meters")
         await self.over.wait()
+        reporting.cancel()
+        self._report_now()
         for task in self._tasks:
             task.cancel()
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            self._report_now()
+
+    def _report_now(self) -> None:
+        if delta := self._meters.take_delta():
+            self._send(0, Meters(delta))
 
     def _send(self, call: int, message: Message) -> None:
         if self._connection is not None:
@@ -191,7 +218,7 @@ class Worker:
             case Ping():
                 self._send(0, Pong(message.number))
             case OpenCall():
-                call = self._calls[number] = _Call(number, message, self._send)
+                call = self._calls[number] = _Call(number, message, self._send, self._redactor)
                 self._spawn(self._run(number, call))
             case KeepPhrase():
                 self._resources.phrases.keep(message.digest, message.blob)
@@ -234,7 +261,10 @@ class Worker:
 
 async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker process."""
-    log_to_stderr(settings.log_level)
+    redactor = configure_logs(settings.log_level, settings.log_format, worker=str(os.getpid()))
+    meters = WorkerMeters(os.getpid(), time.monotonic_ns())
+    loop_watch = LoopWatch(meters, "worker")
+    loop_watch.start()
     http = shared_http_client()
     resources = PipelineResources(
         providers=ProviderAccess(Embedded(settings.models_url), http),
@@ -245,10 +275,12 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
         ),
         phrases=PhraseCache(Path(settings.data_dir) / "phrases"),
         clock=lambda: datetime.now(UTC),
+        meters=meters,
     )
     try:
-        await Worker(resources).serve(sock)
+        await Worker(resources, meters, redactor).serve(sock)
     except MediaServerError as error:
         logger.error("worker ends: {}", error)
     finally:
+        loop_watch.stop()
         await http.aclose()

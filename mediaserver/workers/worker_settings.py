@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import orjson
 from pydantic import TypeAdapter
@@ -20,6 +21,7 @@ class WorkerSettings:
     memory_mb: int
     """What one worker may allocate; 0: without a limit of ours."""
     log_level: str
+    log_format: Literal["text", "json"]
 
     def to_json(self) -> bytes:
         """For the nursery."""

@@ -355,6 +355,7 @@ def test_every_override_sets_a_field_that_exists() -> None:
             "SLOTS": "3",
             "WORKERS": "3",
             "LEVEL": "ERROR",
+            "FORMAT": "json",
             "URL": "http://m:1/v1",
         }.get(variable.rpartition("_")[2], "some/folder")
         config = parse_node_config(b"{}", "n.yaml", {variable: value}).model_dump(mode="json")

@@ -55,4 +55,4 @@ async def test_the_calls_of_a_media_thread_that_failed_end_and_give_their_lease_
             caller.close()
         snapshot = running.node.gate.snapshot()
         assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
-        assert running.node._is_ready()
+        assert all(running.node.ready().values())

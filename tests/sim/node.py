@@ -28,6 +28,7 @@ from mediaserver.softphone.phone import Phone, PhoneOptions
 from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance
 from mediaserver.softphone.web_phone import WebPhone, WebPhoneOptions
+from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
 from perf.simulators import Script, running
 from sipbridge import SipUri
@@ -132,6 +133,7 @@ async def running_node(
     http_port: int = 0,
     host: str = "127.0.0.1",
     http: Mapping[str, object] | None = None,
+    redactor: Redactor | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
@@ -151,7 +153,7 @@ async def running_node(
             workers=WorkersConfig(count=workers),
             drain_s=drain_s,
         )
-        node = Node(config)
+        node = Node(config, redactor=redactor)
         await node.start()
         serving = asyncio.create_task(node.run())
         try:

@@ -13,6 +13,8 @@ import pytest
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.calls import Switchboard
 from mediaserver.media_link import EngineHub
+from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import CALLS_REFUSED
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.sessions import MAX_OFFERS
 from mediaserver.webrtc.signalling import Offer, StartRequest, WebRefusal
@@ -52,6 +54,7 @@ class Exchange:
 
     def __init__(self, engine: SlowEngine) -> None:
         self.hub = EngineHub(cast("MediaEngine", engine))
+        self.meters = Meters()
         self.leases = 0
         turns = SimpleNamespace(vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300)
         config = SimpleNamespace(turn_taking=turns)
@@ -90,6 +93,7 @@ async def test_failed_offers_count_and_beyond_so_many_the_session_is_told_to_wai
     assert caught.value.status == 429
     assert 1 <= (caught.value.retry_after_s or 0) <= 60
     assert exchange.leases == 0
+    assert exchange.meters.value(CALLS_REFUSED, "unacceptable_offer") == MAX_OFFERS
 
 
 async def test_while_an_offer_is_answered_the_loop_runs_and_the_session_takes_no_other() -> None:

@@ -1,0 +1,428 @@
+"""Every metric of a node: its name, its unit (in the name), what its labels may say. Nothing else is ever exposed.
+
+A label is a closed list, or names that the node's configuration chooses; of those a node remembers so many and calls the
+others ``other``. No label is a tenant, a caller or a call: the number of series follows from this file alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+OTHER: Final = "other"
+"""Stands for every value that a label does not have."""
+MAX_PROVIDERS: Final = 50
+MAX_ENGINE_NAMES: Final = 200
+"""The engine's and the endpoint's counters have the names that their code gives them."""
+MAX_WORKERS: Final = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Label:
+    """One label. ``values``: all that it may say beside ``other``; empty: any ``limit`` names.
+
+    Metrics that have the very same label have its names in common.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    limit: int = 0
+
+    @property
+    def size(self) -> int:
+        """The most values that it can have, ``other`` among them."""
+        return (len(self.values) or self.limit) + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CounterMetric:
+    """Only ever goes up; the name ends in ``_total``. Each metric exists once, and is looked up as itself."""
+
+    name: str
+    help: str
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GaugeMetric:
+    """A level, read when it is asked for."""
+
+    name: str
+    help: str
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistogramMetric:
+    """Observations counted by upper bound; what is above the last has a bucket of its own."""
+
+    name: str
+    help: str
+    buckets: tuple[float, ...]
+    labels: tuple[Label, ...] = ()
+
+
+Metric = CounterMetric | GaugeMetric | HistogramMetric
+
+STAGE: Final = Label("stage", ("stt", "llm", "tts"))
+PROVIDER: Final = Label("provider", limit=MAX_PROVIDERS)
+SIGNALLING: Final = Label("signalling", ("sip", "webrtc"))
+DIRECTION: Final = Label("direction", ("received", "sent"))
+WORKER: Final = Label("worker", limit=MAX_WORKERS)
+
+_TURN_SECONDS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+_PROVIDER_SECONDS = (
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+)
+_SETUP_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+# ---- calls ------------------------------------------------------------------------------------------------
+
+CALLS_ACTIVE: Final = GaugeMetric("receptionist_calls_active", "Calls in progress.")
+CALL_SLOTS: Final = GaugeMetric("receptionist_call_slots", "Calls that the node takes at a time.")
+CALL_SLOTS_TAKEN: Final = GaugeMetric(
+    "receptionist_call_slots_taken", "Slots that calls hold, those that are being wound up among them."
+)
+CALLS: Final = CounterMetric(
+    "receptionist_calls_total",
+    "Calls that were answered and are over, by how they ended.",
+    (
+        Label(
+            "outcome",
+            (
+                "caller_hung_up",
+                "receptionist_closed",
+                "cancelled",
+                "hold_timeout",
+                "maximum_length",
+                "media_lost",
+                "never_connected",
+                "no_media",
+                "pipeline_failed",
+                "server_stopping",
+                "signalling_failed",
+            ),
+        ),
+    ),
+)
+CALLS_ADMITTED: Final = CounterMetric("receptionist_calls_admitted_total", "Calls that were given a slot.")
+CALLS_REFUSED: Final = CounterMetric(
+    "receptionist_calls_refused_total",
+    "Calls that were not taken, by why.",
+    (
+        Label(
+            "reason",
+            (
+                "draining",
+                "no_media",
+                "pipeline_failed",
+                "slots",
+                "store",
+                "suspended",
+                "tenant_limit",
+                "unacceptable_offer",
+                "unknown_number",
+            ),
+        ),
+    ),
+)
+DOUBLE_RELEASES: Final = CounterMetric(
+    "receptionist_admission_double_releases_total",
+    "Slots given back that were not taken: a fault of the server.",
+)
+ANSWER_SECONDS: Final = HistogramMetric(
+    "receptionist_answer_seconds", "From the invitation to our answer.", _SETUP_SECONDS, (SIGNALLING,)
+)
+GREETING_SECONDS: Final = HistogramMetric(
+    "receptionist_greeting_seconds",
+    "From when both sides can be heard to the first packet of the greeting.",
+    _SETUP_SECONDS,
+)
+
+# ---- turns ------------------------------------------------------------------------------------------------
+
+TURN_SECONDS: Final = HistogramMetric(
+    "receptionist_turn_latency_seconds",
+    "From the last packet of the caller's speech to the first packet of the answer, and the parts of it: waiting for the "
+    "end of the turn and for each provider's first byte, which may overlap, and what is left of the total as our own.",
+    _TURN_SECONDS,
+    (Label("stage", ("total", "end_of_turn", "stt", "llm", "tts", "own")),),
+)
+BARGE_INS: Final = CounterMetric(
+    "receptionist_barge_ins_total",
+    "Times that the caller spoke while the receptionist did, by what it was taken for.",
+    (Label("verdict", ("interruption", "late_interruption", "let_pass")),),
+)
+TURN_EVENTS: Final = CounterMetric(
+    "receptionist_turn_events_total",
+    "What happened in the turns of calls that are over.",
+    (
+        Label(
+            "event",
+            (
+                "turn",
+                "empty_turn",
+                "transcription",
+                "transcription_withdrawn",
+                "hold",
+                "model_asked",
+                "silence_prompt",
+            ),
+        ),
+    ),
+)
+SPECULATIONS: Final = CounterMetric(
+    "receptionist_speculations_total",
+    "Answers that were begun before the turn had ended, and what became of them.",
+    (Label("event", ("started", "confirmed", "discarded")),),
+)
+
+# ---- providers --------------------------------------------------------------------------------------------
+
+PROVIDER_FIRST_BYTE_SECONDS: Final = HistogramMetric(
+    "receptionist_provider_first_byte_seconds",
+    "From a request to the first of its answer: the transcript, the first token, the first audio.",
+    _PROVIDER_SECONDS,
+    (STAGE, PROVIDER),
+)
+PROVIDER_ERRORS: Final = CounterMetric(
+    "receptionist_provider_errors_total",
+    "Requests that a provider failed, by how.",
+    (
+        STAGE,
+        PROVIDER,
+        Label(
+            "cause",
+            (
+                "timeout",
+                "stall",
+                "slow",
+                "unreachable",
+                "reset",
+                "denied",
+                "rate_limited",
+                "server_error",
+                "rejected",
+                "garbage",
+                "too_large",
+                "empty",
+            ),
+        ),
+    ),
+)
+PROVIDER_REQUESTS: Final = CounterMetric(
+    "receptionist_provider_requests_total",
+    "Requests to providers that did not fail, by what became of them: answered to the end, given up by us, or not sent "
+    "because the provider had failed too often.",
+    (STAGE, PROVIDER, Label("result", ("answered", "abandoned", "skipped"))),
+)
+PROVIDER_HEDGES: Final = CounterMetric(
+    "receptionist_provider_hedges_total",
+    "Requests that were sent beside one that was still silent, and those of them that answered first.",
+    (STAGE, PROVIDER, Label("event", ("started", "won"))),
+)
+BREAKER_CHANGES: Final = CounterMetric(
+    "receptionist_provider_breaker_changes_total",
+    "Times that a provider was left out, tried again, or taken back.",
+    (STAGE, Label("state", ("closed", "open", "half_open"))),
+)
+PROVIDER_CONNECTIONS: Final = CounterMetric(
+    "receptionist_provider_connections_total",
+    "What was done for connections before a call needed them, and those that had died unnoticed.",
+    (Label("event", ("warmed", "warming_failed", "warming_spared", "dead_retried")),),
+)
+MODEL_RESTARTS: Final = CounterMetric(
+    "receptionist_model_process_restarts_total",
+    "Times that the process with the embedded models was started anew.",
+)
+
+# ---- workers ----------------------------------------------------------------------------------------------
+
+WORKER_UP: Final = GaugeMetric("receptionist_worker_up", "Whether the worker takes calls.", (WORKER,))
+WORKER_CALLS: Final = GaugeMetric(
+    "receptionist_worker_calls", "Calls whose pipeline the worker runs.", (WORKER,)
+)
+WORKER_MEMORY: Final = GaugeMetric(
+    "receptionist_worker_resident_memory_bytes",
+    "Memory of the worker that is in RAM, shared pages included.",
+    (WORKER,),
+)
+WORKER_RESTARTS: Final = CounterMetric(
+    "receptionist_worker_restarts_total",
+    "Workers that were replaced, by why.",
+    (Label("cause", ("crashed", "killed", "stuck", "memory", "reload")),),
+)
+TAKEOVERS: Final = CounterMetric(
+    "receptionist_worker_takeovers_total",
+    "Calls whose worker was lost, by whether another went on with them.",
+    (Label("outcome", ("resumed", "failed")),),
+)
+TAKEOVER_SECONDS: Final = HistogramMetric(
+    "receptionist_worker_takeover_seconds",
+    "From when a call's worker was missed to when another one had the call.",
+    (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0),
+)
+METER_DELTAS: Final = CounterMetric(
+    "receptionist_worker_meter_deltas_total",
+    "Reports of workers' counts, by what became of them.",
+    (Label("result", ("added", "duplicate", "malformed")),),
+)
+LOOP_LAG_SECONDS: Final = HistogramMetric(
+    "receptionist_event_loop_lag_seconds",
+    "How late a timer of the event loop fired.",
+    (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+    (Label("process", ("edge", "worker")),),
+)
+SCRAPE_FAILURES: Final = CounterMetric(
+    "receptionist_scrape_failures_total",
+    "Parts of the node that could not be read when metrics were asked for.",
+)
+
+# ---- media ------------------------------------------------------------------------------------------------
+
+MEDIA_STREAMS: Final = GaugeMetric("receptionist_media_streams", "Media streams that are open.")
+MEDIA_PACKETS: Final = CounterMetric(
+    "receptionist_media_packets_total", "RTP packets of all streams.", (DIRECTION,)
+)
+RTCP_PACKETS: Final = CounterMetric("receptionist_media_rtcp_packets_total", "RTCP packets.", (DIRECTION,))
+MEDIA_DROPS: Final = CounterMetric(
+    "receptionist_media_packets_dropped_total",
+    "Packets that arrived and were not used, by why.",
+    (Label("cause", limit=MAX_ENGINE_NAMES),),
+)
+MEDIA_REFUSED: Final = CounterMetric(
+    "receptionist_media_refused_total",
+    "What the engine was asked to do and refused.",
+    (Label("what", limit=MAX_ENGINE_NAMES),),
+)
+MEDIA_EVENTS: Final = CounterMetric(
+    "receptionist_media_engine_events_total",
+    "What else the engine counts.",
+    (Label("event", limit=MAX_ENGINE_NAMES),),
+)
+QUEUE_DROPS: Final = CounterMetric(
+    "receptionist_queue_drops_total",
+    "What a full queue had to let go, by the queue.",
+    (
+        Label(
+            "queue", ("engine_audio_events", "engine_other_events", "link_audio_events", "link_other_events")
+        ),
+    ),
+)
+TICK_LATENESS_SECONDS: Final = HistogramMetric(
+    "receptionist_media_tick_lateness_seconds",
+    "How late the engine's beat came.",
+    (0.00025, 0.001, 0.002, 0.005, 0.01, 0.05),
+)
+TICK_LATENESS_MAX: Final = GaugeMetric(
+    "receptionist_media_tick_lateness_max_seconds", "The latest beat since the node started."
+)
+PACKETS_LOST: Final = CounterMetric(
+    "receptionist_media_packets_lost_total",
+    "Packets of finished calls that never came, or came too late.",
+    (Label("cause", ("lost", "late")),),
+)
+LOSS_RATIO: Final = HistogramMetric(
+    "receptionist_media_loss_ratio",
+    "Share of a finished call's packets that were lost, received by us or as the peer reported last.",
+    (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+    (DIRECTION,),
+)
+JITTER_SECONDS: Final = HistogramMetric(
+    "receptionist_media_jitter_seconds",
+    "Interarrival jitter (RFC 3550) at a call's end, of what we received or as the peer reported last.",
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
+    (DIRECTION,),
+)
+ROUND_TRIP_SECONDS: Final = HistogramMetric(
+    "receptionist_media_round_trip_seconds",
+    "Round trip of a call's media at its end (RTCP).",
+    (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
+)
+MOS: Final = HistogramMetric(
+    "receptionist_media_mos",
+    "What the E-model (ITU-T G.107) makes of a finished call, listening alone and in conversation: 1 to 5.",
+    (1.5, 2.0, 2.5, 3.0, 3.25, 3.5, 3.75, 4.0, 4.1, 4.2, 4.3, 4.4),
+    (Label("kind", ("listening", "conversational")),),
+)
+
+# ---- signalling -------------------------------------------------------------------------------------------
+
+SIP_EVENTS: Final = CounterMetric(
+    "receptionist_sip_events_total",
+    "What the SIP endpoint counts.",
+    (Label("event", limit=MAX_ENGINE_NAMES),),
+)
+SIP_OPEN: Final = GaugeMetric(
+    "receptionist_sip_open",
+    "What the SIP endpoint holds.",
+    (Label("kind", ("connections", "dialogs", "transactions", "deadlines")),),
+)
+
+METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
+    CALLS,
+    CALLS_REFUSED,
+    ANSWER_SECONDS,
+    GREETING_SECONDS,
+    TURN_SECONDS,
+    BARGE_INS,
+    TURN_EVENTS,
+    SPECULATIONS,
+    PROVIDER_FIRST_BYTE_SECONDS,
+    PROVIDER_ERRORS,
+    PROVIDER_REQUESTS,
+    PROVIDER_HEDGES,
+    BREAKER_CHANGES,
+    PROVIDER_CONNECTIONS,
+    WORKER_RESTARTS,
+    TAKEOVERS,
+    TAKEOVER_SECONDS,
+    METER_DELTAS,
+    LOOP_LAG_SECONDS,
+    SCRAPE_FAILURES,
+    PACKETS_LOST,
+    LOSS_RATIO,
+    JITTER_SECONDS,
+    ROUND_TRIP_SECONDS,
+    MOS,
+)
+"""What the server's own code counts and observes, in the edge and in workers."""
+READINGS: Final[tuple[Metric, ...]] = (
+    CALLS_ACTIVE,
+    CALL_SLOTS,
+    CALL_SLOTS_TAKEN,
+    CALLS_ADMITTED,
+    DOUBLE_RELEASES,
+    MODEL_RESTARTS,
+    WORKER_UP,
+    WORKER_CALLS,
+    WORKER_MEMORY,
+    MEDIA_STREAMS,
+    MEDIA_PACKETS,
+    RTCP_PACKETS,
+    MEDIA_DROPS,
+    MEDIA_REFUSED,
+    MEDIA_EVENTS,
+    QUEUE_DROPS,
+    TICK_LATENESS_SECONDS,
+    TICK_LATENESS_MAX,
+    SIP_EVENTS,
+    SIP_OPEN,
+)
+"""What other parts count for themselves, read when metrics are asked for."""

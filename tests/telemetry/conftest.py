@@ -1,0 +1,34 @@
+"""Logs of a test's own, and the process's as they were afterwards."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from loguru import logger
+
+from mediaserver.telemetry.logs import LogFormat, configure_logs
+from mediaserver.telemetry.redaction import Redactor
+
+LogsTo = Callable[[str, LogFormat], tuple[io.StringIO, Redactor]]
+
+
+@pytest.fixture
+def logs_to() -> Iterator[LogsTo]:
+    """Send logs of a level, in a format, to a text."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def configured(level: str, log_format: LogFormat) -> tuple[io.StringIO, Redactor]:
+        text = io.StringIO()
+        return text, configure_logs(level, log_format, stream=text)
+
+    yield configured
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logger.remove()
+    logger.configure(extra={}, patcher=lambda _: None)
+    logger.add(sys.stderr)
