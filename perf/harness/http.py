@@ -55,7 +55,9 @@ class Exchange:
     def reset(self) -> None:
         """Break the connection off as a crashed host would: a reset, not an end."""
         if (transport := self._connection.transport) is not None:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             transport.abort()
 
     @property
@@ -101,7 +103,9 @@ class Connection(asyncio.Protocol):
             return
         head = bytes(self._buffer[:end]).decode("latin-1")
         first, *lines = head.split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
         length = headers.get("content-length", "0")
         words = first.split(" ")
         if len(words) != 3 or not length.isdigit() or "transfer-encoding" in headers:

@@ -122,7 +122,10 @@ class Scenario:
         stages = {name: getattr(self, name) for name in ("stt", "llm", "tts")}
         return {
             **{
-                name: {"latency": str(stage.latency), **{fault.value: getattr(stage, fault.value) for fault in Fault}}
+                name: {
+                    "latency": str(stage.latency),
+                    **{fault.value: getattr(stage, fault.value) for fault in Fault},
+                }
                 for name, stage in stages.items()
             },
             "token_ms": self.token_ms,
@@ -144,9 +147,13 @@ def _stage(document: Mapping[str, Any]) -> Stage:
 
 PRESETS = {
     "launch": Scenario(stt=Stage(Latency(80, 80)), llm=Stage(Latency(150, 150)), tts=Stage(Latency(80, 80))),
-    "stock": Scenario(stt=Stage(Latency(150, 150)), llm=Stage(Latency(150, 150)), tts=Stage(Latency(100, 100))),
+    "stock": Scenario(
+        stt=Stage(Latency(150, 150)), llm=Stage(Latency(150, 150)), tts=Stage(Latency(100, 100))
+    ),
     "zero": Scenario(token_ms=0.0, speech_rate=1000.0),
-    "spread": Scenario(stt=Stage(Latency(80, 250)), llm=Stage(Latency(150, 600)), tts=Stage(Latency(80, 300))),
+    "spread": Scenario(
+        stt=Stage(Latency(80, 250)), llm=Stage(Latency(150, 600)), tts=Stage(Latency(80, 300))
+    ),
     "faulty": Scenario(
         stt=Stage(Latency(80, 250), error=0.01, hang=0.005, reset=0.01, garbage=0.005),
         llm=Stage(Latency(150, 600), error=0.01, hang=0.005, reset=0.01, garbage=0.005),

@@ -90,7 +90,12 @@ class Providers:
         else:
             message = {"role": "assistant", "content": reply}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            document = {"id": "chatcmpl-simulated", "object": "chat.completion", "created": 0, "model": "simulated"}
+            document = {
+                "id": "chatcmpl-simulated",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "simulated",
+            }
             head = http.whole(orjson.dumps({**document, "choices": [choice]}))
             pieces = iter([(0.0, b"")])
         self._answer(exchange, "llm", self._scenario.llm, pieces, head)

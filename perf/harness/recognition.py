@@ -59,14 +59,17 @@ class Recogniser:
             return ""
         heard = heard[sounding[0] : sounding[-1] + 1]
         best, offset, known = max(
-            ((*_best_place(heard, known.loudness), known) for known in self._known), key=lambda found: found[0]
+            ((*_best_place(heard, known.loudness), known) for known in self._known),
+            key=lambda found: found[0],
         )
         if best < ALIKE:
             return ""
         # A faint last sound is below the floor.
         begins, ends = offset - EDGE, offset + len(heard) + EDGE
         return " ".join(
-            word for word, first, last in known.words if min(ends, last) - max(begins, first) >= COVERED * (last - first)
+            word
+            for word, first, last in known.words
+            if min(ends, last) - max(begins, first) >= COVERED * (last - first)
         )
 
 
