@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
     whom.add_argument(
         "--serve", action="store_true", help="start our server and simulated providers (default)"
     )
+    whom.add_argument("--only-stock", action="store_true", help="measure the stock pipeline alone")
     whom.add_argument("--target", metavar="sip:USER@IP:PORT", help="measure whatever answers there")
     run.add_argument("--calls", type=int, metavar="N", help="one step of N calls at a time")
     run.add_argument("--ramp", type=_numbers, metavar="10,25,…", help="steps of so many calls at a time")
@@ -108,8 +109,11 @@ def measure(options: argparse.Namespace) -> int:
             options.seconds or (SHORT_SECONDS if options.short else 30.0),
             options.barge_in_every,
         )
-        knee, soak = _steps(options, session, url, directory)
-        ratio = _stock(options, session, url, directory) if options.stock else None
+        knee, soak, ratio = None, None, None
+        if not options.only_stock:
+            knee, soak = _steps(options, session, url, directory)
+        if options.stock or options.only_stock:
+            ratio = _stock(options, session, url, directory)
     steps = session.steps
     judged = _judged(options, session) if options.gate else []
     found = report.document(
