@@ -56,6 +56,7 @@ from sipbridge.sdp import negotiate
 
 HOST = "127.0.0.1"
 GREETING = "Hello, this is the bench bakery. How can I help you?"
+OPENAI_SPEECH_RATE_HZ = 24_000
 RTP_HEADER = 12
 MARKER = 0x80
 PAUSE_S = 0.2
@@ -167,9 +168,16 @@ def stock_pipeline(transport: BaseTransport, providers_url: str) -> PipelineWork
     """One call's pipeline and worker, with Pipecat's defaults wherever there are any."""
     access = {"api_key": "simulated", "base_url": providers_url}
     stt = OpenAISTTService(**access, settings=OpenAISTTService.Settings(model="simulated"))
-    llm = OpenAILLMService(**access, settings=OpenAILLMService.Settings(model="simulated"))
-    tts = OpenAITTSService(**access, settings=OpenAITTSService.Settings(model="simulated", voice="alloy"))
-    context = LLMContext([{"role": "system", "content": "You are the receptionist of a bakery."}])
+    instruction = "You are the receptionist of a bakery."
+    settings = OpenAILLMService.Settings(model="simulated", system_instruction=instruction)
+    llm = OpenAILLMService(**access, settings=settings)
+    tts = OpenAITTSService(
+        **access,
+        # What this API gives; the output transport makes it the line's.
+        sample_rate=OPENAI_SPEECH_RATE_HZ,
+        settings=OpenAITTSService.Settings(model="simulated", voice="alloy"),
+    )
+    context = LLMContext()
     aggregators = LLMContextAggregatorPair(
         context, user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
     )
