@@ -19,8 +19,16 @@ import orjson
 from perf.examples import ROOT
 from perf.harness import gate, generator, report
 from perf.harness.latency import PRESETS, Scenario
+from perf.harness.plot import svg
 from perf.harness.processes import Cores
-from perf.harness.servers import Server, our_server, simulated_providers, stock_server, worker_option
+from perf.harness.servers import (
+    Server,
+    our_server,
+    provider_stats,
+    simulated_providers,
+    stock_server,
+    worker_option,
+)
 from perf.harness.session import Session
 from perf.harness.speech import prepare
 
@@ -104,6 +112,7 @@ def measure(options: argparse.Namespace) -> int:
             binary,
             speech,
             cores,
+            url,
             providers_pid,
             _say,
             options.seconds or (SHORT_SECONDS if options.short else 30.0),
@@ -114,6 +123,7 @@ def measure(options: argparse.Namespace) -> int:
             knee, soak = _steps(options, session, url, directory)
         if options.stock or options.only_stock:
             ratio = _stock(options, session, url, directory)
+        counts = provider_stats(url).counts
     steps = session.steps
     judged = _judged(options, session) if options.gate else []
     found = report.document(
@@ -123,6 +133,7 @@ def measure(options: argparse.Namespace) -> int:
         judged=judged,
         ratio=ratio,
         soak=soak,
+        providers=counts,
     )
     print(report.table(steps))
     _print_rest(found, judged)
@@ -249,7 +260,7 @@ def _write(options: argparse.Namespace, found: dict[str, Any], steps: Sequence[A
         options.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         written.append(options.json)
     if options.plot is not None:
-        options.plot.write_text(report.svg(steps))
+        options.plot.write_text(svg(steps))
         written.append(options.plot)
     if options.results:
         written += report.write(found, steps, RESULTS, datetime.now(UTC).date())

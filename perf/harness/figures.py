@@ -10,7 +10,7 @@ from typing import Any
 from perf.harness.generator import Heard
 from perf.results import percentile
 
-PERCENTS = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
+PERCENTS = (50.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,15 @@ class Spread:
         """The spread of samples."""
         if not samples_ms:
             return cls(0, None, None, None, None, None)
-        values = {name: round(percentile(samples_ms, percent), 3) for name, percent in PERCENTS.items()}
-        return cls(len(samples_ms), **values, max=round(max(samples_ms), 3))
+        p50, p95, p99, p99_9 = (round(percentile(samples_ms, percent), 3) for percent in PERCENTS)
+        return cls(len(samples_ms), p50, p95, p99, p99_9, round(max(samples_ms), 3))
 
     @classmethod
     def reported(cls, spread: Mapping[str, Any]) -> Spread:
         """The spread of the generator's histogram."""
-        return cls(spread["samples"], *(spread[f"{name}_ms"] for name in PERCENTS), spread["max_ms"])
+        names = ("samples", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
+        samples, p50, p95, p99, p99_9, largest = (spread[name] for name in names)
+        return cls(samples, p50, p95, p99, p99_9, largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,16 @@ class Spent:
 
     cpu_s: Mapping[str, float]
     """By ``process.stage``, the server's."""
+    waited_s: float
+    """The server's threads for a processor."""
     generator_s: float
     providers_s: float
     pss_before_mb: float
     """The server's memory before the first call of the step."""
     pss_mb: float
     """At the end."""
+    providers_late_ms: Spread
+    """What the providers' answers came later than the scenario says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Figures:
     failed: int
     outcomes: Mapping[str, int]
     turns: int
+    call_s_per_turn: float | None
     turns_unanswered: int
     latency_ms: Spread
     """Last packet with the caller's speech to first packet with the answer's; barge-ins and false ends left out."""
@@ -88,6 +95,10 @@ class Figures:
     """How late the callers' own packets left."""
     cpu_ms: Mapping[str, float]
     """Per second of call, by ``process.stage``."""
+    waited_ms: float
+    """Per second of call: how long the server's threads waited for a processor. With much of it the machine was shared."""
+    providers_late_ms: Spread
+    """What the providers' answers came later than the scenario says: it is in the latency and not the server's."""
     generator_cpu_ms: float
     providers_cpu_ms: float
     memory_mb: float
@@ -130,6 +141,7 @@ def figures(
         failed=len(heard.calls) - outcomes["completed"],
         outcomes=dict(outcomes),
         turns=len(turns),
+        call_s_per_turn=round(heard.call_s / len(turns), 3) if turns else None,
         turns_unanswered=sum(turn["latency_ms"] is None for turn in turns),
         latency_ms=Spread.of([turn["latency_ms"] for turn in answered]),
         latency_paused_ms=Spread.of([turn["latency_ms"] for turn in answered if turn["utterance"] in paused]),
@@ -144,6 +156,8 @@ def figures(
         packets_lost_percent=round(100 * lost / max(1, received + lost), 4),
         generator_late_ms=Spread.reported(heard.summary["lateness"]),
         cpu_ms={name: round(seconds * 1000 / call_s, 4) for name, seconds in sorted(cpu_s.items())},
+        waited_ms=round(spent.waited_s * 1000 / call_s, 4) if spent else 0.0,
+        providers_late_ms=spent.providers_late_ms if spent else Spread.of([]),
         generator_cpu_ms=round(spent.generator_s * 1000 / call_s, 4) if spent else 0.0,
         providers_cpu_ms=round(spent.providers_s * 1000 / call_s, 4) if spent else 0.0,
         memory_mb=round(spent.pss_mb, 2) if spent else 0.0,

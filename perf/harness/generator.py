@@ -57,6 +57,18 @@ class Heard:
     calls: list[Event] = field(default_factory=list)
     turns: list[Event] = field(default_factory=list)
 
+    def take(self, event: Event, on_mark: Callable[[str], None]) -> None:
+        """A line of the report."""
+        match name := event.pop("event"):
+            case "begin" | "end" | "summary":
+                setattr(self, name, event)
+                if name != "summary":
+                    on_mark(name)
+            case "turn":
+                self.turns.append(event)
+            case "call":
+                self.calls.append(event)
+
     @property
     def measured_turns(self) -> list[Event]:
         """Turns whose question ended in the time that counts."""
@@ -88,36 +100,30 @@ def build() -> Path:
     return Path(orjson.loads(metadata.stdout)["target_directory"]) / "release" / "loadgen"
 
 
-def call(
-    binary: Path,
-    target: Sequence[str],
-    speech: Path,
-    load: Load,
-    cores: Sequence[int],
-    on_mark: Callable[[str], None] = lambda _: None,
-) -> Heard:
-    """Run the callers; ``on_mark`` is called when the time that counts begins and when it ends."""
-    command = [str(binary), *target, "--speech", str(speech), *load.arguments()]
-    process = start(command, cores)
-    heard = Heard()
-    assert process.stdout is not None
-    with stopped_after(process):
-        for line in process.stdout:
-            event = orjson.loads(line)
-            match event.pop("event"):
-                case "begin":
-                    heard.begin = event
-                    on_mark("begin")
-                case "end":
-                    heard.end = event
-                    on_mark("end")
-                case "turn":
-                    heard.turns.append(event)
-                case "call":
-                    heard.calls.append(event)
-                case "summary":
-                    heard.summary = event
-        process.wait()
-    if not heard.summary:
-        raise RuntimeError(f"the callers ended with status {process.returncode}")
-    return heard
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """The binary, what it says, and where it runs."""
+
+    binary: Path
+    speech: Path
+    cores: Sequence[int]
+
+    def call(
+        self, target: Sequence[str], load: Load, on_mark: Callable[[str], None] = lambda _: None
+    ) -> Heard:
+        """Place calls; ``on_mark`` is called when the time that counts begins and when it ends.
+
+        Raises:
+            RuntimeError: The callers ended without a report.
+        """
+        command = [str(self.binary), *target, "--speech", str(self.speech), *load.arguments()]
+        process = start(command, self.cores)
+        heard = Heard()
+        assert process.stdout is not None
+        with stopped_after(process):
+            for line in process.stdout:
+                heard.take(orjson.loads(line), on_mark)
+            process.wait()
+        if not heard.summary:
+            raise RuntimeError(f"the callers ended with status {process.returncode}")
+        return heard

@@ -80,11 +80,12 @@ class Stage:
 
 
 DEFAULT_REPLIES = (
-    "Yes, we are open from nine to five.",
-    "Let me see. Yes, that is possible.",
-    "We are at Mill Lane, next to the church.",
-    "Of course, I have made a note of it.",
+    "Yes, for number {n} we are open from nine to five.",
+    "Number {n}, that is possible. Shall I book it?",
+    "For number {n}, we are at Mill Lane, next to the church.",
+    "Of course, I have made a note of it, number {n}.",
 )
+"""``{n}`` counts: no sentence comes twice, so that none is spoken from a server's cache."""
 
 
 @dataclass(frozen=True, slots=True)

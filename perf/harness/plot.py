@@ -70,8 +70,10 @@ def panel(title: str, unit: str, drawn: Sequence[Curve], at_x: int) -> str:
         _, y = place(0, value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="g"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="y">{value:g}</text>')
-    for x in sorted({x for x, _ in points}):
-        parts.append(f'<text x="{place(x, 0)[0]:.1f}" y="{HEIGHT - BOTTOM + 16}" class="x">{x:g}</text>')
+    parts += [
+        f'<text x="{place(x, 0)[0]:.1f}" y="{HEIGHT - BOTTOM + 16}" class="x">{x:g}</text>'
+        for x in sorted({x for x, _ in points})
+    ]
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" class="y">calls at a time</text>')
     parts.append(f'<text x="{LEFT - 6}" y="{TOP - 10}" class="y">{escape(unit)}</text>')
     for number, curve in enumerate(drawn):

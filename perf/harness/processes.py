@@ -86,6 +86,8 @@ class Usage:
 
     cpu_s: dict[str, float] = field(default_factory=dict)
     """CPU seconds by ``process.stage``: the media threads, and the rest of each process."""
+    waited_s: float = 0.0
+    """Seconds that its threads could run and did not, because something else had the processor: the neighbours, or itself."""
     pss_mb: float = 0.0
     """Memory, pages that several processes share counted once."""
     processes: int = 0
@@ -98,7 +100,7 @@ class Usage:
 def usage(root: int) -> Usage:
     """Read a process and everything that it started."""
     cpu_s: dict[str, float] = {}
-    pss_kb, counted = 0, 0
+    pss_kb, counted, waited_s = 0, 0, 0.0
     for pid in [root, *descendants(root)]:
         try:
             name = "edge" if pid == root else role(pid)
@@ -115,7 +117,7 @@ def usage(root: int) -> Usage:
         if media_s:
             cpu_s[f"{name}.media"] = cpu_s.get(f"{name}.media", 0.0) + media_s
         cpu_s[f"{name}.rest"] = cpu_s.get(f"{name}.rest", 0.0) + max(0.0, whole_s - media_s)
-    return Usage(cpu_s, pss_kb / 1024, counted)
+    return Usage(cpu_s, waited_s, pss_kb / 1024, counted)
 
 
 def descendants(root: int) -> list[int]:
@@ -161,6 +163,14 @@ def _process_s(pid: int) -> float:
     """All threads, also those that have ended."""
     fields = _fields(pid)
     return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def _waited_s(task: Path) -> float:
+    """The second figure of schedstat, where the kernel keeps it."""
+    try:
+        return int((task / "schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
 
 
 def _pss_kb(pid: int) -> int:

@@ -1,7 +1,7 @@
 """Simulated providers as a process: ``python -m perf.harness.providers --speech FOLDER [--script FILE | --preset NAME]``.
 
 OpenAI's chat completions (streamed or whole), batch transcription and streamed speech, with the delays and faults of a
-`Scenario`. Prints its port. ``GET /stats`` counts requests and faults; ``PUT /scenario`` changes the scenario while it runs.
+`Scenario`. Prints its port. ``GET /stats`` counts requests and faults, and says how late answers were since it was last asked; ``PUT /scenario`` changes the scenario while it runs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import math
 import struct
 import sys
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -34,17 +33,29 @@ MS_PER_CHARACTER = 60
 PIECE_MS = 200
 GARBAGE = bytes(range(128, 256)) * 4
 TEXT_MAX = 10_000
+HEAD_SEEN = 200
+RESET_AFTER_S = 0.02
+LATE_KEPT = 100_000
 
 
 class Providers:
     """The APIs: what each request is answered, and when."""
 
-    def __init__(self, scenario: Scenario, recogniser: Recogniser, later: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        recogniser: Recogniser,
+        clock: Callable[[], float],
+        later: Callable[..., object],
+    ) -> None:
         self._scenario = scenario
         self._recogniser = recogniser
+        self._clock = clock
         self._later = later
         self._random = Random(scenario.seed)
+        self._replied = 0
         self.counts: Counter[str] = Counter()
+        self.late_ms: deque[float] = deque(maxlen=LATE_KEPT)
 
     def serve(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
@@ -66,7 +77,8 @@ class Providers:
             exchange.end(http.whole(orjson.dumps({"error": {"message": str(error)}}), b"400 Bad Request"))
 
     def _stats(self, exchange: Exchange) -> None:
-        document = {"counts": dict(self.counts), "cpu_s": time.process_time()}
+        document = {"counts": dict(self.counts), "late_ms": list(self.late_ms)}
+        self.late_ms.clear()
         exchange.end(http.whole(orjson.dumps(document)))
 
     def _change(self, exchange: Exchange) -> None:
@@ -76,14 +88,17 @@ class Providers:
     def _transcription(self, exchange: Exchange) -> None:
         samples, rate_hz = wav_in(exchange.body)
         text = self._recogniser.transcribe(samples, rate_hz)
+        self.counts["stt without words"] += not text
         response = http.whole(orjson.dumps({"text": text}))
-        self._answer(exchange, "stt", self._scenario.stt, iter([(0.0, response)]), response)
+        self._answer(exchange, "stt", self._scenario.stt, iter(()), response)
 
     def _chat(self, exchange: Exchange) -> None:
         request = orjson.loads(exchange.body)
         replies = self._scenario.replies
-        # The same words get the same reply.
+        self._replied += 1
+        # The same words get the same reply, but for its number.
         reply = replies[crc32(orjson.dumps(request["messages"][-1])) % len(replies)]
+        reply = reply.replace("{n}", f"{self._replied:05}")
         if request.get("stream"):
             head = http.OK_CHUNKED % b"text/event-stream"
             pieces = _tokens(reply, self._scenario.token_ms / 1000)
@@ -97,7 +112,7 @@ class Providers:
                 "model": "simulated",
             }
             head = http.whole(orjson.dumps({**document, "choices": [choice]}))
-            pieces = iter([(0.0, b"")])
+            pieces = iter(())
         self._answer(exchange, "llm", self._scenario.llm, pieces, head)
 
     def _speech(self, exchange: Exchange) -> None:
@@ -112,59 +127,72 @@ class Providers:
     def _answer(
         self, exchange: Exchange, name: str, stage: Stage, pieces: Iterator[tuple[float, bytes]], head: bytes
     ) -> None:
-        """Send the pieces, the first with the head after the stage's delay, each next after the one's own pause in s."""
+        """Answer with what the stage draws: now, or after its delay."""
         delay_ms, fault = stage.draw(self._random)
         self.counts[name] += 1
         if fault is not None:
             self.counts[f"{name} {fault.value}"] += 1
-        streamed = b"chunked" in head[:200]
+        answer = _Answer(exchange, pieces, head, fault, self._later)
+        if delay_ms <= 0:
+            answer.begin()
+            return
+        due_s = self._clock() + delay_ms / 1000
 
-        def first() -> None:
-            match fault:
-                case Fault.HANG:
-                    return
-                case Fault.ERROR:
-                    error = {"error": {"message": "simulated", "type": "server_error"}}
-                    exchange.end(http.whole(orjson.dumps(error), b"500 Internal Server Error"))
-                case Fault.RESET if not streamed:
-                    exchange.reset()
-                case Fault.GARBAGE:
-                    exchange.end(http.whole(GARBAGE))
-                case _ if streamed:
-                    follow(head)
-                case _:
-                    exchange.end(head)
+        def begin() -> None:
+            self.late_ms.append(1000 * (self._clock() - due_s))
+            answer.begin()
 
-        def follow(before: bytes = b"") -> None:
-            if exchange.gone:
+        self._later(delay_ms / 1000, begin)
+
+
+class _Answer:
+    """One response: the head, then the pieces, each followed by its own pause in seconds."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        pieces: Iterator[tuple[float, bytes]],
+        head: bytes,
+        fault: Fault | None,
+        later: Callable[..., object],
+    ) -> None:
+        self._exchange, self._pieces, self._head = exchange, pieces, head
+        self._fault, self._later = fault, later
+        self._streamed = b"chunked" in head[:HEAD_SEEN]
+
+    def begin(self) -> None:
+        """The first byte, or what comes in its place."""
+        match self._fault:
+            case Fault.HANG:
                 return
-            octets = before
-            for pause_s, piece in pieces:
-                octets += piece
-                if fault is Fault.RESET:
-                    exchange.write(octets)
-                    # After it has left.
-                    self._later(0.02, exchange.reset)
-                    return
-                if pause_s > 0:
-                    exchange.write(octets)
-                    self._later(pause_s, follow)
-                    return
-            exchange.end(octets + http.LAST_CHUNK)
+            case Fault.ERROR:
+                error = {"error": {"message": "simulated", "type": "server_error"}}
+                self._exchange.end(http.whole(orjson.dumps(error), b"500 Internal Server Error"))
+            case Fault.GARBAGE:
+                self._exchange.end(http.whole(GARBAGE))
+            case Fault.RESET if not self._streamed:
+                self._exchange.reset()
+            case _ if self._streamed:
+                self._follow(self._head)
+            case _:
+                self._exchange.end(self._head)
 
-        if delay_ms > 0:
-            self._later(delay_ms / 1000, first)
-        else:
-            first()
-
-
-@lru_cache(maxsize=256)
-def _token_chunks(reply: str) -> tuple[bytes, ...]:
-    words = reply.split(" ")
-    deltas: list[tuple[dict[str, str], str | None]] = [
-        ({"content": word if number == 0 else " " + word}, None) for number, word in enumerate(words)
-    ]
-    return tuple(http.chunk(_event(delta, finish)) for delta, finish in [*deltas, ({}, "stop")])
+    def _follow(self, before: bytes = b"") -> None:
+        if self._exchange.gone:
+            return
+        octets = before
+        for pause_s, piece in self._pieces:
+            octets += piece
+            if self._fault is Fault.RESET:
+                self._exchange.write(octets)
+                # When it has left.
+                self._later(RESET_AFTER_S, self._exchange.reset)
+                return
+            if pause_s > 0:
+                self._exchange.write(octets)
+                self._later(pause_s, self._follow)
+                return
+        self._exchange.end(octets + http.LAST_CHUNK)
 
 
 def _event(delta: dict[str, str], finish: str | None) -> bytes:
@@ -179,10 +207,9 @@ def _event(delta: dict[str, str], finish: str | None) -> bytes:
 
 
 def _tokens(reply: str, pause_s: float) -> Iterator[tuple[float, bytes]]:
-    *words, stop = _token_chunks(reply)
-    for word in words:
-        yield pause_s, word
-    yield 0.0, stop + http.chunk(b"data: [DONE]\n\n")
+    for number, word in enumerate(reply.split(" ")):
+        yield pause_s, http.chunk(_event({"content": word if number == 0 else " " + word}, None))
+    yield 0.0, http.chunk(_event({}, "stop")) + http.chunk(b"data: [DONE]\n\n")
 
 
 @lru_cache(maxsize=256)
@@ -201,7 +228,7 @@ def spoken(lasts_ms: int) -> tuple[bytes, ...]:
 async def run(scenario: Scenario, speech: Path, port: int) -> None:
     """Serve until the process ends."""
     loop = asyncio.get_running_loop()
-    providers = Providers(scenario, Recogniser(read(speech)), loop.call_later)
+    providers = Providers(scenario, Recogniser(read(speech)), loop.time, loop.call_later)
     server = await loop.create_server(lambda: Connection(providers.serve), "127.0.0.1", port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

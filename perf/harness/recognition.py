@@ -35,7 +35,7 @@ def envelope(samples: npt.NDArray[np.int16], rate_hz: int) -> Envelope:
     step = rate_hz * STEP_MS // 1000
     whole = samples[: len(samples) // step * step].reshape(-1, step).astype(np.float64)
     level_dbfs = 20 * np.log10(np.sqrt(np.mean(whole**2, axis=1)) / 32_768 + 1e-9)
-    return np.maximum(level_dbfs - FLOOR_DBFS, 0.0)
+    return np.asarray(np.maximum(level_dbfs - FLOOR_DBFS, 0.0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

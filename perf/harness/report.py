@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ def _of(spread: Spread, *names: str) -> str:
     return " / ".join(_ms(getattr(spread, name)) for name in names)
 
 
-COLUMNS: Mapping[str, Any] = {
+COLUMNS: Mapping[str, Callable[[Figures], str]] = {
     "server": lambda step: step.server,
     "shape": lambda step: step.shape,
     "calls": lambda step: str(step.calls),
     "placed": lambda step: str(step.placed),
     "failed": lambda step: str(step.failed),
     "turns": lambda step: str(step.turns),
+    "call-seconds per turn": lambda step: _ms(step.call_s_per_turn),
     "unanswered": lambda step: str(step.turns_unanswered),
     "latency p50/p95/p99/p99.9": lambda step: _of(step.latency_ms, "p50", "p95", "p99", "p99_9"),
     "false ends %": lambda step: f"{step.false_ends_percent:.1f}",
@@ -42,6 +43,8 @@ COLUMNS: Mapping[str, Any] = {
     "lost %": lambda step: f"{step.packets_lost_percent:.2f}",
     "CPU-ms/call-s": lambda step: f"{step.cpu_ms_whole:.2f}",
     "of it": lambda step: ", ".join(f"{name} {spent:.2f}" for name, spent in step.cpu_ms.items()),
+    "waited for a processor": lambda step: f"{step.waited_ms:.2f}",
+    "providers late p50/p99": lambda step: _of(step.providers_late_ms, "p50", "p99"),
     "MB": lambda step: f"{step.memory_mb:.0f}",
     "MB/call": lambda step: "-" if step.memory_mb_per_call is None else f"{step.memory_mb_per_call:.2f}",
     "callers late p99/max": lambda step: _of(step.generator_late_ms, "p99", "max"),
@@ -70,7 +73,7 @@ def gate_table(judged: Sequence[Judged]) -> str:
 
 def ratios(ours: Sequence[Figures], stock: Sequence[Figures]) -> dict[str, float]:
     """How many times better than the stock pipeline: its best step of each figure over our worst."""
-    pairs = {
+    pairs: dict[str, Callable[[Figures], float | None]] = {
         "cpu_ms_whole": lambda step: step.cpu_ms_whole,
         "latency_p50_ms": lambda step: step.latency_ms.p50,
         "memory_mb_per_call": lambda step: step.memory_mb_per_call,
@@ -92,6 +95,7 @@ def document(
     judged: Sequence[Judged] = (),
     ratio: Mapping[str, float] | None = None,
     soak: Mapping[str, float] | None = None,
+    providers: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Everything that was measured and what it depends on."""
     return {
@@ -100,6 +104,7 @@ def document(
         "knee": knee,
         "ratio_to_stock": dict(ratio or {}),
         "soak": dict(soak or {}),
+        "providers": dict(providers or {}),
         "gate": [
             {"name": bar.name, "value": bar.value, "most": bar.most, "unit": bar.unit, "kept": bar.kept}
             for bar in judged

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,22 @@ def simulated_providers(
     with stopped_after(process):
         port = int(_line_with(process, ""))
         yield f"http://127.0.0.1:{port}/v1", process.pid
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStats:
+    """What the providers say of themselves."""
+
+    counts: dict[str, int]
+    """Requests, and faults that they were answered with."""
+    late_ms: list[float]
+    """How late answers were since the last time that this was asked for."""
+
+
+def provider_stats(url: str) -> ProviderStats:
+    """Ask the simulated providers."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=10) as response:
+        return ProviderStats(**orjson.loads(response.read()))
 
 
 @contextlib.contextmanager

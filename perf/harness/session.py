@@ -6,15 +6,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perf.harness import generator
-from perf.harness.figures import Figures, Spent, figures
+from perf.harness.figures import Figures, Spent, Spread, figures
 from perf.harness.gate import Bar, passes
 from perf.harness.generator import Heard, Load
 from perf.harness.processes import Cores, Usage, usage
-from perf.harness.servers import Server
+from perf.harness.servers import Server, provider_stats
 from perf.harness.speech import inner_pauses_ms, read
 
 SETTLE_S = 2.0
@@ -34,7 +34,8 @@ class Session:
     binary: Path
     speech: Path
     cores: Cores
-    providers_pid: int | None
+    providers_url: str
+    providers_pid: int
     say: Say
     seconds: float
     barge_in_every: int = 0
@@ -43,11 +44,12 @@ class Session:
 
     def step(self, server: Server, load: Load, shape: str = "ramp") -> Figures:
         """Run callers and take the figures."""
-        meter = _Meter(server.pid, self.providers_pid)
+        meter = _Meter(server.pid, self.providers_pid, self.providers_url)
         # Call-IDs of one step do not come again in the next.
         self._number += 1
-        load = Load(**{**_fields(load), "seed": self._number + 1000 * os.getpid()})
-        heard = generator.call(self.binary, server.target, self.speech, load, self.cores.others, meter.mark)
+        load = replace(load, seed=self._number + 1000 * os.getpid())
+        callers = generator.Callers(self.binary, self.speech, self.cores.others)
+        heard = callers.call(server.target, load, meter.mark)
         paused = frozenset(spoken.name for spoken in read(self.speech) if inner_pauses_ms(spoken))
         found = figures(
             heard,
@@ -116,22 +118,19 @@ class Session:
         return self.step(server, load, "burst")
 
 
-def _fields(load: Load) -> dict[str, object]:
-    return {name: getattr(load, name) for name in Load.__slots__}
-
-
 class _Meter:
     """Reads what processes used when the time that counts begins and ends."""
 
-    def __init__(self, server: int | None, providers: int | None) -> None:
-        self._server, self._providers = server, providers
+    def __init__(self, server: int | None, providers: int, providers_url: str) -> None:
+        self._server, self._providers, self._providers_url = server, providers, providers_url
         self._before = usage(server) if server is not None else Usage()
+        self._late_ms: list[float] = []
         self._readings: dict[str, tuple[Usage, float]] = {}
 
     def mark(self, name: str) -> None:
         server = usage(self._server) if self._server is not None else Usage()
-        providers = sum(usage(self._providers).cpu_s.values()) if self._providers is not None else 0.0
-        self._readings[name] = server, providers
+        self._readings[name] = server, sum(usage(self._providers).cpu_s.values())
+        self._late_ms = provider_stats(self._providers_url).late_ms
 
     def spent(self, heard: Heard) -> Spent:
         (server, providers), (server_end, providers_end) = self._readings["begin"], self._readings["end"]
@@ -143,6 +142,8 @@ class _Meter:
             providers_s=providers_end - providers,
             pss_before_mb=self._before.pss_mb,
             pss_mb=server_end.pss_mb,
+            waited_s=server_end.waited_s - server.waited_s,
+            providers_late_ms=Spread.of(self._late_ms),
         )
 
 

@@ -166,13 +166,14 @@ class _RtpTransport(BaseTransport):
 
 def stock_pipeline(transport: BaseTransport, providers_url: str) -> PipelineWorker:
     """One call's pipeline and worker, with Pipecat's defaults wherever there are any."""
-    access = {"api_key": "simulated", "base_url": providers_url}
-    stt = OpenAISTTService(**access, settings=OpenAISTTService.Settings(model="simulated"))
+    key, url = "simulated", providers_url
+    stt = OpenAISTTService(api_key=key, base_url=url, settings=OpenAISTTService.Settings(model="simulated"))
     instruction = "You are the receptionist of a bakery."
     settings = OpenAILLMService.Settings(model="simulated", system_instruction=instruction)
-    llm = OpenAILLMService(**access, settings=settings)
+    llm = OpenAILLMService(api_key=key, base_url=url, settings=settings)
     tts = OpenAITTSService(
-        **access,
+        api_key=key,
+        base_url=url,
         # What this API gives; the output transport makes it the line's.
         sample_rate=OPENAI_SPEECH_RATE_HZ,
         settings=OpenAITTSService.Settings(model="simulated", voice="alloy"),
