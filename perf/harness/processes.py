@@ -104,11 +104,9 @@ def usage(root: int) -> Usage:
     for pid in [root, *descendants(root)]:
         try:
             name = "edge" if pid == root else role(pid)
-            media_s = sum(
-                precise_s(task)
-                for task in (PROC / f"{pid}/task").iterdir()
-                if MEDIA_THREAD.fullmatch(_comm(task))
-            )
+            tasks = list((PROC / f"{pid}/task").iterdir())
+            media_s = sum(precise_s(task) for task in tasks if MEDIA_THREAD.fullmatch(_comm(task)))
+            waited_s += sum(map(_waited_s, tasks))
             whole_s = _process_s(pid)
             pss_kb += _pss_kb(pid)
         except (FileNotFoundError, ProcessLookupError):
