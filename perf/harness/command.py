@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace) -> int:
     load_before, began = os.getloadavg()[0], time.monotonic()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="perf-")))
-        scenario = _scenario(options)
+        scenario = scenario_of(options)
         url, providers_pid = stack.enter_context(simulated_providers(scenario, speech, directory, cores))
         session = Session(
             binary,
@@ -145,7 +145,8 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _scenario(options: argparse.Namespace) -> Scenario:
+def scenario_of(options: argparse.Namespace) -> Scenario:
+    """What the providers do: a preset or a file, and single delays over it."""
     scenario = PRESETS[options.providers]
     if options.scenario is not None:
         scenario = Scenario.from_document(orjson.loads(options.scenario.read_bytes()))
@@ -156,7 +157,8 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     return Scenario.from_document(document)
 
 
-def _target(text: str) -> Server:
+def target_of(text: str) -> Server:
+    """A server at an address; exits where it is none."""
     scheme, _, rest = text.partition(":")
     user, _, host = rest.partition("@")
     if scheme != "sip" or not user or not host:
@@ -171,7 +173,7 @@ def _steps(
     """Every shape that was asked for, on the server."""
     with ExitStack() as stack:
         if options.target:
-            server = _target(options.target)
+            server = target_of(options.target)
         else:
             turn_taking = {
                 name: value
@@ -186,7 +188,7 @@ def _steps(
             )
             # What a server does once after its start is not the first step's.
             time.sleep(2.0)
-        for calls in _ramp(options):
+        for calls in ramp_of(options):
             session.at(server, calls)
         knee = session.knee(server, (*gate.SOUND, *gate.FAST)) if options.knee else None
         soak = None
@@ -197,7 +199,8 @@ def _steps(
     return knee, soak
 
 
-def _ramp(options: argparse.Namespace) -> Sequence[int]:
+def ramp_of(options: argparse.Namespace) -> Sequence[int]:
+    """The steps before anything else; none where a soak or a burst is all that was asked for."""
     if options.ramp:
         return tuple(options.ramp)
     if options.soak or options.burst:

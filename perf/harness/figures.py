@@ -78,6 +78,8 @@ class Figures:
     """Last packet with the caller's speech to first packet with the answer's; barge-ins and false ends left out."""
     latency_paused_ms: Spread
     """The same of the sentences with a pause in them alone."""
+    latency_less_wait_ms: Spread | None
+    """The same of all, less the fixed wait for the end of a turn, where there is one."""
     false_ends_percent: float
     """Turns into which an answer began too early."""
     false_ends_by_utterance: Mapping[str, str]
@@ -115,9 +117,19 @@ class Figures:
 
 
 def figures(
-    heard: Heard, spent: Spent | None, *, server: str, shape: str, calls: int, paused: frozenset[str]
+    heard: Heard,
+    spent: Spent | None,
+    *,
+    server: str,
+    shape: str,
+    calls: int,
+    paused: frozenset[str],
+    wait_ms: float | None = None,
 ) -> Figures:
-    """Work a step's figures out. ``paused``: the names of the sentences with a pause."""
+    """Work a step's figures out.
+
+    ``paused``: the names of the sentences with a pause. ``wait_ms``: the server's fixed wait for the end of a turn.
+    """
     turns = heard.measured_turns
     plain = [turn for turn in turns if not turn["barge_in"]]
     answered = [turn for turn in plain if turn["latency_ms"] is not None and not turn["false_ends"]]
@@ -142,8 +154,11 @@ def figures(
         outcomes=dict(outcomes),
         turns=len(turns),
         call_s_per_turn=round(heard.call_s / len(turns), 3) if turns else None,
-        turns_unanswered=sum(turn["latency_ms"] is None for turn in turns),
+        turns_unanswered=sum(turn["latency_ms"] is None and not turn["talked_over"] for turn in turns),
         latency_ms=Spread.of([turn["latency_ms"] for turn in answered]),
+        latency_less_wait_ms=None
+        if wait_ms is None
+        else Spread.of([turn["latency_ms"] - wait_ms for turn in answered]),
         latency_paused_ms=Spread.of([turn["latency_ms"] for turn in answered if turn["utterance"] in paused]),
         false_ends_percent=round(100 * sum(false_ends.values()) / max(1, len(plain)), 3),
         false_ends_by_utterance={

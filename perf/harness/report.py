@@ -36,6 +36,9 @@ COLUMNS: Mapping[str, Callable[[Figures], str]] = {
     "call-seconds per turn": lambda step: _ms(step.call_s_per_turn),
     "unanswered": lambda step: str(step.turns_unanswered),
     "latency p50/p95/p99/p99.9": lambda step: _of(step.latency_ms, "p50", "p95", "p99", "p99_9"),
+    "less the fixed wait p50/p99": lambda step: (
+        "-" if step.latency_less_wait_ms is None else _of(step.latency_less_wait_ms, "p50", "p99")
+    ),
     "false ends %": lambda step: f"{step.false_ends_percent:.1f}",
     "greeting p50/p99": lambda step: _of(step.greeting_ms, "p50", "p99"),
     "set-up p50/p99": lambda step: _of(step.setup_ms, "p50", "p99"),

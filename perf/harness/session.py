@@ -58,6 +58,7 @@ class Session:
             shape=shape,
             calls=load.calls,
             paused=paused,
+            wait_ms=server.end_of_turn_ms,
         )
         self.steps.append(found)
         self.say(progress(found))

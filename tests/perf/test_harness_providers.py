@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from perf.audio import LINE_RATE_HZ, decode
 from perf.harness.http import BODY_MAX, Connection
@@ -56,7 +57,7 @@ def test_a_scenario_survives_its_json(name: str) -> None:
     ],
 )
 def test_a_scenario_with_a_mistake_in_it_is_refused(document: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not known|shares"):
+    with pytest.raises(ValueError, match=r"not known|shares"):
         Scenario.from_document(document)
 
 
@@ -100,11 +101,11 @@ async def test_the_openai_client_gets_what_it_asks_for() -> None:
     ):
         heard = await api.audio.transcriptions.create(model="m", file=("a.wav", recording(SPOKEN)))
         assert heard.text == "Are you open on Friday?"
-        messages = [{"role": "user", "content": heard.text}]
-        stream = await api.chat.completions.create(model="m", messages=messages, stream=True)  # type: ignore[call-overload]
+        question: ChatCompletionUserMessageParam = {"role": "user", "content": heard.text}
+        stream = await api.chat.completions.create(model="m", messages=[question], stream=True)
         words = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert "".join(words) == "Number 00001, yes."
-        whole = await api.chat.completions.create(model="m", messages=messages)  # type: ignore[call-overload]
+        whole = await api.chat.completions.create(model="m", messages=[question])
         assert whole.choices[0].message.content == "Number 00002, yes."
         async with api.audio.speech.with_streaming_response.create(
             model="m", voice="alloy", input="x" * 20, response_format="pcm"

@@ -170,7 +170,7 @@ impl Call {
             self.uac.hang_up(now_us, out);
         }
         if let Some(turn) = said.turn {
-            *(if turn.latency_us.is_some() {
+            *(if turn.latency_us.is_some() || turn.talked_over {
                 &mut self.answered
             } else {
                 &mut self.unanswered

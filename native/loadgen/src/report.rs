@@ -69,11 +69,12 @@ impl<W: Write> Report<W> {
             number,
             false_ends,
             barge_in,
+            talked_over,
             ..
         } = turn;
         writeln!(
             self.out,
-            r#"{{"event": "turn", "call": {call}, "turn": {number}, "utterance": "{name}", "at_ms": {at:.3}, "spoken_ms": {spoken:.3}, "latency_ms": {latency}, "false_ends": {false_ends}, "barge_in": {barge_in}, "silenced_ms": {silenced}}}"#
+            r#"{{"event": "turn", "call": {call}, "turn": {number}, "utterance": "{name}", "at_ms": {at:.3}, "spoken_ms": {spoken:.3}, "latency_ms": {latency}, "false_ends": {false_ends}, "barge_in": {barge_in}, "silenced_ms": {silenced}, "talked_over": {talked_over}}}"#
         )
     }
 

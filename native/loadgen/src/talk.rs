@@ -46,6 +46,8 @@ pub struct Turn {
     pub barge_in: bool,
     /// Then: from the first packet of speech to the last that was heard of that answer.
     pub silenced_us: Option<u64>,
+    /// Whether an answer that began too early went on as if it were the answer to all of it: there is no latency then.
+    pub talked_over: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,7 @@ impl Talk {
             false_ends: 0,
             barge_in: false,
             silenced_us: None,
+            talked_over: false,
         };
         Self {
             plan,
@@ -154,6 +157,13 @@ impl Talk {
             }
             State::Thinking { until_us } if now_us >= until_us => {
                 self.ask(speech, false, now_us);
+                None
+            }
+            State::Awaiting if self.turn.false_ends > 0 && goes_on(ear, self.turn.ended_us) => {
+                self.turn.talked_over = true;
+                self.state = State::Answering {
+                    since_us: self.turn.ended_us,
+                };
                 None
             }
             State::Awaiting if now_us >= self.turn.ended_us + patience_us => {
@@ -231,10 +241,19 @@ impl Talk {
             false_ends: 0,
             barge_in,
             silenced_us: None,
+            talked_over: false,
         };
         self.state = State::Speaking { frame: 0 };
     }
 }
 
+/// Whether the other side still speaks so long after the caller's end that nothing has interrupted it.
+fn goes_on(ear: &Ear, ended_us: u64) -> bool {
+    ear.last_audible_us()
+        .is_some_and(|last_us| last_us >= ended_us + NOT_INTERRUPTED_US)
+}
+
+/// An answer that is going to be interrupted has stopped by then.
+const NOT_INTERRUPTED_US: u64 = 1_000_000;
 /// Silence by which an answer that was talked into has stopped.
 const QUIET_IN_BARGE_IN_US: u64 = 100_000;

@@ -121,6 +121,18 @@ fn an_answer_into_a_pause_is_a_false_end() {
 }
 
 #[test]
+fn an_answer_that_talks_over_the_caller_is_a_false_end_and_an_answer() {
+    // It begins 200 ms before the caller's end and is not interrupted; the next question waits for its end.
+    let (call, turns, _) = converse(PLAN, &[GREETING, (3_900, 6_500)], 9_000);
+    let turn = turns[0];
+    assert_eq!(
+        (turn.false_ends, turn.talked_over, turn.latency_us),
+        (1, true, None)
+    );
+    assert_eq!((call.answered, call.unanswered), (1, 0));
+}
+
+#[test]
 fn no_answer_in_time_is_a_turn_without_latency_and_the_caller_asks_again() {
     let (call, turns, _) = converse(PLAN, &[GREETING], 20_000);
     assert_eq!(
