@@ -35,12 +35,13 @@ class Judged:
         return self.value is not None and self.value <= self.most
 
 
-SOUND = (
+WHOLE = (
     Bar("failed calls", lambda step: step.failed, 0, "calls"),
     Bar("unanswered turns", lambda step: step.turns_unanswered, 0, "turns"),
-    Bar("playout spacing error p99.9", lambda step: step.spacing_error_ms.p99_9, 10, "ms"),
     Bar("packets lost", lambda step: step.packets_lost_percent, 0.1, "%"),
 )
+
+SOUND = (*WHOLE, Bar("playout spacing error p99.9", lambda step: step.spacing_error_ms.p99_9, 10, "ms"))
 """What the search for the knee asks of a step, with the latency below."""
 
 FAST = (
@@ -58,7 +59,9 @@ LAUNCH = (
 """At 100 calls at a time, with providers at 80, 150 and 80 ms."""
 
 SHORT = (
-    *SOUND,
+    *WHOLE,
+    # Of the few thousand packets of a short step one in a thousand is the machine's hiccup and not the server's.
+    Bar("playout spacing error p99", lambda step: step.spacing_error_ms.p99, 10, "ms"),
     Bar("turn latency p95", lambda step: step.latency_ms.p95, 1_200, "ms"),
     Bar("greeting after ACK p99", lambda step: step.greeting_ms.p99, 250, "ms"),
 )
