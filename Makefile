@@ -12,7 +12,7 @@ ASK ?= What are your opening hours on Friday?
 
 export CARGO_NET_RETRY := 5
 
-.PHONY: run call test lint types bench perf docs clean setup rust-test py-test fuzz loom address-sanitizer
+.PHONY: run call test lint types bench perf perf-gate docs clean setup rust-test py-test fuzz loom address-sanitizer
 
 run: setup  ## start the server with the demo tenants
 	@$(BIN)/mediaserver serve
@@ -86,8 +86,12 @@ py-test: setup
 bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/results/
 	$(BIN)/python -m perf.bench
 
-perf: setup  ## the same and what takes longer: how many calls one media thread carries
+perf: setup  ## the same and what takes longer: calls under load, the most that are carried, beside the stock pipeline
 	$(BIN)/python -m perf.bench --long
+	$(BIN)/python -m perf run --ramp 10,25,50,100,200,400 --knee --burst 50 --stock --results --gate
+
+perf-gate: setup  ## a minute of calls: fails where conversations are not sound
+	$(BIN)/python -m perf run --gate --short
 
 docs: setup  ## the API of the packages as HTML in var/docs
 	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config

@@ -43,6 +43,11 @@ def encode(samples: Samples) -> bytes:
     return bytes(_ORDER[places - lower].astype(np.uint8))
 
 
+def decode(codes: bytes) -> Samples:
+    """The samples of µ-law codes."""
+    return _TABLE[np.frombuffer(codes, dtype=np.uint8)].astype(np.int16)
+
+
 def audible(payload: bytes) -> bool:
     """Whether a µ-law payload holds any sound."""
     return bool(payload.translate(None, _QUIET_CODES))

@@ -15,7 +15,7 @@ def thread_cpu_s(name: str) -> float:
 
     To the nanosecond where the kernel says so.
     """
-    return sum(_precise_s(task) for task in _tasks(name))
+    return sum(precise_s(task) for task in _tasks(name))
 
 
 def thread_kernel_s(name: str) -> float:
@@ -30,10 +30,11 @@ def _tasks(name: str) -> list[Path]:
 
 def process_cpu_s(pid: int) -> float:
     """CPU seconds of all threads of another process, those that run now."""
-    return sum(_precise_s(task) for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(precise_s(task) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
-def _precise_s(task: Path) -> float:
+def precise_s(task: Path) -> float:
+    """CPU seconds of a thread, by its folder in /proc."""
     try:
         return int((task / "schedstat").read_text().split()[0]) / 1e9
     except FileNotFoundError:

@@ -13,6 +13,7 @@ signal). When the edge closes the socket, the nursery ends; workers end with the
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import resource
 import select
@@ -23,10 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvloop
+from loguru import logger
 
-from mediaserver.workers.worker import EXIT_NO_MEMORY, work
-from mediaserver.workers.worker_settings import WorkerSettings
+from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
 
+WORKER_MODULE = "mediaserver.workers.worker"
+"""With Pipecat and all that pipelines need behind it."""
 MAX_REQUEST_OCTETS = 65_536
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADJUSTMENT = 500
@@ -36,6 +39,9 @@ OOM_SCORE_ADJUSTMENT = 500
 def main(descriptor: int) -> None:
     """Fork workers until the edge is gone."""
     edge = socket.socket(fileno=descriptor)
+    # What is logged while modules are imported (Pipecat greets) has no place in the node's log; each worker sets its own up.
+    logger.remove()
+    importlib.import_module(WORKER_MODULE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the edge decides when its workers end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
@@ -96,7 +102,7 @@ def _become_worker(sock: socket.socket, settings: WorkerSettings) -> None:
             resource.setrlimit(resource.RLIMIT_DATA, (octets, octets))
         with suppress(OSError):
             OOM_SCORE.write_text(str(OOM_SCORE_ADJUSTMENT))
-        uvloop.run(work(sock, settings))
+        uvloop.run(importlib.import_module(WORKER_MODULE).work(sock, settings))
         status = 0
     except MemoryError:
         status = EXIT_NO_MEMORY

@@ -53,13 +53,11 @@ from mediaserver.workers.messages import (
     Speaking,
     TurnLatency,
 )
-from mediaserver.workers.worker_settings import WorkerSettings
+from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
 
 REPORT_EVERY_S = 1.0
-EXIT_NO_MEMORY = 12
-"""A worker that ran out of memory ends as a whole: what is left of its objects cannot be relied on."""
 
 
 class _Reporter:

@@ -9,6 +9,10 @@ import orjson
 from pydantic import TypeAdapter
 
 
+EXIT_NO_MEMORY = 12
+"""A worker that ran out of memory ends as a whole: what is left of its objects cannot be relied on."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """The same for all workers of a nursery's life."""
