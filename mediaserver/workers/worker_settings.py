@@ -8,7 +8,6 @@ from typing import Literal
 import orjson
 from pydantic import TypeAdapter
 
-
 EXIT_NO_MEMORY = 12
 """A worker that ran out of memory ends as a whole: what is left of its objects cannot be relied on."""
 
