@@ -15,6 +15,7 @@ from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
+from mediaserver.turns import TurnCounters
 from tenancy import TenantContext
 
 MAX_TRANSCRIPT_LINES = 1_000
@@ -173,6 +174,10 @@ class Call:
                 self._log.info("caller asked for a human")
             case EndCall():
                 self._log.info("conversation closed by the receptionist")
+
+    def turns_counted(self, counters: TurnCounters) -> None:
+        """What became of the turns."""
+        self._log.bind(turns=counters.as_dict()).info("turns: {}", counters.as_dict())
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

@@ -27,6 +27,7 @@ from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -65,6 +66,7 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
+        self._turn_model = TurnModel()
         self._switchboard: Switchboard | None = None
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
@@ -156,6 +158,7 @@ class Node:
             ),
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
+            turn_model=self._turn_model,
         )
         warmer = PhraseWarmer(phrases, access)
         await self._warm_phrases(warmer)
@@ -274,6 +277,7 @@ class Node:
         if self._hub is not None:
             self._hub.close()
             self._hub = None
+        self._turn_model.close()
         if self._provider_http is not None:
             await self._provider_http.aclose()
             self._provider_http = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pipecat.frames.frames import EndFrame, TTSSpeakFrame
+from pipecat.frames.frames import EndFrame, Frame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
@@ -18,11 +18,9 @@ from pipecat.processors.aggregators.llm_response_universal import (
     UserTurnStoppedMessage,
 )
 from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.turns.user_start.vad_user_turn_start_strategy import VADUserTurnStartStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
-from config.tenant import TurnTaking
 from mediaserver.media_link import MediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.hearing import Hearing
@@ -32,12 +30,19 @@ from mediaserver.pipeline.replying import Replying
 from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
-from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
+from mediaserver.pipeline.turn_model import TurnModel
+from mediaserver.pipeline.turn_shell import PASSES_THROUGH, TurnShell
 from mediaserver.receptionist import Action, EndCall, Phrases, system_prompt
+from mediaserver.turns import TurnCounters, TurnParams
+from mediaserver.turns.events import Answered, FarewellDue
 from tenancy import TenantContext
 
-TURN_WATCHDOG_MARGIN_S = 2.0
-"""Ends a turn whose transcription never answered: the time that its whole chain may take, and this."""
+TRANSCRIPT_MARGIN_MS = 2_000
+"""A turn ends without what was not transcribed after the time that the whole chain may take, and this."""
+GOODBYE_BEFORE_MS = 8_000
+"""Before the longest that a call may take: time to say goodbye."""
+PIPECAT_WATCHDOG_S = 86_400.0
+"""Pipecat's own end of a turn never comes: ours always does, and knows why."""
 
 
 class CallObserver(Protocol):
@@ -75,6 +80,10 @@ class CallObserver(Protocol):
         """The caller's media has stopped."""
         ...
 
+    def turns_counted(self, counters: TurnCounters) -> None:
+        """What became of the turns; once, when the conversation is over."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResources:
@@ -84,6 +93,8 @@ class PipelineResources:
     budgets: Budgets
     phrases: PhraseCache
     clock: Callable[[], datetime]
+    turn_model: TurnModel | None = None
+    """Where there is none, words and silence alone decide."""
 
 
 class CallPipeline:
@@ -101,33 +112,30 @@ class CallPipeline:
         phrases = Phrases.of(config)
         self._observer = observer
         self._greeting = config.greeting
-        self._prompted = False
-        """Whether a silent caller has been asked already."""
-        self._closing = False
-        """Whether the call ends when what is being said has been heard. A caller who speaks meanwhile has more to say."""
+        self._phrases = phrases
+        context = LLMContext()
+        self._turns = TurnShell(_turn_params(tenant, resources), context, resources.turn_model)
         self._transport = CallTransport(
-            link,
-            speech_start_ms=turns.speech_start_ms,
-            observer=observer,
+            link, turns=self._turns, preroll_ms=turns.preroll_ms, observer=observer
         )
-        receptionist = ReceptionistReplier(config, resources.clock, self._act)
+        self._receptionist = ReceptionistReplier(config, resources.clock, self._act, self._turns.is_settled)
         replying = Replying(
             (
                 *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
-                receptionist,
+                self._receptionist,
             ),
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,
+            is_wanted=self._turns.is_wanted,
         )
-        context = LLMContext()
-        watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
-        aggregators = self._aggregators(context, turns, phrases, watchdog_s)
+        hearing = Hearing(
+            transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
+        )
+        aggregators = self._aggregators(context)
         self._worker = _worker(
             self._transport.input(),
-            Hearing(
-                transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
-            ),
+            hearing,
             aggregators.user(),
             replying,
             Speaking(
@@ -143,31 +151,29 @@ class CallPipeline:
             self._transport.output(),
             aggregators.assistant(),
         )
+        self._turns.connect(
+            hearing=hearing, aggregator=aggregators.user(), output=self._transport.output(), host=self
+        )
+        self._worker.set_reached_downstream_filter(PASSES_THROUGH)
+        self._worker.add_event_handler("on_frame_reached_downstream", self._frame_passed)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 
-    def _aggregators(
-        self, context: LLMContext, turns: TurnTaking, phrases: Phrases, watchdog_s: float
-    ) -> LLMContextAggregatorPair:
+    def _aggregators(self, context: LLMContext) -> LLMContextAggregatorPair:
         pair = LLMContextAggregatorPair(
             context,
             user_params=LLMUserAggregatorParams(
                 audio_idle_timeout=0,
-                user_turn_stop_timeout=watchdog_s,
-                user_idle_timeout=turns.silence_prompt_ms / 1000,
-                user_turn_strategies=UserTurnStrategies(
-                    start=[VADUserTurnStartStrategy()],
-                    stop=[TranscribedSilenceStop(end_of_turn_ms=turns.end_of_turn_ms)],
-                ),
+                user_turn_stop_timeout=PIPECAT_WATCHDOG_S,
+                user_idle_timeout=0,
+                user_turn_strategies=UserTurnStrategies(start=[self._turns.start], stop=[self._turns.stop]),
             ),
         )
 
         async def caller_speaks(_: object, __: object) -> None:
-            self._closing = False
             self._observer.caller_speaking(active=True)
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
-            self._prompted = False
             self._observer.caller_speaking(active=False)
             if message.content:
                 self._observer.caller_said(message.content)
@@ -175,41 +181,64 @@ class CallPipeline:
         async def assistant_turn(_: object, message: AssistantTurnStoppedMessage) -> None:
             if message.content:
                 self._observer.receptionist_said(message.content, interrupted=message.interrupted)
-            if self._closing and not message.interrupted:
-                await self.finish()
-
-        async def caller_silent(_: object) -> None:
-            if self._closing:
-                await self.finish()
-            elif self._prompted:
-                self._closing = True
-                await self._worker.queue_frame(TTSSpeakFrame(phrases.goodbye))
-            else:
-                self._prompted = True
-                await self._worker.queue_frame(TTSSpeakFrame(phrases.still_there))
 
         pair.user().add_event_handler("on_user_turn_started", caller_speaks)
         pair.user().add_event_handler("on_user_turn_stopped", user_turn)
-        pair.user().add_event_handler("on_user_turn_idle", caller_silent)
         pair.assistant().add_event_handler("on_assistant_turn_stopped", assistant_turn)
         return pair
 
+    async def _frame_passed(self, _: object, __: Frame) -> None:
+        self._turns.frame_passed()
+
     def _act(self, action: Action) -> None:
         if isinstance(action, EndCall):
-            self._closing = True
+            # The call ends when what is being said has been heard. A caller who speaks meanwhile has more to say.
+            self._turns.tell(FarewellDue())
         self._observer.action(action)
+
+    # What the turn-taking asks for (Host).
+
+    async def say_still_there(self) -> None:
+        """Ask the silent caller."""
+        await self._worker.queue_frame(TTSSpeakFrame(self._phrases.still_there))
+
+    async def say_goodbye(self) -> None:
+        """Say goodbye."""
+        await self._worker.queue_frame(TTSSpeakFrame(self._phrases.goodbye))
+
+    def answer_due(self) -> None:
+        """A turn is over: what goes out next answers it."""
+        self._transport.answer_due()
+
+    def turn_began(self) -> None:
+        """The caller has the floor."""
+        self._transport.turn_began()
+
+    def answer_kept(self) -> None:
+        """An answer that was begun early counts."""
+        self._receptionist.keep()
+
+    def answer_dropped(self) -> None:
+        """An answer that was begun early was never given."""
+        self._receptionist.drop()
+
+    # The call.
 
     async def run(self) -> None:
         """Run until the conversation ends or `cancel`; owns the reader of the media link."""
         await self._runner.add_workers(self._worker)
+        self._turns.run()
         self._transport.start_reading()
         try:
             await self._runner.run()
         finally:
             await self._transport.stop_reading()
+            await self._turns.close()
+            self._observer.turns_counted(self._turns.taker.counters)
 
     async def greet(self) -> None:
         """Say the greeting; cached, it is on the wire within one tick."""
+        self._turns.tell(Answered())
         await self._worker.queue_frame(TTSSpeakFrame(self._greeting))
 
     async def finish(self) -> None:
@@ -219,6 +248,23 @@ class CallPipeline:
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
         await self._runner.cancel(reason=why)
+
+
+def _turn_params(tenant: TenantContext, resources: PipelineResources) -> TurnParams:
+    turns = tenant.config.turn_taking
+    return TurnParams(
+        complete_wait_ms=turns.complete_wait_ms,
+        end_of_turn_ms=turns.end_of_turn_ms,
+        unfinished_wait_ms=turns.unfinished_wait_ms,
+        transcript_wait_ms=len(tenant.stt) * resources.budgets.stt_final_ms + TRANSCRIPT_MARGIN_MS,
+        barge_in_ms=turns.barge_in_ms,
+        decision_ms=turns.barge_in_decision_ms,
+        silence_prompt_ms=turns.silence_prompt_ms,
+        max_call_ms=turns.max_call_s * 1000,
+        goodbye_before_ms=GOODBYE_BEFORE_MS,
+        speculate=turns.speculation,
+        ask_model=turns.turn_model == "auto" and resources.turn_model is not None,
+    )
 
 
 def _worker(*stages: FrameProcessor) -> PipelineWorker:
