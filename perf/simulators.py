@@ -180,7 +180,8 @@ class _Server(uvicorn.Server):
 @contextlib.contextmanager
 def running(script: Script) -> Iterator[str]:
     """Serve the script from a thread; yields the API's base URL."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named asyncio sets TCP_NODELAY: without, Nagle and delayed ACKs add 40 ms to a streamed answer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     server = _Server(
         uvicorn.Config(make_app(script), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
