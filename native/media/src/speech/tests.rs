@@ -169,7 +169,7 @@ proptest! {
         loud in prop::collection::vec((any::<bool>(), 1_usize..12), 1..12),
     ) {
         let detector = DetectorParams { start_ms, ..PARAMS.detector };
-        let params = SpeechParams { preroll_ms, chunk_ms, pause_ms, detector };
+        let params = SpeechParams { detector, preroll_ms, chunk_ms, pause_ms };
         let loud: Vec<bool> = loud.iter().flat_map(|&(loud, packets)| vec![loud; packets]).collect();
         let is_loud = |packet: u64| loud[packet as usize % loud.len()];
         let (mut place, mut speaking, mut paused, mut last_ms) = (0_u64, false, false, 0);
