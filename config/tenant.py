@@ -170,8 +170,24 @@ class TurnTaking(StrictModel):
     """Speech needed before it counts as the caller speaking."""
     speech_stop_ms: int = Field(default=200, ge=64, le=2_000)
     """Silence after which the utterance goes to transcription."""
-    end_of_turn_ms: int = Field(default=500, ge=100, le=5_000)
-    """Silence, from the last speech, after which the receptionist answers."""
+    pause_ms: int = Field(default=20, ge=0, le=500)
+    """Silence within speech after which what was said so far is transcribed and the answer to it begun, unheard until the
+    turn is over. 0: not before the end of the utterance. Less is faster, and costs more requests for nothing."""
+    complete_wait_ms: int = Field(default=300, ge=50, le=5_000)
+    """Silence, from the last speech, after which words that leave no doubt are answered ("When are you open?")."""
+    end_of_turn_ms: int = Field(default=450, ge=100, le=5_000)
+    """Silence after which the receptionist answers where the words leave doubt."""
+    unfinished_wait_ms: int = Field(default=1_200, ge=100, le=10_000)
+    """Silence after which words that ask for more ("my number is") are answered all the same."""
+    speculation: bool = True
+    """Begin the answer in the pause. False saves the requests of the answers that are thrown away."""
+    turn_model: Literal["auto", "off"] = "auto"
+    """Ask the turn model where the words leave doubt; it is left out when the machine has no time for it."""
+    barge_in_ms: int = Field(default=700, ge=200, le=5_000)
+    """Sound of the caller that stops the receptionist before any word of it is known; words that ask for something do at
+    once."""
+    barge_in_decision_ms: int = Field(default=500, ge=200, le=2_000)
+    """How long she stays silent after a short sound for its words to come; without any she goes on."""
     vad_threshold: float = Field(default=0.5, ge=0.05, le=0.95)
     """How sure the detector must be that it hears speech; higher for callers with noise around them."""
     preroll_ms: int = Field(default=300, ge=0, le=1_000)
@@ -179,6 +195,8 @@ class TurnTaking(StrictModel):
     silence_prompt_ms: int = Field(default=15_000, ge=1_000, le=120_000)
     """Silence of the caller after which the receptionist asks whether anybody is there, and after as much again hangs
     up."""
+    max_call_s: int = Field(default=3_600, ge=60, le=3_600)
+    """The longest that a call may take, in seconds; a goodbye is said some seconds before."""
 
     @model_validator(mode="after")
     def _stop_before_end(self) -> TurnTaking:

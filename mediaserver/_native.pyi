@@ -81,6 +81,7 @@ class MediaEngine:
         speech_stop_ms: int = 200,
         preroll_ms: int = 300,
         chunk_ms: int = 200,
+        pause_ms: int = 0,
         media_timeout_ms: int = 0,
         max_playout_ms: int = 120_000,
         report_activity: bool = False,
@@ -127,6 +128,7 @@ class MediaEngine:
         speech_stop_ms: int = 200,
         preroll_ms: int = 300,
         chunk_ms: int = 200,
+        pause_ms: int = 0,
         max_playout_ms: int = 120_000,
         report_activity: bool = False,
     ) -> tuple[int, str]:
@@ -246,6 +248,39 @@ class SpeechAudio:
     def media_ms(self) -> int: ...
     @property
     def pcm(self) -> bytes: ...
+
+@final
+class SpeechPaused:
+    """Nothing audible has come for `pause_ms` within speech: a gap in a word, or its end. One until it resumes or stops.
+
+    `media_ms`: where the last audible packet ended. `pcm` is what was not handed over yet; what follows begins after it.
+    """
+
+    def __new__(
+        cls, *, stream: int, media_ms: int, at_us: int, last_speech_at_us: int, pcm: bytes
+    ) -> SpeechPaused: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def media_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
+    @property
+    def last_speech_at_us(self) -> int: ...
+    @property
+    def pcm(self) -> bytes: ...
+
+@final
+class SpeechResumed:
+    """Speech goes on after a pause; the window that shows it begins at `media_ms`."""
+
+    def __new__(cls, *, stream: int, media_ms: int, at_us: int) -> SpeechResumed: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def media_ms(self) -> int: ...
+    @property
+    def at_us(self) -> int: ...
 
 @final
 class SpeechStopped:

@@ -17,8 +17,9 @@ from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
-from mediaserver.telemetry.schema import BARGE_INS, GREETING_SECONDS
-from mediaserver.telemetry.turns import observe_turn
+from mediaserver.telemetry.schema import GREETING_SECONDS
+from mediaserver.telemetry.turns import count_turns, observe_turn
+from mediaserver.turns import TurnCounters
 from tenancy import TenantContext
 
 MAX_TRANSCRIPT_LINES = 1_000
@@ -165,8 +166,6 @@ class Call:
 
     def receptionist_said(self, text: str, *, interrupted: bool) -> None:
         """What the caller heard of an answer."""
-        if interrupted:
-            self._meters.inc(BARGE_INS, "interruption")
         self._add(Line(Speaker.RECEPTIONIST, text, datetime.now(UTC), interrupted))
 
     def _add(self, line: Line) -> None:
@@ -217,6 +216,11 @@ class Call:
                 self._log.info("caller asked for a human")
             case EndCall():
                 self._log.info("conversation closed by the receptionist")
+
+    def turns_counted(self, counters: TurnCounters) -> None:
+        """What became of the turns."""
+        count_turns(self._meters, counters.as_dict())
+        self._log.bind(turns=counters.as_dict()).info("turns: {}", counters.as_dict())
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

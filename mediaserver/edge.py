@@ -164,6 +164,7 @@ class Edge:
             speech_start_ms=turns.speech_start_ms,
             speech_stop_ms=turns.speech_stop_ms,
             preroll_ms=turns.preroll_ms,
+            pause_ms=turns.pause_ms,
             media_timeout_ms=MEDIA_TIMEOUT_MS,
         )
         link = self._hub.attach(stream)

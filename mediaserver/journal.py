@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
 
-from mediaserver._native import SpeechAudio, SpeechStarted, SpeechStopped
+from mediaserver._native import SpeechAudio, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import MediaEvent
 
@@ -121,17 +121,17 @@ class CallJournal:
 
     def event(self, event: MediaEvent) -> None:
         """Keep the caller's speech until it is words."""
-        if not isinstance(event, SpeechStarted | SpeechAudio | SpeechStopped):
+        if not isinstance(event, SpeechStarted | SpeechAudio | SpeechPaused | SpeechResumed | SpeechStopped):
             return
         self._unheard.append(event)
-        self._unheard_octets += len(event.pcm)
+        self._unheard_octets += _octets(event)
         while self._unheard_octets > MAX_UNHEARD_OCTETS:
             self._drop_oldest_audio()
 
     def _drop_oldest_audio(self) -> None:
         """Shorten the beginning; that speech began, and that it ended, stays."""
         for place, event in enumerate(self._unheard):
-            if event_octets := len(_speech(event).pcm):
+            if event_octets := _octets(event):
                 self._unheard_octets -= event_octets
                 self.dropped_octets += event_octets
                 if isinstance(event, SpeechAudio):
@@ -178,7 +178,7 @@ class CallJournal:
         begun = [place for place, event in enumerate(self._unheard) if isinstance(event, SpeechStarted)]
         keep_from = begun[-1] if begun and self.is_caller_speaking else len(self._unheard)
         for _ in range(keep_from):
-            self._unheard_octets -= len(_speech(self._unheard.popleft()).pcm)
+            self._unheard_octets -= _octets(self._unheard.popleft())
 
     def sentence_queued(self, text: str) -> None:
         """A sentence goes to the playout."""
@@ -263,14 +263,23 @@ class CallJournal:
             self._turns.append((role, text.strip()[:MAX_TURN_CHARACTERS]))
 
 
-def _speech(event: MediaEvent) -> SpeechStarted | SpeechAudio | SpeechStopped:
-    assert isinstance(event, SpeechStarted | SpeechAudio | SpeechStopped)
-    return event
+def _octets(event: MediaEvent) -> int:
+    """Of audio."""
+    with_audio = SpeechStarted | SpeechAudio | SpeechPaused | SpeechStopped
+    return len(event.pcm) if isinstance(event, with_audio) else 0
 
 
 def _without_audio(event: MediaEvent) -> MediaEvent:
     if isinstance(event, SpeechStarted):
         return SpeechStarted(stream=event.stream, media_ms=event.media_ms, at_us=event.at_us, pcm=b"")
+    if isinstance(event, SpeechPaused):
+        return SpeechPaused(
+            stream=event.stream,
+            media_ms=event.media_ms,
+            at_us=event.at_us,
+            last_speech_at_us=event.last_speech_at_us,
+            pcm=b"",
+        )
     assert isinstance(event, SpeechStopped)
     return SpeechStopped(
         stream=event.stream,

@@ -29,6 +29,8 @@ from mediaserver._native import (
     PlayoutStarted,
     RecordingFailed,
     SpeechAudio,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechStopped,
     StreamFailed,
@@ -40,6 +42,8 @@ from mediaserver.errors import LinkClosed
 MediaEvent = (
     SpeechStarted
     | SpeechAudio
+    | SpeechPaused
+    | SpeechResumed
     | SpeechStopped
     | PlayoutStarted
     | Played

@@ -28,6 +28,7 @@ from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
 from mediaserver.telemetry.health import LoopWatch
@@ -108,6 +109,7 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
+        self._turn_model = TurnModel()
         self._switchboard: Switchboard | None = None
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
@@ -230,6 +232,7 @@ class Node:
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
             meters=self.telemetry.meters,
+            turn_model=self._turn_model,
         )
         warmer = PhraseWarmer(phrases, access)
         await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases))
@@ -475,6 +478,7 @@ class Node:
         if self._nursery is not None:
             await self._nursery.close()
             self._nursery = None
+        self._turn_model.close()
         if self._provider_http is not None:
             await self._provider_http.aclose()
             self._provider_http = None

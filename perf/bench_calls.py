@@ -33,6 +33,7 @@ from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
+from mediaserver.turns import TurnCounters
 from perf.cpu import thread_cpu_s
 from perf.examples import ROOT
 from perf.load import MEDIA_THREAD
@@ -210,6 +211,8 @@ class _Nobody:
     def action(self, action: Action) -> None: ...
 
     def media_ended(self, why: str) -> None: ...
+
+    def turns_counted(self, counters: TurnCounters) -> None: ...
 
 
 async def _pipeline_build(bench: Bench) -> list[Row]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from loguru import logger
-from pipecat.frames.frames import EndFrame, LLMRunFrame, TTSSpeakFrame
+from pipecat.frames.frames import EndFrame, Frame, LLMRunFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext, LLMContextMessage
@@ -20,11 +20,9 @@ from pipecat.processors.aggregators.llm_response_universal import (
     UserTurnStoppedMessage,
 )
 from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.turns.user_start.vad_user_turn_start_strategy import VADUserTurnStartStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
-from config.tenant import TurnTaking
 from mediaserver.journal import Next, Restored, Role
 from mediaserver.media_link import MediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
@@ -35,14 +33,21 @@ from mediaserver.pipeline.replying import Replying
 from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
-from mediaserver.pipeline.turn_stop import TranscribedSilenceStop
+from mediaserver.pipeline.turn_model import TurnModel
+from mediaserver.pipeline.turn_shell import PASSES_THROUGH, TurnShell
 from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.turns import TurnWaits
+from mediaserver.turns import TurnCounters, TurnParams
+from mediaserver.turns.events import Answered, FarewellDue
 from tenancy import TenantContext
 
-TURN_WATCHDOG_MARGIN_S = 2.0
-"""Ends a turn whose transcription never answered: the time that its whole chain may take, and this."""
+TRANSCRIPT_MARGIN_MS = 2_000
+"""A turn ends without what was not transcribed after the time that the whole chain may take, and this."""
+GOODBYE_BEFORE_MS = 8_000
+"""Before the longest that a call may take: time to say goodbye."""
+PIPECAT_WATCHDOG_S = 86_400.0
+"""Pipecat's own end of a turn never comes: ours always does, and knows why."""
 
 
 class CallObserver(Protocol):
@@ -92,6 +97,10 @@ class CallObserver(Protocol):
         """The caller's media has stopped."""
         ...
 
+    def turns_counted(self, counters: TurnCounters) -> None:
+        """What became of the turns; once, when the conversation is over."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResources:
@@ -103,6 +112,8 @@ class PipelineResources:
     clock: Callable[[], datetime]
     meters: Meters = field(default_factory=Meters)
     """Of the process: the edge's own, or a worker's."""
+    turn_model: TurnModel | None = None
+    """Where there is none, words and silence alone decide."""
 
 
 class CallPipeline:
@@ -124,44 +135,44 @@ class CallPipeline:
         self._tenant = tenant
         self._observer = observer
         self._greeting = config.greeting
-        self._prompted = False
-        """Whether a silent caller has been asked already."""
-        self._closing = self._restored.closing
-        """Whether the call ends when what is being said has been heard. A caller who speaks meanwhile has more to say."""
+        self._phrases = phrases
+        context = LLMContext([_message(role, text) for role, text in self._restored.turns])
+        self._turns = TurnShell(_turn_params(tenant, resources), context, resources.turn_model)
         self._transport = CallTransport(
-            link,
-            speech_start_ms=turns.speech_start_ms,
-            observer=observer,
+            link, turns=self._turns, preroll_ms=turns.preroll_ms, observer=observer
         )
         waits = TurnWaits(self._transport.turn_clock, _now_us)
-        receptionist = ReceptionistReplier(
+        self._receptionist = ReceptionistReplier(
             config,
             resources.clock,
             self._act,
-            observer.receptionist_state,
-            ConversationState.from_json(self._restored.receptionist) if self._restored.receptionist else None,
+            is_settled=self._turns.is_settled,
+            on_state=observer.receptionist_state,
+            state=ConversationState.from_json(self._restored.receptionist)
+            if self._restored.receptionist
+            else None,
         )
         replying = Replying(
             (
                 *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
-                receptionist,
+                self._receptionist,
             ),
             resources.budgets,
             apology=phrases.one_moment,
             failure=phrases.failure,
             waits=waits,
+            is_wanted=self._turns.is_wanted,
         )
-        context = LLMContext([_message(role, text) for role, text in self._restored.turns])
-        watchdog_s = len(tenant.stt) * resources.budgets.stt_final_ms / 1000 + TURN_WATCHDOG_MARGIN_S
-        aggregators = self._aggregators(context, turns, phrases, watchdog_s)
+        hearing = Hearing(
+            transcribers(tenant.stt, resources.providers),
+            resources.budgets,
+            apology=phrases.one_moment,
+            waits=waits,
+        )
+        aggregators = self._aggregators(context)
         self._worker = _worker(
             self._transport.input(),
-            Hearing(
-                transcribers(tenant.stt, resources.providers),
-                resources.budgets,
-                apology=phrases.one_moment,
-                waits=waits,
-            ),
+            hearing,
             aggregators.user(),
             replying,
             Speaking(
@@ -178,32 +189,29 @@ class CallPipeline:
             self._transport.output(),
             aggregators.assistant(),
         )
+        self._turns.connect(
+            hearing=hearing, aggregator=aggregators.user(), output=self._transport.output(), host=self
+        )
+        self._worker.set_reached_downstream_filter(PASSES_THROUGH)
+        self._worker.add_event_handler("on_frame_reached_downstream", self._frame_passed)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 
-    def _aggregators(
-        self, context: LLMContext, turns: TurnTaking, phrases: Phrases, watchdog_s: float
-    ) -> LLMContextAggregatorPair:
+    def _aggregators(self, context: LLMContext) -> LLMContextAggregatorPair:
         pair = LLMContextAggregatorPair(
             context,
             user_params=LLMUserAggregatorParams(
                 audio_idle_timeout=0,
-                user_turn_stop_timeout=watchdog_s,
-                user_idle_timeout=turns.silence_prompt_ms / 1000,
-                user_turn_strategies=UserTurnStrategies(
-                    start=[VADUserTurnStartStrategy()],
-                    stop=[TranscribedSilenceStop(end_of_turn_ms=turns.end_of_turn_ms)],
-                ),
+                user_turn_stop_timeout=PIPECAT_WATCHDOG_S,
+                user_idle_timeout=0,
+                user_turn_strategies=UserTurnStrategies(start=[self._turns.start], stop=[self._turns.stop]),
             ),
         )
 
         async def caller_speaks(_: object, __: object) -> None:
-            self._closing = False
             self._observer.caller_speaking(active=True)
 
         async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
-            self._prompted = False
-            self._transport.turn_clock.turn_ended(_now_us())
             self._observer.caller_speaking(active=False)
             if message.content:
                 self._observer.caller_said(message.content)
@@ -211,55 +219,83 @@ class CallPipeline:
         async def assistant_turn(_: object, message: AssistantTurnStoppedMessage) -> None:
             if message.content:
                 self._observer.receptionist_said(message.content, interrupted=message.interrupted)
-            if self._closing and not message.interrupted:
-                await self.finish()
-
-        async def caller_silent(_: object) -> None:
-            if self._closing:
-                await self.finish()
-            elif self._prompted:
-                self._closing = True
-                await self._worker.queue_frame(TTSSpeakFrame(phrases.goodbye))
-            else:
-                self._prompted = True
-                await self._worker.queue_frame(TTSSpeakFrame(phrases.still_there))
 
         pair.user().add_event_handler("on_user_turn_started", caller_speaks)
         pair.user().add_event_handler("on_user_turn_stopped", user_turn)
-        pair.user().add_event_handler("on_user_turn_idle", caller_silent)
         pair.assistant().add_event_handler("on_assistant_turn_stopped", assistant_turn)
         return pair
 
+    async def _frame_passed(self, _: object, __: Frame) -> None:
+        self._turns.frame_passed()
+
     def _act(self, action: Action) -> None:
         if isinstance(action, EndCall):
-            self._closing = True
+            # The call ends when what is being said has been heard. A caller who speaks meanwhile has more to say.
+            self._turns.tell(FarewellDue())
         self._observer.action(action)
+
+    # What the turn-taking asks for (Host).
+
+    async def say_still_there(self) -> None:
+        """Ask the silent caller."""
+        await self._worker.queue_frame(TTSSpeakFrame(self._phrases.still_there))
+
+    async def say_goodbye(self) -> None:
+        """Say goodbye."""
+        await self._worker.queue_frame(TTSSpeakFrame(self._phrases.goodbye))
+
+    def answer_due(self) -> None:
+        """A turn is over: what goes out next answers it."""
+        self._transport.answer_due()
+
+    def turn_began(self) -> None:
+        """The caller has the floor."""
+        self._transport.turn_began()
+
+    def answer_kept(self) -> None:
+        """An answer that was begun early counts."""
+        self._receptionist.keep()
+
+    def answer_dropped(self) -> None:
+        """An answer that was begun early was never given."""
+        self._receptionist.drop()
+
+    # The call.
 
     async def run(self) -> None:
         """Run until the conversation ends or `cancel`; owns the reader of the media link."""
         # For every task of the call, so that whatever is logged says whose it is.
         with logger.contextualize(call=self._tenant.call_id, tenant=self._tenant.tenant_id):
             await self._runner.add_workers(self._worker)
+            self._turns.run()
             self._transport.start_reading()
             try:
                 await self._runner.run()
             finally:
                 await self._transport.stop_reading()
+                await self._turns.close()
+                self._observer.turns_counted(self._turns.taker.counters)
 
     async def greet(self) -> None:
         """Say the greeting; cached, it is on the wire within one tick."""
+        self._turns.tell(Answered())
         await self._worker.queue_frame(TTSSpeakFrame(self._greeting))
 
     async def take_up(self) -> None:
         """Go on with what the pipeline before this one left undone."""
+        if self._restored.next is Next.GREETING:
+            return
+        self._turns.tell(Answered())
+        if self._restored.closing:
+            self._turns.tell(FarewellDue())
         match self._restored.next:
             case Next.SAY:
                 await self._worker.queue_frames([TTSSpeakFrame(text) for text in self._restored.say])
             case Next.ANSWER:
                 await self._worker.queue_frame(LLMRunFrame())
-            case Next.LISTEN if self._closing:
+            case Next.LISTEN if self._restored.closing:
                 await self.finish()
-            case Next.LISTEN | Next.GREETING:
+            case Next.LISTEN:
                 pass
 
     async def finish(self) -> None:
@@ -279,6 +315,23 @@ def _message(role: Role, text: str) -> LLMContextMessage:
 
 def _now_us() -> int:
     return time.monotonic_ns() // 1000
+
+
+def _turn_params(tenant: TenantContext, resources: PipelineResources) -> TurnParams:
+    turns = tenant.config.turn_taking
+    return TurnParams(
+        complete_wait_ms=turns.complete_wait_ms,
+        end_of_turn_ms=turns.end_of_turn_ms,
+        unfinished_wait_ms=turns.unfinished_wait_ms,
+        transcript_wait_ms=len(tenant.stt) * resources.budgets.stt_final_ms + TRANSCRIPT_MARGIN_MS,
+        barge_in_ms=turns.barge_in_ms,
+        decision_ms=turns.barge_in_decision_ms,
+        silence_prompt_ms=turns.silence_prompt_ms,
+        max_call_ms=turns.max_call_s * 1000,
+        goodbye_before_ms=GOODBYE_BEFORE_MS,
+        speculate=turns.speculation,
+        ask_model=turns.turn_model == "auto" and resources.turn_model is not None,
+    )
 
 
 def _worker(*stages: FrameProcessor) -> PipelineWorker:

@@ -72,6 +72,11 @@ class HeardLedger(Generic[F]):
         """Chunks queued and not yet reported as played."""
         return sum(1 for item in self._queue if isinstance(item, _Chunk))
 
+    @property
+    def pending_ms(self) -> int:
+        """How long they take to play."""
+        return sum(item.duration_ms for item in self._queue if isinstance(item, _Chunk))
+
     def begin_sentence(self, text: str) -> None:
         """The chunks that follow speak ``text``."""
         self._sentence = _Sentence(text)

@@ -3,12 +3,13 @@
 `EngineOutput` puts a sender of our own where Pipecat's `BaseOutputTransport.MediaSender` paces 20 ms chunks
 (`_media_senders` is a private hook of Pipecat 1.14; `tests/mediaserver/test_pipecat_seams.py` holds it). Audio is written
 whole; frames between chunks wait until the chunks before them have been played; an interruption asks the engine how
-much was heard and tells the context exactly that.
+much was heard and tells the context exactly that. An answer to a turn that may not be over waits at the gate before all that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
@@ -28,6 +29,7 @@ from pipecat.frames.frames import (
     StartFrame,
     SystemFrame,
     TextFrame,
+    TTSStartedFrame,
     TTSStoppedFrame,
     TTSTextFrame,
 )
@@ -38,11 +40,16 @@ from pipecat.transports.base_transport import TransportParams
 from mediaserver._native import Flushed, MediaError, Played, PlayoutStarted
 from mediaserver.media_link import MediaLink
 from mediaserver.pipeline.heard import HeardLedger
+from mediaserver.pipeline.speech_gate import SpeechGate
 
 FLUSH_ANSWER_TIMEOUT_S = 0.25
 """The engine answers a flush within one 20 ms tick; past this it is taken to be gone."""
 DRAIN_GRACE_S = 2.0
 """Added to the queued speech when the call waits for its last words."""
+
+
+MORE_MS = 10_000
+"""Stands for speech that is still being synthesised."""
 
 
 @dataclass
@@ -84,6 +91,7 @@ class EngineOutput(BaseOutputTransport):
         super().__init__(params)
         self._sender = PlayoutSender(self, link, observer)
         self._speech_observer = observer
+        self._speech_gate = SpeechGate()
 
     async def start(self, frame: StartFrame) -> None:
         """Register the sender where Pipecat looks for one, and report ready."""
@@ -92,12 +100,39 @@ class EngineOutput(BaseOutputTransport):
         await self.push_frame(OutputTransportReadyFrame(), FrameDirection.UPSTREAM)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """On an interruption, settle what was heard before anyone downstream hears of it."""
+        """Let speech through the gate; on an interruption, settle what was heard before anyone downstream hears of it."""
         if isinstance(frame, InterruptionFrame):
             heard = await self._sender.interrupt()
             if heard:
                 await self.push_frame(HeardTextFrame(heard))
-        await super().process_frame(frame, direction)
+        if isinstance(frame, SystemFrame) or direction is FrameDirection.UPSTREAM:
+            await super().process_frame(frame, direction)
+            return
+        for passing in self._speech_gate.admit(frame):
+            await super().process_frame(passing, direction)
+
+    def hold_speech(self) -> None:
+        """Keep the answer that comes: the turn that it answers may not be over."""
+        self._speech_gate.hold()
+
+    async def release_speech(self) -> None:
+        """The turn is over: play what was kept, and what follows."""
+        while (frame := self._speech_gate.next_released()) is not None:
+            await super().process_frame(frame, FrameDirection.DOWNSTREAM)
+
+    async def drop_speech(self) -> None:
+        """The answer is void: nothing of it is heard, whatever is still on its way."""
+        for kept in self._speech_gate.drop():
+            await super().process_frame(kept, FrameDirection.DOWNSTREAM)
+
+    def open_gate(self) -> None:
+        """What comes from here on is meant to be heard; what is kept is void."""
+        self._speech_gate.open()
+
+    @property
+    def speech_left_ms(self) -> int:
+        """How much is left to say, as far as it is known."""
+        return self._sender.left_ms()
 
     async def media_event(self, event: PlayoutStarted | Played | Flushed) -> None:
         """A playout event of the link, from the transport's reader."""
@@ -143,6 +178,10 @@ class PlayoutSender:
         self._queued_ms = 0
         self._in_reply = False
         """Whether a language model's reply is being spoken, rather than a phrase."""
+        self._more_comes = False
+        """Whether an utterance is being synthesised."""
+        self._moved_at_us = 0
+        """When the playout last reported."""
 
     async def handle_audio_frame(self, frame: OutputAudioRawFrame) -> None:
         """Write a chunk whole."""
@@ -164,6 +203,8 @@ class PlayoutSender:
         """Pass a frame on when everything before it has been heard."""
         if isinstance(frame, TTSTextFrame):
             self._ledger.end_sentence()
+        elif isinstance(frame, TTSStartedFrame):
+            self._more_comes = True
         elif isinstance(frame, AggregatedTextFrame) and frame.will_be_spoken:
             self._ledger.begin_sentence(frame.text)
             self._observer.sentence_queued(frame.text)
@@ -182,16 +223,21 @@ class PlayoutSender:
 
     async def handle_tts_stopped(self, frame: TTSStoppedFrame) -> None:
         """The end of an utterance, in order."""
+        self._more_comes = False
         await self.handle_sync_frame(frame)
 
     async def handle_interruptions(self, frame: InterruptionFrame) -> None:
         """Nothing left to do: `EngineOutput.process_frame` settled it before passing the frame on."""
 
     def hold(self) -> None:
-        """The caller began to speak: silence first. An interruption or `release_hold` follows."""
-        if self._ledger.pending_chunks:
-            self._held = True
-            self._link.pause()
+        """The caller began to speak: silence first, also for what comes. An interruption or `release_hold` follows."""
+        self._held = True
+        self._link.pause()
+
+    def left_ms(self) -> int:
+        """What is queued and not played yet; a long time while more is being synthesised."""
+        since_ms = (time.monotonic_ns() // 1000 - self._moved_at_us) // 1000
+        return max(0, self._ledger.pending_ms - since_ms) + (MORE_MS if self._more_comes else 0)
 
     def release_hold(self) -> None:
         """The caller's speech interrupted nothing: go on where the playout was held."""
@@ -201,9 +247,11 @@ class PlayoutSender:
 
     async def interrupt(self) -> str:
         """Flush the playout; returns the words heard of the sentence that was cut off."""
+        self._more_comes = False
         if not self._ledger.pending_chunks:
             self.release_hold()
             await self._keep(self._ledger.interrupted(None, 0).kept)
+            await self._set_bot_speaking(False)
             return ""
         report = await self._flush()
         self.release_hold()
@@ -229,6 +277,7 @@ class PlayoutSender:
 
     async def media_event(self, event: PlayoutStarted | Played | Flushed) -> None:
         """Follow the playout."""
+        self._moved_at_us = event.at_us
         match event:
             case PlayoutStarted():
                 await self._set_bot_speaking(True)

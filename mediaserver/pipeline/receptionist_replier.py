@@ -8,11 +8,14 @@ from datetime import datetime
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from config.tenant import TenantConfig
-from mediaserver.receptionist import Action, ConversationState, Receptionist
+from mediaserver.receptionist import Action, ConversationState, Receptionist, Reply
 
 
 class ReceptionistReplier:
-    """Answers from the tenant's configuration, keeping the state of the conversation."""
+    """Answers from the tenant's configuration, keeping the state of the conversation.
+
+    An answer to a turn that may not be over changes nothing before `keep`: then the state moves on and the actions are done.
+    """
 
     name = "receptionist"
 
@@ -21,6 +24,8 @@ class ReceptionistReplier:
         config: TenantConfig,
         clock: Callable[[], datetime],
         on_action: Callable[[Action], None],
+        *,
+        is_settled: Callable[[LLMContext], bool],
         on_state: Callable[[str], None],
         state: ConversationState | None = None,
     ) -> None:
@@ -29,15 +34,28 @@ class ReceptionistReplier:
         self._clock = clock
         self._on_action = on_action
         self._on_state = on_state
+        self._is_settled = is_settled
+        self._unsettled: tuple[LLMContext, Reply] | None = None
 
     async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """Answer the caller's last words; an utterance that was not recognised counts as silence."""
         reply = self._receptionist.reply(self._state, last_caller_words(context), self._clock())
-        self._state = reply.state
-        self._on_state(reply.state.to_json())
-        for action in reply.actions:
-            self._on_action(action)
+        self._unsettled = (context, reply)
+        self.keep()
         yield reply.text
+
+    def keep(self) -> None:
+        """The turn is over: what was answered to it counts."""
+        if self._unsettled is not None and self._is_settled(self._unsettled[0]):
+            reply, self._unsettled = self._unsettled[1], None
+            self._state = reply.state
+            self._on_state(reply.state.to_json())
+            for action in reply.actions:
+                self._on_action(action)
+
+    def drop(self) -> None:
+        """The turn was not over: the answer was never given."""
+        self._unsettled = None
 
 
 def last_caller_words(context: LLMContext) -> str:

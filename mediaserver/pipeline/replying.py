@@ -9,6 +9,7 @@ from typing import Protocol
 
 from loguru import logger
 from pipecat.frames.frames import (
+    EagerEndOfTurnCancelFrame,
     Frame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
@@ -19,6 +20,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.settings import LLMSettings
+from pipecat.turns.speculation_gate import GatedFrame, SpeculationGate
 
 from mediaserver.errors import ProviderFailed
 from mediaserver.pipeline.providers import PROVIDER_ERRORS, Budgets
@@ -54,15 +56,32 @@ class ModelReplier:
             raise ProviderFailed(self.name, type(error).__name__) from error
 
 
+class _OpenGate(SpeculationGate):
+    """In the place of Pipecat's gate, which would hold a speculative answer as text: ours waits at the output, spoken."""
+
+    def process(self, frame: Frame, direction: FrameDirection) -> list[GatedFrame]:
+        """Hold nothing."""
+        return [(frame, direction)]
+
+
 class Replying(LLMService):
     """Pipecat's LLM stage over a chain of repliers.
+
+    It answers the turn that is over, or ahead of that one that may be (a speculation), as long as ``is_wanted``.
 
     A replier that fails before its first word costs the caller a short apology and is followed by the next one; one
     that breaks off later ends its reply where it broke.
     """
 
     def __init__(
-        self, chain: Sequence[Replier], budgets: Budgets, apology: str, failure: str, waits: TurnWaits
+        self,
+        chain: Sequence[Replier],
+        budgets: Budgets,
+        apology: str,
+        failure: str,
+        *,
+        waits: TurnWaits,
+        is_wanted: Callable[[LLMContext], bool],
     ) -> None:
         # The stage itself asks no model: every setting is given so that Pipecat does not warn of missing ones.
         super().__init__(
@@ -85,12 +104,19 @@ class Replying(LLMService):
         self._reply_apology = apology
         self._reply_failure = failure
         self._reply_waits = waits
+        self._reply_wanted = is_wanted
+        self._speculation_gate = _OpenGate()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answer an `LLMContextFrame`; pass everything else on."""
         await super().process_frame(frame, direction)
+        if isinstance(frame, EagerEndOfTurnCancelFrame):
+            await self._start_interruption()  # type: ignore[no-untyped-call]
         if not isinstance(frame, LLMContextFrame):
             await self.push_frame(frame, direction)
+            return
+        if frame.speculation and not self._reply_wanted(frame.context):
+            # It was withdrawn while it waited: a withdrawal overtakes what it withdraws.
             return
         await self.push_frame(LLMFullResponseStartFrame())
         try:

@@ -6,8 +6,14 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
-from pipecat.frames.frames import ErrorFrame, Frame, TTSAudioRawFrame
-from pipecat.processors.frame_processor import FrameProcessorSetup
+from pipecat.frames.frames import (
+    EagerEndOfTurnCancelFrame,
+    ErrorFrame,
+    Frame,
+    InterruptionFrame,
+    TTSAudioRawFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
@@ -74,6 +80,13 @@ class Speaking(TTSService):
         await super().cleanup()  # type: ignore[no-untyped-call]
         for link in self._speech_chain:
             await link.service.cleanup()  # type: ignore[no-untyped-call]
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Stop speaking an answer that is withdrawn as one that is interrupted."""
+        if isinstance(frame, EagerEndOfTurnCancelFrame) and direction is FrameDirection.DOWNSTREAM:
+            await self._start_interruption()  # type: ignore[no-untyped-call]
+            await self._handle_interruption(InterruptionFrame(), direction)
+        await super().process_frame(frame, direction)
 
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.frames.frames import (
-    InputAudioRawFrame,
     InputDTMFFrame,
     StartFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
 )
 from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
@@ -29,6 +27,8 @@ from mediaserver._native import (
     PlayoutStarted,
     RecordingFailed,
     SpeechAudio,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechStopped,
     StreamFailed,
@@ -36,13 +36,19 @@ from mediaserver._native import (
 from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent, MediaLink
 from mediaserver.pipeline.output import EngineOutput
+from mediaserver.pipeline.turn_shell import TurnShell
 from mediaserver.telemetry.turns import TurnClock, TurnParts
+from mediaserver.turns import events as turn
 
 KEYPAD = frozenset(entry.value for entry in KeypadEntry)
 CALLER_RATE_HZ = 16_000
 """What the engine hands over, and what VAD and transcription want."""
 
 
+BYTES_PER_MS = CALLER_RATE_HZ * 2 // 1000
+DETECTOR_TAIL_MS = 220
+"""The detector holds on to speech for two or three windows; what it calls speech past that was there, and quiet."""
+MAX_EVENT_AGE_US = 1_000_000
 MAX_UTTERANCE_MS = 30_000
 """Speech that goes on for longer (a television, a caller who tells everything) is transcribed in pieces of this length."""
 
@@ -103,49 +109,21 @@ class TransportObserver(Protocol):
 
 
 class EngineInput(BaseInputTransport):
-    """Pipecat input transport over a `MediaLink`.
+    """Pipecat input transport over a `MediaLink`: keys alone.
 
-    Audio frames are pushed directly and in the order of the engine's events: Pipecat's own audio queue would let a
-    speech boundary overtake the audio that it bounds.
+    What the caller says goes to the turn-taking and from there to transcription; neither its audio nor its boundaries walk
+    through the pipeline.
     """
-
-    def __init__(self, params: TransportParams, speech_start_ms: int) -> None:
-        super().__init__(params)
-        self._speech_start_s = speech_start_ms / 1000
 
     async def start(self, frame: StartFrame) -> None:
         """Ready at once: the media is already running."""
         await super().start(frame)
         await self.set_transport_ready(frame)
 
-    async def speech_started(self, event: SpeechStarted) -> None:
-        """Hand over the pre-roll, then announce the speech."""
-        await self._push_audio(event.pcm)
-        await self.broadcast_frame(VADUserStartedSpeakingFrame, start_secs=self._speech_start_s)
-
-    async def speech_audio(self, event: SpeechAudio) -> None:
-        """Hand over the next stretch of speech."""
-        await self._push_audio(event.pcm)
-
-    async def speech_stopped(self, event: SpeechStopped) -> None:
-        """Hand over the rest, then announce the silence and how long it has lasted already."""
-        await self._push_audio(event.pcm)
-        silent_s = (event.at_us - event.last_speech_at_us) / 1_000_000
-        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=silent_s)
-
-    async def cut_utterance(self) -> None:
-        """End an utterance in the middle of speech: what was said so far is transcribed, the turn goes on."""
-        await self.broadcast_frame(VADUserStoppedSpeakingFrame, stop_secs=0.0)
-        await self.broadcast_frame(VADUserStartedSpeakingFrame, start_secs=0.0)
-
     async def digit(self, event: DtmfDigit) -> None:
         """A key that the caller pressed; A to D are on no telephone and in no frame of Pipecat's."""
         if event.digit in KEYPAD:
             await self.push_frame(InputDTMFFrame(button=KeypadEntry(event.digit)))
-
-    async def _push_audio(self, pcm: bytes) -> None:
-        if pcm:
-            await self.push_frame(InputAudioRawFrame(audio=pcm, sample_rate=CALLER_RATE_HZ, num_channels=1))
 
 
 class CallTransport(BaseTransport):
@@ -155,20 +133,26 @@ class CallTransport(BaseTransport):
         self,
         link: MediaLink,
         *,
-        speech_start_ms: int,
+        turns: TurnShell,
+        preroll_ms: int,
         observer: TransportObserver,
     ) -> None:
         super().__init__()
         self._link = link
+        self._turns = turns
+        self._preroll_ms = preroll_ms
         self._observer = observer
-        self._last_speech_at_us: int | None = None
         self.turn_clock = TurnClock()
+        self._last_speech_at_us = 0
+        self._answer_due_from_us: int | None = None
+        """When the caller's last words came that the next speech answers."""
+        self._paused_from_ms: int | None = None
+        """Within a pause: where it began, in media time."""
         self._utterance = UtteranceLimit()
         self._reader: asyncio.Task[None] | None = None
         # audio_in_enabled stays off: it would only start Pipecat's own audio queue and its 0.5 s wake-ups.
         self._engine_input = EngineInput(
-            TransportParams(audio_in_enabled=False, audio_in_sample_rate=CALLER_RATE_HZ),
-            speech_start_ms,
+            TransportParams(audio_in_enabled=False, audio_in_sample_rate=CALLER_RATE_HZ)
         )
         self._engine_output = EngineOutput(link, TransportParams(audio_out_enabled=True), self)
 
@@ -201,13 +185,23 @@ class CallTransport(BaseTransport):
 
     def speech_went_out(self, at_us: int) -> None:
         """Measure the turn that this speech answers."""
-        if self._last_speech_at_us is not None:
-            latency_ms = (at_us - self._last_speech_at_us) // 1000
+        if self._answer_due_from_us is not None:
+            latency_ms = (at_us - self._answer_due_from_us) // 1000
             self._observer.turn_measured(TurnMeasured(latency_ms, self.turn_clock.answered(at_us)))
-            self._last_speech_at_us = None
+            self._answer_due_from_us = None
+
+    def answer_due(self) -> None:
+        """A turn of the caller is over: what is heard next answers it."""
+        self._answer_due_from_us = self._last_speech_at_us
+        self.turn_clock.turn_ended(time.monotonic_ns() // 1000)
+
+    def turn_began(self) -> None:
+        """The caller has the floor: what was due is not heard any more."""
+        self._answer_due_from_us = None
 
     def speaking(self, *, active: bool) -> None:
         """Pass on that the receptionist became audible or fell silent."""
+        self._turns.tell(turn.PlayoutStarted() if active else turn.PlayoutEnded())
         self._observer.receptionist_speaking(active=active)
 
     def sentence_begins(self, text: str) -> None:
@@ -231,25 +225,12 @@ class CallTransport(BaseTransport):
 
     async def _dispatch(self, event: MediaEvent) -> None:
         match event:
-            case SpeechStarted():
-                self._last_speech_at_us = None
-                self.turn_clock.speech_began()
-                self._utterance.started(event.media_ms)
-                # Barge-in: silence first, decide afterwards. The interruption that follows flushes what is held.
-                self._engine_output.hold()
-                await self._engine_input.speech_started(event)
-            case SpeechAudio():
-                await self._engine_input.speech_audio(event)
-                if self._utterance.exceeded(event.media_ms):
-                    await self._engine_input.cut_utterance()
-            case SpeechStopped():
-                self._last_speech_at_us = event.last_speech_at_us
-                self.turn_clock.speech_ended(event.last_speech_at_us)
-                await self._engine_input.speech_stopped(event)
-                self._engine_output.release_hold()
+            case SpeechStarted() | SpeechAudio() | SpeechPaused() | SpeechResumed() | SpeechStopped():
+                self._caller_speech(event)
             case PlayoutStarted() | Played() | Flushed():
                 await self._engine_output.media_event(event)
             case DtmfDigit():
+                self._turns.tell(turn.KeyPressed())
                 await self._engine_input.digit(event)
             case MediaTimeout() | StreamFailed():
                 self._observer.media_ended(_why_lost(event))
@@ -257,6 +238,49 @@ class CallTransport(BaseTransport):
                 logger.warning("recording failed: {}", event.reason)
             case Activity() | MarkReached() | BackgroundEnded():
                 pass
+
+    def _caller_speech(
+        self, event: SpeechStarted | SpeechAudio | SpeechPaused | SpeechResumed | SpeechStopped
+    ) -> None:
+        """Tell the turn-taking; the audio comes before what it is needed for."""
+        match event:
+            case SpeechStarted():
+                self.turn_clock.speech_began()
+                self._paused_from_ms = None
+                self._utterance.started(event.media_ms)
+                self._turns.begin_audio(event.pcm)
+                for_ms = max(0, len(event.pcm) // BYTES_PER_MS - self._preroll_ms)
+                self._turns.tell(turn.SpeechStarted(for_ms, self._engine_output.speech_left_ms))
+            case SpeechAudio():
+                self._turns.add_audio(event.pcm)
+                if self._utterance.exceeded(event.media_ms):
+                    self._turns.tell(turn.SpeechCut())
+                    self._turns.begin_audio(b"")
+            case SpeechPaused():
+                self._paused_from_ms = event.media_ms
+                self._last_speech_at_us = event.last_speech_at_us
+                self.turn_clock.speech_ended(event.last_speech_at_us)
+                self._turns.add_audio(event.pcm)
+                self._turns.tell(turn.SpeechPaused(_silent_ms(event)))
+            case SpeechResumed():
+                self._paused_from_ms = None
+                self._turns.tell(turn.SpeechResumed(self._engine_output.speech_left_ms))
+            case SpeechStopped():
+                paused_from_ms, self._paused_from_ms = self._paused_from_ms, None
+                said_more = paused_from_ms is not None and event.media_ms > paused_from_ms + DETECTOR_TAIL_MS
+                if paused_from_ms is None or said_more:
+                    self._last_speech_at_us = event.last_speech_at_us
+                    self.turn_clock.speech_ended(event.last_speech_at_us)
+                self._turns.add_audio(event.pcm)
+                self._turns.tell(turn.SpeechStopped(_silent_ms(event), said_more=said_more))
+
+
+def _silent_ms(event: SpeechPaused | SpeechStopped) -> int:
+    """How long nothing has been heard, as of now: a busy loop takes an event late."""
+    since_us = time.monotonic_ns() // 1000 - event.last_speech_at_us
+    known_us = event.at_us - event.last_speech_at_us
+    # The engine's clock is this machine's; another clock's times say nothing about now.
+    return (since_us if known_us <= since_us < known_us + MAX_EVENT_AGE_US else known_us) // 1000
 
 
 def _why_lost(event: MediaTimeout | StreamFailed) -> str:

@@ -301,6 +301,7 @@ class WebEdge:
             speech_start_ms=turns.speech_start_ms,
             speech_stop_ms=turns.speech_stop_ms,
             preroll_ms=turns.preroll_ms,
+            pause_ms=turns.pause_ms,
         )
 
     async def _renegotiate(self, session: Session, offer: Offer) -> Answer:

@@ -19,6 +19,7 @@ from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTak
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import TAKEOVER_SECONDS, TAKEOVERS
 from mediaserver.telemetry.turns import TurnParts
+from mediaserver.turns import TurnCounters
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
@@ -41,6 +42,7 @@ from mediaserver.workers.messages import (
     SentenceQueued,
     Speaking,
     TurnLatency,
+    TurnsCounted,
 )
 
 LINE_MARKS_FROM = 1 << 31
@@ -223,6 +225,8 @@ class HostedCall:
                 action = _action(message)
                 if journal.acted(message.detail + message.kind, closes=isinstance(action, EndCall)):
                     observer.action(action)
+            case TurnsCounted():
+                observer.turns_counted(_counters(message.counters))
             case MediaEnded():
                 observer.media_ended(message.why)
             case _:
@@ -321,6 +325,13 @@ def _of_nothing(event: Flushed) -> Flushed:
         dropped_ms=event.dropped_ms,
         at_us=event.at_us,
     )
+
+
+def _counters(text: str) -> TurnCounters:
+    try:
+        return TurnCounters(**orjson.loads(text))
+    except (orjson.JSONDecodeError, TypeError):
+        return TurnCounters()
 
 
 def _parts(text: str) -> TurnParts:

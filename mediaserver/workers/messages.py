@@ -29,6 +29,8 @@ from mediaserver._native import (
     PlayoutStarted,
     RecordingFailed,
     SpeechAudio,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechStopped,
     StreamFailed,
@@ -225,6 +227,13 @@ class CallOver:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnsCounted:
+    """What became of the call's turns, as a JSON object."""
+
+    counters: str
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """What the worker counted since the last time."""
 
@@ -252,6 +261,7 @@ ToEdge = (
     | MediaEnded
     | CallOver
     | Meters
+    | TurnsCounted
 )
 Message = ToWorker | ToEdge
 
@@ -324,6 +334,9 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (CallOver, _own(80, CallOver)),
         (Meters, _own(81, Meters)),
         (CallTaken, _own(82, CallTaken)),
+        (TurnsCounted, _own(83, TurnsCounted)),
+        (SpeechPaused, _engine(29, SpeechPaused, "media_ms at_us last_speech_at_us", blob="pcm")),
+        (SpeechResumed, _engine(30, SpeechResumed, "media_ms at_us")),
     )
 
 

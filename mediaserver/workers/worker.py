@@ -21,11 +21,13 @@ from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.receptionist import Action, Phrases
 from mediaserver.telemetry.deltas import WorkerMeters
 from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.logs import configure_logs
 from mediaserver.telemetry.redaction import Redactor
+from mediaserver.turns import TurnCounters
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
 from mediaserver.workers.messages import (
@@ -52,6 +54,7 @@ from mediaserver.workers.messages import (
     SentenceQueued,
     Speaking,
     TurnLatency,
+    TurnsCounted,
 )
 from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
 from tenancy import TenantContext
@@ -95,6 +98,9 @@ class _Reporter:
 
     def receptionist_state(self, state: str) -> None:
         self._send(ReceptionistState(state))
+
+    def turns_counted(self, counters: TurnCounters) -> None:
+        self._send(TurnsCounted(orjson.dumps(counters.as_dict()).decode()))
 
     def media_ended(self, why: str) -> None:
         self._send(MediaEnded(why))
@@ -263,6 +269,7 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     meters = WorkerMeters(os.getpid(), time.monotonic_ns())
     loop_watch = LoopWatch(meters, "worker")
     loop_watch.start()
+    turn_model = TurnModel()
     http = shared_http_client()
     resources = PipelineResources(
         providers=ProviderAccess(Embedded(settings.models_url), http),
@@ -274,6 +281,7 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
         phrases=PhraseCache(Path(settings.data_dir) / "phrases"),
         clock=lambda: datetime.now(UTC),
         meters=meters,
+        turn_model=turn_model,
     )
     try:
         await Worker(resources, meters, redactor).serve(sock)
@@ -281,4 +289,5 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
         logger.error("worker ends: {}", error)
     finally:
         loop_watch.stop()
+        turn_model.close()
         await http.aclose()

@@ -118,7 +118,7 @@ impl MediaEngine {
     }
 
     #[pyo3(signature = (*, remote, origin=None, beside=None, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200,
-        preroll_ms=300, chunk_ms=200, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
+        preroll_ms=300, chunk_ms=200, pause_ms=0, media_timeout_ms=0, max_playout_ms=120_000, report_activity=false))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn open_stream(
         &self,
@@ -130,6 +130,7 @@ impl MediaEngine {
         speech_stop_ms: u32,
         preroll_ms: u32,
         chunk_ms: u32,
+        pause_ms: u32,
         media_timeout_ms: u64,
         max_playout_ms: u64,
         report_activity: bool,
@@ -140,6 +141,7 @@ impl MediaEngine {
             speech_stop_ms,
             preroll_ms,
             chunk_ms,
+            pause_ms,
         )?;
         let params = stream_params(speech, media_timeout_ms, report_activity);
         let remote = remote.map(address).transpose()?;
@@ -148,7 +150,7 @@ impl MediaEngine {
         Ok(opened.map_err(Refusal)?)
     }
 
-    #[pyo3(signature = (*, offer, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300, chunk_ms=200,
+    #[pyo3(signature = (*, offer, vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300, chunk_ms=200, pause_ms=0,
         max_playout_ms=120_000, report_activity=false))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn open_webrtc(
@@ -159,6 +161,7 @@ impl MediaEngine {
         speech_stop_ms: u32,
         preroll_ms: u32,
         chunk_ms: u32,
+        pause_ms: u32,
         max_playout_ms: u64,
         report_activity: bool,
     ) -> PyResult<(u64, String)> {
@@ -168,6 +171,7 @@ impl MediaEngine {
             speech_stop_ms,
             preroll_ms,
             chunk_ms,
+            pause_ms,
         )?;
         let params = stream_params(speech, 0, report_activity);
         let opened = self.engine.open_web(offer, ice_seed()?, max_playout_ms, params);

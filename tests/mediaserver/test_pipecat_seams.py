@@ -5,24 +5,30 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import version
 
+from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 from pipecat.frames.frames import (
     AggregatedTextFrame,
+    EagerEndOfTurnCancelFrame,
     InterruptionFrame,
+    LLMContextFrame,
     SystemFrame,
     TextFrame,
+    TranscriptionFrame,
     TTSTextFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
 )
-from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregatorParams
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator, LLMUserAggregatorParams
+from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
 from pipecat.services.openai.base_llm import BaseOpenAILLMService
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.services.tts_service import TTSService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
+from pipecat.turns.user_stop.base_user_turn_stop_strategy import BaseUserTurnStopStrategy
 
 from mediaserver.pipeline.output import HeardTextFrame, PlayoutSender
+from mediaserver.pipeline.turn_strategies import CallerTurnFrame
 
 
 def test_the_pinned_version_is_the_one_that_was_read() -> None:
@@ -57,10 +63,40 @@ def test_heard_text_is_a_system_frame_that_the_assistant_aggregator_takes_as_tex
     assert issubclass(InterruptionFrame, SystemFrame)
 
 
-def test_speech_boundaries_are_system_frames_with_their_durations() -> None:
-    assert VADUserStartedSpeakingFrame(start_secs=0.1).start_secs == 0.1
-    assert VADUserStoppedSpeakingFrame(stop_secs=0.2).stop_secs == 0.2
-    assert issubclass(VADUserStartedSpeakingFrame, SystemFrame)
+def test_a_turn_is_ended_by_a_frame_that_no_interruption_drops() -> None:
+    frame = CallerTurnFrame("When are you open?", "caller", "", speculated=True)
+    assert frame.speculated
+    assert not frame.interruptible
+    assert isinstance(frame, TranscriptionFrame)
+    assert not isinstance(frame, SystemFrame)
+
+
+def test_a_speculation_is_confirmed_and_withdrawn_through_these() -> None:
+    assert issubclass(EagerEndOfTurnCancelFrame, SystemFrame)
+    assert LLMContextFrame(context=LLMContext(), speculation=True).speculation
+    aggregator = inspect.getsource(LLMUserAggregator)
+    assert "run_llm=not params.confirms_speculation" in aggregator
+    assert "await self.broadcast_frame(EagerEndOfTurnCancelFrame)" in aggregator
+    assert (
+        "confirms_speculation"
+        in inspect.signature(BaseUserTurnStopStrategy.trigger_user_turn_finalized).parameters
+    )
+    # Ours pass through Pipecat's gate untouched, and stop by themselves.
+    assert "self._speculation_gate.process(frame, direction)" in inspect.getsource(LLMService.push_frame)
+    assert inspect.iscoroutinefunction(FrameProcessor._start_interruption)
+    assert list(inspect.signature(TTSService._handle_interruption).parameters) == [
+        "self",
+        "frame",
+        "direction",
+    ]
+
+
+def test_the_turn_model_takes_audio_and_gives_a_probability() -> None:
+    assert list(inspect.signature(LocalSmartTurnAnalyzerV3._predict_endpoint).parameters) == [
+        "self",
+        "audio_array",
+    ]
+    assert '"probability": probability' in inspect.getsource(LocalSmartTurnAnalyzerV3._predict_endpoint)
 
 
 def test_a_sentence_is_announced_before_its_audio_and_repeated_after_it() -> None:

@@ -56,7 +56,9 @@ class Exchange:
         self.hub = EngineHub(cast("MediaEngine", engine))
         self.meters = Meters()
         self.leases = 0
-        turns = SimpleNamespace(vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300)
+        turns = SimpleNamespace(
+            vad_threshold=0.5, speech_start_ms=96, speech_stop_ms=200, preroll_ms=300, pause_ms=20
+        )
         config = SimpleNamespace(turn_taking=turns)
         self._tenant = SimpleNamespace(called_number="+15550100", tenant_id="bakery", config=config)
 

@@ -81,6 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         detector,
         preroll_ms: 300,
         chunk_ms: 200,
+        pause_ms: 0,
     };
     let mut streams: Vec<(Stream, Arc<PlayoutBudget>)> = (0..count)
         .map(|index| {

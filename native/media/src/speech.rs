@@ -5,6 +5,8 @@
 //! * a start hands over the pre-roll with the onset; the audio handed over from there to the stop has no gap and no
 //!   overlap, and the pre-roll of the next start repeats nothing of it;
 //! * media time counts samples, so it only grows; every event carries where its audio begins or what it found;
+//! * a pause is reported while speech still counts as going on, long before the detector is sure of its end: at most one
+//!   until speech resumes or stops, with all audio so far, so that transcription need not wait;
 //! * inference happens outside, for the windows of many legs at once: [`Listening`].
 
 use std::collections::VecDeque;
@@ -31,6 +33,8 @@ pub struct SpeechParams {
     pub preroll_ms: u32,
     /// Length of a piece of speech while it goes on.
     pub chunk_ms: u32,
+    /// Nothing audible for this long within speech is a pause; 0: none are reported.
+    pub pause_ms: u32,
 }
 
 /// A stretch of speech begins, goes on, or ends. PCM is 16 kHz.
@@ -51,6 +55,24 @@ pub enum SpeechEvent {
         media_ms: u64,
         /// The piece.
         pcm: Vec<i16>,
+    },
+    /// Nothing audible has come for a moment. It may be a gap within a word, or the end.
+    Paused {
+        /// Where the last audible packet ended.
+        media_ms: u64,
+        /// Arrival of the packet that made it certain.
+        at_us: u64,
+        /// Arrival of the last packet with speech.
+        last_speech_at_us: u64,
+        /// What was not handed over yet.
+        pcm: Vec<i16>,
+    },
+    /// It was no end: speech goes on after a pause.
+    Resumed {
+        /// Where the window begins that has speech again.
+        media_ms: u64,
+        /// Arrival of the packet that made it certain.
+        at_us: u64,
     },
     /// With the rest.
     Stopped {
@@ -78,6 +100,9 @@ const AUDIBLE_RMS: i64 = 104;
 /// The detector holds on for one or two windows after speech; silence is not sought further back than this.
 const TAIL_MAX: u64 = 120 * SAMPLES_PER_MS;
 
+/// Windows without speech that make a pause where noise is audible all the time.
+const UNLIKELY_MS: u64 = 2 * WINDOW_MS as u64;
+
 /// The speech side of one leg.
 #[derive(Debug)]
 pub struct SpeechCutter {
@@ -95,6 +120,12 @@ pub struct SpeechCutter {
     /// What a start may reach back to: the pre-roll, and an onset that took its time.
     reach: u64,
     chunk: u64,
+    pause: u64,
+    threshold: f32,
+    /// Where the last audible packet ended.
+    audible_until: u64,
+    /// Within a pause: where it began.
+    paused_from: Option<u64>,
     windows: u64,
     /// What is heard now is our own echo.
     echo: bool,
@@ -122,6 +153,10 @@ impl SpeechCutter {
             preroll: u64::from(params.preroll_ms) * SAMPLES_PER_MS,
             reach: u64::from(params.preroll_ms + onset_ms) * SAMPLES_PER_MS,
             chunk: u64::from(params.chunk_ms.max(WINDOW_MS)) * SAMPLES_PER_MS,
+            pause: u64::from(params.pause_ms) * SAMPLES_PER_MS,
+            threshold: params.detector.threshold,
+            audible_until: 0,
+            paused_from: None,
             windows: 0,
             echo: false,
             echoes: 0,
@@ -157,11 +192,53 @@ impl SpeechCutter {
             self.arrivals.pop_front();
         }
         let energy: i64 = pcm.iter().map(|&x| i64::from(x) * i64::from(x)).sum();
-        self.arrivals.push_back(Arrival {
-            end: self.held_until(),
+        let audible = energy >= AUDIBLE_RMS * AUDIBLE_RMS * pcm.len() as i64;
+        let end = self.held_until();
+        self.arrivals.push_back(Arrival { end, at_us, audible });
+        if audible {
+            self.audible_until = end;
+        } else if self.may_pause() && end - self.audible_until >= self.pause {
+            self.pause(self.audible_until, at_us);
+        }
+    }
+
+    fn may_pause(&self) -> bool {
+        self.pause > 0 && self.paused_from.is_none() && self.is_speech()
+    }
+
+    fn pause(&mut self, from: u64, at_us: u64) {
+        self.paused_from = Some(from);
+        let last_speech_at_us = self.end_of_speech(from);
+        let pcm = self.hand_over(self.held_until());
+        self.events.push(SpeechEvent::Paused {
+            media_ms: from / SAMPLES_PER_MS,
             at_us,
-            audible: energy >= AUDIBLE_RMS * AUDIBLE_RMS * pcm.len() as i64,
+            last_speech_at_us,
+            pcm,
         });
+    }
+
+    /// What a judged window says about a pause: speech again after one, or one in noise, where the detector alone can tell.
+    ///
+    /// The detector holds on for one or two windows after speech, so that its word counts only once something audible has
+    /// come since; and an audible click is no speech.
+    fn follow_pause(&mut self, probability: f32, from_ms: u64, at_us: u64) {
+        match self.paused_from {
+            Some(from) if probability >= self.threshold && self.audible_until > from => {
+                self.paused_from = None;
+                self.events.push(SpeechEvent::Resumed {
+                    media_ms: from_ms,
+                    at_us,
+                });
+            }
+            None if self.may_pause() => {
+                let silent_ms = self.detector.silent_ms(self.judged / SAMPLES_PER_MS);
+                if silent_ms >= UNLIKELY_MS && silent_ms * SAMPLES_PER_MS >= self.pause {
+                    self.pause(self.judged - silent_ms * SAMPLES_PER_MS, at_us);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The events so far, in order.
@@ -203,6 +280,7 @@ impl SpeechCutter {
             }
             Some(Transition::Stopped { media_ms }) => {
                 let last_speech_at_us = self.end_of_speech(media_ms * SAMPLES_PER_MS);
+                self.paused_from = None;
                 let pcm = self.hand_over(self.judged);
                 self.events.push(SpeechEvent::Stopped {
                     media_ms,
@@ -211,9 +289,9 @@ impl SpeechCutter {
                     pcm,
                 });
             }
-            None => {}
+            None => self.follow_pause(probability, from_ms, at_us),
         }
-        while self.is_speech() && self.judged - self.handed >= self.chunk {
+        while self.is_speech() && self.judged.saturating_sub(self.handed) >= self.chunk {
             let media_ms = self.handed / SAMPLES_PER_MS;
             let pcm = self.hand_over(self.handed + self.chunk);
             self.events.push(SpeechEvent::Audio { media_ms, pcm });
@@ -221,7 +299,9 @@ impl SpeechCutter {
         self.forget();
     }
 
+    /// A pause hands over more than was judged; what follows begins there.
     fn hand_over(&mut self, until: u64) -> Vec<i16> {
+        let until = until.max(self.handed);
         let range = (self.handed - self.held_from) as usize..(until - self.held_from) as usize;
         self.handed = until;
         self.held.range(range).copied().collect()
@@ -230,7 +310,7 @@ impl SpeechCutter {
     /// Drop what no event can need any more.
     fn forget(&mut self) {
         let keep = if self.is_speech() {
-            self.handed
+            self.handed.min(self.judged)
         } else {
             self.judged.saturating_sub(self.reach)
         };
@@ -329,125 +409,4 @@ impl Listening {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const PARAMS: SpeechParams = SpeechParams {
-        detector: DetectorParams {
-            threshold: 0.5,
-            start_ms: 96,
-            stop_ms: 192,
-        },
-        preroll_ms: 300,
-        chunk_ms: 200,
-    };
-
-    /// Push 20 ms packets whose samples count up, and judge by a given probability per window.
-    fn run(params: SpeechParams, windows: &[f32]) -> Vec<SpeechEvent> {
-        let mut cutter = SpeechCutter::new(params);
-        let (mut sample, mut judged, mut events) = (0_u32, 0, Vec::new());
-        for packet in 0.. {
-            let pcm: Vec<i16> = (sample..sample + 320).map(|x| (x % 30_000) as i16).collect();
-            sample += 320;
-            cutter.push(&pcm, packet * 20_000);
-            while cutter.held_until() - cutter.judged >= WINDOW as u64 {
-                let Some(&probability) = windows.get(judged) else {
-                    return events;
-                };
-                judged += 1;
-                cutter.judge(probability);
-                events.extend(cutter.drain_events());
-            }
-        }
-        events
-    }
-
-    fn probabilities(pattern: &[(f32, usize)]) -> Vec<f32> {
-        let runs = pattern.iter().map(|&(p, count)| vec![p; count]);
-        runs.flatten().collect()
-    }
-
-    #[test]
-    fn silence_that_the_detector_still_calls_speech_is_not_its_end() {
-        let mut cutter = SpeechCutter::new(PARAMS);
-        for packet in 0..50_u64 {
-            let level = if packet < 40 { 3_000 } else { 20 };
-            cutter.push(&[level; 320], packet * 20_000);
-        }
-        // The detector holds on until 860 ms; the last audible packet is that of 780 to 800 ms.
-        assert_eq!(cutter.end_of_speech(860 * SAMPLES_PER_MS), 39 * 20_000);
-        assert_eq!(cutter.end_of_speech(700 * SAMPLES_PER_MS), 34 * 20_000);
-        // Nothing audible nearby: quiet speech, where the detector is all there is.
-        assert_eq!(cutter.end_of_speech(1_000 * SAMPLES_PER_MS), 49 * 20_000);
-    }
-
-    #[test]
-    fn a_stretch_of_speech_with_its_times() {
-        let events = run(PARAMS, &probabilities(&[(0.0, 20), (0.9, 20), (0.0, 10)]));
-        let SpeechEvent::Started { media_ms, at_us, pcm } = &events[0] else {
-            panic!("{events:?}")
-        };
-        assert_eq!(*media_ms, 640);
-        // Certain after three windows, at 736 ms: the packet of 720 to 740 ms.
-        assert_eq!(*at_us, 36 * 20_000);
-        assert_eq!(pcm.len() as u64, (300 + 96) * SAMPLES_PER_MS);
-        assert_eq!(pcm[0], (640 - 300) * 16);
-        let SpeechEvent::Audio { media_ms, pcm } = &events[1] else {
-            panic!("{events:?}")
-        };
-        assert_eq!((*media_ms, pcm.len()), (736, 3200));
-        let Some(SpeechEvent::Stopped {
-            media_ms,
-            at_us,
-            last_speech_at_us,
-            ..
-        }) = events.last()
-        else {
-            panic!("{events:?}")
-        };
-        // Speech ends with window 40, at 1280 ms: the packet of 1260 ms; certain 192 ms later.
-        assert_eq!((*media_ms, *last_speech_at_us), (1280, 63 * 20_000));
-        assert_eq!(*at_us, 73 * 20_000);
-    }
-
-    proptest! {
-        /// Pieces of a stretch join; stretches do not overlap; the samples are those that came.
-        #[test]
-        fn audio_has_no_gap_and_no_overlap(
-            pattern in prop::collection::vec((prop::sample::select(vec![0.0_f32, 0.45, 0.9]), 1_usize..30), 0..12),
-            preroll_ms in 0_u32..800, chunk_ms in 20_u32..500,
-        ) {
-            let params = SpeechParams { preroll_ms, chunk_ms, ..PARAMS };
-            let (mut place, mut speaking, mut last_ms) = (0_u64, false, 0);
-            for event in run(params, &probabilities(&pattern)) {
-                let pcm = match event {
-                    SpeechEvent::Started { media_ms, pcm, .. } => {
-                        prop_assert!(!std::mem::replace(&mut speaking, true));
-                        prop_assert!(media_ms >= last_ms);
-                        let onset = media_ms * SAMPLES_PER_MS;
-                        place = onset.saturating_sub(u64::from(preroll_ms) * SAMPLES_PER_MS).max(place);
-                        prop_assert!(place + pcm.len() as u64 > onset);
-                        pcm
-                    }
-                    SpeechEvent::Audio { media_ms, pcm } => {
-                        prop_assert!(speaking);
-                        prop_assert_eq!(media_ms, place / SAMPLES_PER_MS);
-                        pcm
-                    }
-                    SpeechEvent::Stopped { media_ms, pcm, at_us, last_speech_at_us } => {
-                        prop_assert!(std::mem::replace(&mut speaking, false));
-                        prop_assert!(last_speech_at_us < at_us);
-                        last_ms = media_ms;
-                        pcm
-                    }
-                };
-                for sample in pcm {
-                    prop_assert_eq!(sample, (place % 30_000) as i16);
-                    place += 1;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -38,6 +38,7 @@ const SPEECH: SpeechParams = SpeechParams {
     },
     preroll_ms: 300,
     chunk_ms: 200,
+    pause_ms: 0,
 };
 
 /// A caller who speaks for a second and is silent for two, in one codec and perhaps under SRTP.

@@ -71,6 +71,14 @@ impl Detector {
         matches!(self.phase, Phase::Speech { .. })
     }
 
+    /// For how long there has been no speech at `end_ms`, within speech that has not stopped yet; 0 in silence.
+    pub fn silent_ms(&self, end_ms: u64) -> u64 {
+        match self.phase {
+            Phase::Speech { last_ms } => end_ms.saturating_sub(last_ms),
+            Phase::Silence | Phase::Onset { .. } => 0,
+        }
+    }
+
     /// A probability that neither begins speech nor ends it, nor an onset of it.
     pub fn undecided(&self) -> f32 {
         self.params.threshold - HYSTERESIS / 2.0

@@ -72,6 +72,7 @@ pub(super) fn speech_params(
     speech_stop_ms: u32,
     preroll_ms: u32,
     chunk_ms: u32,
+    pause_ms: u32,
 ) -> PyResult<SpeechParams> {
     if !(0.0..=1.0).contains(&vad_threshold) {
         return Err(refused(format!(
@@ -83,6 +84,7 @@ pub(super) fn speech_params(
         ("speech_stop_ms", speech_stop_ms, 0..=5000),
         ("preroll_ms", preroll_ms, 0..=2000),
         ("chunk_ms", chunk_ms, 20..=5000),
+        ("pause_ms", pause_ms, 0..=2000),
     ] {
         if !allowed.contains(&value) {
             return Err(refused(format!(
@@ -100,6 +102,7 @@ pub(super) fn speech_params(
         },
         preroll_ms,
         chunk_ms,
+        pause_ms,
     })
 }
 

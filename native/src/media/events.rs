@@ -37,6 +37,14 @@ event!(
     SpeechAudio { media_ms: u64, pcm: Py<PyBytes> }
 );
 event!(
+    /// Nothing audible for a moment within speech.
+    SpeechPaused { media_ms: u64, at_us: u64, last_speech_at_us: u64, pcm: Py<PyBytes> }
+);
+event!(
+    /// Speech goes on after a pause.
+    SpeechResumed { media_ms: u64, at_us: u64 }
+);
+event!(
     /// Speech ended.
     SpeechStopped { media_ms: u64, at_us: u64, last_speech_at_us: u64, pcm: Py<PyBytes> }
 );
@@ -173,6 +181,32 @@ fn speech_to_python(py: Python<'_>, stream: u64, event: SpeechEvent) -> PyResult
                 },
             )
         }
+        SpeechEvent::Paused {
+            media_ms,
+            at_us,
+            last_speech_at_us,
+            pcm,
+        } => {
+            let pcm = bytes(py, &pcm)?;
+            object(
+                py,
+                SpeechPaused {
+                    stream,
+                    media_ms,
+                    at_us,
+                    last_speech_at_us,
+                    pcm,
+                },
+            )
+        }
+        SpeechEvent::Resumed { media_ms, at_us } => object(
+            py,
+            SpeechResumed {
+                stream,
+                media_ms,
+                at_us,
+            },
+        ),
         SpeechEvent::Stopped {
             media_ms,
             at_us,
@@ -245,6 +279,8 @@ fn playout_to_python(py: Python<'_>, stream: u64, event: PlayoutEvent, at_us: u6
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SpeechStarted>()?;
     module.add_class::<SpeechAudio>()?;
+    module.add_class::<SpeechPaused>()?;
+    module.add_class::<SpeechResumed>()?;
     module.add_class::<SpeechStopped>()?;
     module.add_class::<PlayoutStarted>()?;
     module.add_class::<Played>()?;

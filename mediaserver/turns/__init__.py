@@ -1,0 +1,7 @@
+"""Turn-taking: who has the floor, when a turn is over, what interrupts and what does not. Sans-IO."""
+
+from __future__ import annotations
+
+from mediaserver.turns.taker import State, TurnCounters, TurnParams, TurnTaker
+
+__all__ = ["State", "TurnCounters", "TurnParams", "TurnTaker"]
