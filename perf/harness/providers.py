@@ -38,7 +38,7 @@ RESET_AFTER_S = 0.02
 LATE_KEPT = 100_000
 
 
-class Providers:
+class SimulatedProviders:
     """The APIs: what each request is answered, and when."""
 
     def __init__(
@@ -228,7 +228,7 @@ def spoken(lasts_ms: int) -> tuple[bytes, ...]:
 async def run(scenario: Scenario, speech: Path, port: int) -> None:
     """Serve until the process ends."""
     loop = asyncio.get_running_loop()
-    providers = Providers(scenario, Recogniser(read(speech)), loop.time, loop.call_later)
+    providers = SimulatedProviders(scenario, Recogniser(read(speech)), loop.time, loop.call_later)
     server = await loop.create_server(lambda: Connection(providers.serve), "127.0.0.1", port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

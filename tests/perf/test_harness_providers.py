@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from perf.audio import LINE_RATE_HZ, decode
 from perf.harness.http import BODY_MAX, Connection
 from perf.harness.latency import PRESETS, Fault, Latency, Scenario, Stage
-from perf.harness.providers import Providers
+from perf.harness.providers import SimulatedProviders
 from perf.harness.recognition import Recogniser
 from perf.harness.speech import Sentence, Spoken, assemble
 from perf.results import percentile
@@ -80,9 +80,9 @@ def recording(spoken: Spoken) -> bytes:
 
 
 @asynccontextmanager
-async def serving(scenario: Scenario) -> AsyncIterator[tuple[str, Providers]]:
+async def serving(scenario: Scenario) -> AsyncIterator[tuple[str, SimulatedProviders]]:
     loop = asyncio.get_running_loop()
-    providers = Providers(scenario, Recogniser([SPOKEN]), loop.time, loop.call_later)
+    providers = SimulatedProviders(scenario, Recogniser([SPOKEN]), loop.time, loop.call_later)
     server = await loop.create_server(lambda: Connection(providers.serve), "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", providers
