@@ -27,6 +27,8 @@ from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.providers.asking import ProviderCare
+from mediaserver.providers.connections import ConnectionWarmer
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -65,6 +67,7 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
+        self._connection_warmer: ConnectionWarmer | None = None
         self._switchboard: Switchboard | None = None
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
@@ -142,18 +145,19 @@ class Node:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
-        self._provider_http = shared_http_client()
+        care = ProviderCare.fresh()
+        self._provider_http = shared_http_client(care.stats)
+        self._connection_warmer = ConnectionWarmer(self._provider_http, care.stats)
         access = ProviderAccess(
-            Embedded(config.models.url or await self._start_models()), self._provider_http
+            Embedded(config.models.url or await self._start_models()),
+            self._provider_http,
+            care,
+            self._connection_warmer,
         )
         phrases = PhraseCache(Path(config.data_dir) / "phrases")
         resources = PipelineResources(
             providers=access,
-            budgets=Budgets(
-                stt_final_ms=config.budgets.stt_final_ms,
-                llm_first_token_ms=config.budgets.llm_first_token_ms,
-                tts_first_audio_ms=config.budgets.tts_first_audio_ms,
-            ),
+            budgets=Budgets(**config.budgets.model_dump()),
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
         )
@@ -274,6 +278,9 @@ class Node:
         if self._hub is not None:
             self._hub.close()
             self._hub = None
+        if self._connection_warmer is not None:
+            await self._connection_warmer.close()
+            self._connection_warmer = None
         if self._provider_http is not None:
             await self._provider_http.aclose()
             self._provider_http = None

@@ -117,6 +117,7 @@ class CallPipeline:
                 receptionist,
             ),
             resources.budgets,
+            resources.providers.care,
             apology=phrases.one_moment,
             failure=phrases.failure,
         )
@@ -126,13 +127,17 @@ class CallPipeline:
         self._worker = _worker(
             self._transport.input(),
             Hearing(
-                transcribers(tenant.stt, resources.providers), resources.budgets, apology=phrases.one_moment
+                transcribers(tenant.stt, resources.providers),
+                resources.budgets,
+                resources.providers.care,
+                apology=phrases.one_moment,
             ),
             aggregators.user(),
             replying,
             Speaking(
                 synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
                 resources.budgets,
+                resources.providers.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
                 voice=config.voice.name,
@@ -143,6 +148,8 @@ class CallPipeline:
             self._transport.output(),
             aggregators.assistant(),
         )
+        # Before the ACK: the caller's first sentence must not wait for a handshake.
+        resources.providers.warm(tenant)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 

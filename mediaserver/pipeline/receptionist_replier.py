@@ -8,6 +8,7 @@ from datetime import datetime
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from config.tenant import TenantConfig
+from mediaserver.providers.breaker import BreakerKey
 from mediaserver.receptionist import Action, ConversationState, Receptionist
 
 
@@ -15,6 +16,9 @@ class ReceptionistReplier:
     """Answers from the tenant's configuration, keeping the state of the conversation."""
 
     name = "receptionist"
+    breaker: BreakerKey | None = None
+    last_resort = True
+    """It changes the state of the conversation: it is asked when its answer is the one that is said."""
 
     def __init__(
         self,
