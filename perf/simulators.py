@@ -22,6 +22,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from perf.provider_faults import Fault, answer_with, protocol_with
+
 SPEECH_RATE_HZ = 24_000
 TONE_HZ = 440
 MS_PER_CHARACTER = 60
@@ -39,6 +41,8 @@ class Behaviour:
     """Accept and stay silent."""
     break_off_after: int | None = None
     """Drop the connection after this many pieces of a streamed answer."""
+    fault: Fault | None = None
+    """What it does instead of answering."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,10 @@ class Script:
     requests: dict[str, int] = field(default_factory=dict)
     _transcribed: int = 0
     _replied: int = 0
+
+    def resets_connections(self) -> bool:
+        """Whether connections are reset as they come, whichever API they are for."""
+        return Fault.RESET_AT_ACCEPT in (self.transcription.fault, self.chat.fault, self.speech.fault)
 
     def next_transcript(self) -> str:
         """The transcript of the next utterance."""
@@ -101,6 +109,10 @@ def make_app(script: Script) -> FastAPI:
         count("transcriptions")
         await request.body()
         refused = await _behave(script.transcription)
+        if refused is None and (fault := script.transcription.fault) is not None:
+            return await answer_with(
+                fault, request, "application/json", lambda: _whole({"text": script.next_transcript()})
+            )
         return refused or JSONResponse({"text": script.next_transcript()})
 
     @app.post("/v1/audio/speech")
@@ -108,6 +120,9 @@ def make_app(script: Script) -> FastAPI:
         count("speech")
         document = orjson.loads(await request.body())
         refused = await _behave(script.speech)
+        if refused is None and (fault := script.speech.fault) is not None:
+            said = tone(str(document["input"]))
+            return await answer_with(fault, request, "audio/pcm", lambda: _pieces(said, Behaviour()))
         return refused or StreamingResponse(
             _pieces(tone(str(document["input"])), script.speech), media_type="audio/pcm"
         )
@@ -119,11 +134,18 @@ def make_app(script: Script) -> FastAPI:
         script.chats_seen.append(document["messages"])
         del script.chats_seen[:-100]
         refused = await _behave(script.chat)
+        if refused is None and (fault := script.chat.fault) is not None:
+            reply = script.next_reply()
+            return await answer_with(fault, request, "text/event-stream", lambda: _deltas(reply, Behaviour()))
         return refused or StreamingResponse(
             _deltas(script.next_reply(), script.chat), media_type="text/event-stream"
         )
 
     return app
+
+
+async def _whole(document: dict[str, object]) -> AsyncIterator[bytes]:
+    yield orjson.dumps(document)
 
 
 async def _pieces(pcm: bytes, behaviour: Behaviour) -> AsyncIterator[bytes]:
@@ -165,8 +187,15 @@ def running(script: Script) -> Iterator[str]:
     """Serve the script from a thread; yields the API's base URL."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))
+    listener.listen(128)  # Whoever comes before the server has started waits.
     server = _Server(
-        uvicorn.Config(make_app(script), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            make_app(script),
+            http=protocol_with(script.resets_connections),
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
     )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
@@ -191,7 +220,13 @@ def main() -> None:
         chat=Behaviour(options.llm_ms),
         speech=Behaviour(options.tts_ms),
     )
-    uvicorn.run(make_app(script), host="127.0.0.1", port=options.port, log_level="warning")
+    uvicorn.run(
+        make_app(script),
+        http=protocol_with(script.resets_connections),
+        host="127.0.0.1",
+        port=options.port,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 from urllib.request import getproxies
@@ -160,16 +161,18 @@ class ConnectionWarmer:
     no interest, the connection that it leaves in the pool is.
     """
 
-    def __init__(self, http: httpx2.AsyncClient, stats: ProviderStats) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, stats: ProviderStats, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._http = http
         self._stats = stats
+        self._clock = clock
         self._warmed_at: OrderedDict[tuple[str, str, int | None], float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def warm(self, base_urls: Iterable[str]) -> None:
         """Begin to open what is missing; returns at once."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._clock()
         for base_url in base_urls:
             try:
                 url = httpx2.URL(base_url)
@@ -188,7 +191,7 @@ class ConnectionWarmer:
                 self._warmed_at.popitem(last=False)
             # A root may have a user and a password in it, which are for the call's own requests.
             bare = url.copy_with(username=None, password=None, query=None, fragment=None)
-            task = loop.create_task(self._open(bare), name="provider-warming")
+            task = asyncio.get_running_loop().create_task(self._open(bare), name="provider-warming")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -198,8 +201,13 @@ class ConnectionWarmer:
                 request = self._http.build_request("HEAD", url)
                 await self._http.send(request, follow_redirects=False)
                 self._stats.connections_warmed += 1
-        except (httpx2.HTTPError, OSError, TimeoutError):
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
             self._stats.warmings_failed += 1
+
+    async def settled(self) -> None:
+        """Wait for what is under way, `WARM_TIMEOUT_S` at most."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     async def close(self) -> None:
         """End what is under way."""
