@@ -41,6 +41,8 @@ class Behaviour:
     """Accept and stay silent."""
     break_off_after: int | None = None
     """Drop the connection after this many pieces of a streamed answer."""
+    gap_ms: float = 0.0
+    """Between the pieces of a streamed answer."""
     fault: Fault | None = None
     """What it does instead of answering."""
 
@@ -153,6 +155,7 @@ async def _pieces(pcm: bytes, behaviour: Behaviour) -> AsyncIterator[bytes]:
     for number, start in enumerate(range(0, len(pcm), size)):
         if number == behaviour.break_off_after:
             raise ConnectionResetError("simulated")
+        await asyncio.sleep(behaviour.gap_ms / 1000 if number else 0)
         yield pcm[start : start + size]
 
 
@@ -160,6 +163,7 @@ async def _deltas(text: str, behaviour: Behaviour) -> AsyncIterator[bytes]:
     for number, word in enumerate(text.split(" ")):
         if number == behaviour.break_off_after:
             raise ConnectionResetError("simulated")
+        await asyncio.sleep(behaviour.gap_ms / 1000 if number else 0)
         yield _chunk({"content": word if number == 0 else " " + word}, None)
     yield _chunk({}, "stop")
     yield b"data: [DONE]\n\n"

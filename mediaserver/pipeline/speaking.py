@@ -13,6 +13,7 @@ from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
+from mediaserver.pipeline.clauses import FirstClauseAggregator
 from mediaserver.pipeline.providers import Budgets, frames_of
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
@@ -95,6 +96,7 @@ class Speaking(TTSService):
             push_stop_frames=True,
             settings=TTSSettings(model=chain[0].name, voice=voice, language=None),
         )
+        self._text_aggregator = FirstClauseAggregator()
         self._speech_chain = tuple(chain)
         self._speech_links = Chain(
             Stage.TTS,
