@@ -29,6 +29,7 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.connections import ConnectionWarmer
+from mediaserver.providers.stats import ProviderSnapshot
 from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -67,6 +68,7 @@ class Node:
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
+        self._care = ProviderCare.fresh()
         self._connection_warmer: ConnectionWarmer | None = None
         self._switchboard: Switchboard | None = None
         self._web: WebEdge | None = None
@@ -103,6 +105,10 @@ class Node:
     def media_stats(self) -> dict[str, int]:
         """Counters of the media engine and its links."""
         return self._hub.stats() if self._hub is not None else {}
+
+    def provider_snapshot(self) -> ProviderSnapshot:
+        """What is known of the providers, for metrics."""
+        return self._care.stats.snapshot()
 
     @property
     def media_ports(self) -> list[int]:
@@ -145,13 +151,13 @@ class Node:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
-        care = ProviderCare.fresh()
-        self._provider_http = shared_http_client(care.stats)
-        self._connection_warmer = ConnectionWarmer(self._provider_http, care.stats)
+        stats = self._care.stats
+        self._provider_http = shared_http_client(stats)
+        self._connection_warmer = ConnectionWarmer(self._provider_http, stats)
         access = ProviderAccess(
             Embedded(config.models.url or await self._start_models()),
             self._provider_http,
-            care,
+            self._care,
             self._connection_warmer,
         )
         phrases = PhraseCache(Path(config.data_dir) / "phrases")

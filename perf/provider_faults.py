@@ -7,7 +7,6 @@ which uvicorn's protocol has to hand its transport to the application: `protocol
 from __future__ import annotations
 
 import asyncio
-import functools
 import gzip
 import random
 import socket
@@ -116,12 +115,8 @@ def _made_up(fault: Fault, kind: str) -> Response:
         return JSONResponse({"text": {"words": shapes}})
     if fault is Fault.NOISE:
         return Response(random.Random(5).randbytes(NOISE_BYTES + 1), media_type=kind)
-    return Response(_packed(), media_type=kind, headers={"Content-Encoding": "gzip"})
-
-
-@functools.cache
-def _packed() -> bytes:
-    return gzip.compress(bytes(ENORMOUS_BYTES // 4), 1)
+    packed = gzip.compress(bytes(ENORMOUS_BYTES // 4), 1)
+    return Response(packed, media_type=kind, headers={"Content-Encoding": "gzip"})
 
 
 async def _nothing(fault: Fault, transport: asyncio.Transport) -> AsyncIterator[bytes]:

@@ -48,12 +48,13 @@ class Outcome(Enum):
 class BreakerPolicy:
     """When a breaker opens and for how long."""
 
-    window_ms: int = 30_000
+    window_ms: int = 60_000
     window_size: int = 20
     min_failures: int = 3
     failure_ratio: float = 0.5
-    open_ms: int = 5_000
-    open_max_ms: int = 120_000
+    open_ms: int = 20_000
+    """Longer than a turn, or a call that is alone would probe at every sentence, and each probe is a wait."""
+    open_max_ms: int = 300_000
     probe_lost_ms: int = 120_000
     """After this long without an outcome a probe counts as lost."""
 

@@ -11,6 +11,7 @@ from loguru import logger
 
 from mediaserver.errors import FailureCause
 from mediaserver.pipeline.audio_answers import max_audio_bytes
+from mediaserver.pipeline.providers import Budgets
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.breaker import Stage, State
 from mediaserver.providers.connections import ProviderClient
@@ -109,6 +110,29 @@ async def test_a_fault_is_answered_by_the_next_provider_and_touches_no_other_cal
 
 async def everything(call: CallStages) -> tuple[object, ...]:
     return (*await call.hear(), *await call.reply(), *await call.speak())
+
+
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.HEADERS_THEN_SILENT])
+@pytest.mark.parametrize("stage", list(Stage))
+async def test_a_hedge_spares_the_caller_the_apology(
+    simulators: tuple[tuple[Script, str], tuple[Script, str]],
+    http: ProviderClient,
+    fault: Fault,
+    stage: Stage,
+) -> None:
+    (script, faulty_url), (_, good_url) = simulators
+    set_fault(script, stage, fault)
+    care = ProviderCare.fresh()
+    chain = [provider(faulty_url, "faulty"), provider(good_url, "good")]
+    # A budget that would outlast the test: only the hedge can have brought the answer.
+    budgets = Budgets(stt_final_ms=60_000, llm_first_token_ms=60_000, tts_first_audio_ms=60_000,
+                      stt_hedge_ms=50, llm_hedge_ms=50, tts_hedge_ms=50)  # fmt: skip
+    call = CallStages(chain, http, care, budgets=budgets)
+    async with asyncio.timeout(HANG_GUARD_S):
+        assert await call.do(stage) == (RIGHT[stage], 0)
+    providers = care.stats.snapshot().providers
+    assert providers[stage, chain[0].name].failures == {FailureCause.SLOW: 1}
+    assert providers[stage, chain[1].name].hedges_won == 1
 
 
 @pytest.mark.parametrize("stage", list(Stage))
