@@ -168,12 +168,16 @@ class _Errand(Generic[Q, T]):
             if isinstance(item, _End):
                 self._ended(request, item)
                 continue
-            self._do(race.delivered(request.position, _now_ms()))
-            self._count_first(request)
+            actions = race.delivered(request.position, _now_ms())
+            if not request.begun:
+                self._do(actions)
+                self._count_first(request)
             yield Piece(request.position, item)
-            race.resumed(_now_ms())
-            # Pieces that keep coming must not keep the answer's own limit from being noticed.
-            self._do(race.poll(_now_ms()))
+            now_ms = _now_ms()
+            race.resumed(now_ms)
+            if now_ms >= request.asked_ms + self.terms.total_ms:
+                # Pieces that keep coming must not keep the answer's own limit from being noticed.
+                self._do(race.poll(now_ms))
 
     async def close(self) -> None:
         """End what is in flight; the caller has spoken, or there is enough."""
@@ -296,10 +300,9 @@ class _Errand(Generic[Q, T]):
             self.care.breakers.of(key).end(request.permit, outcome, _now_ms())
 
     def _count_first(self, request: _Request[T]) -> None:
-        if not request.begun:
-            request.begun = True
-            latency_ms = _now_ms() - request.asked_ms
-            self.care.stats.first_piece(self.stage, self._name(request), latency_ms, hedge=request.hedge)
+        request.begun = True
+        latency_ms = _now_ms() - request.asked_ms
+        self.care.stats.first_piece(self.stage, self._name(request), latency_ms, hedge=request.hedge)
 
     def _name(self, request: _Request[T]) -> str:
         return self.links[request.position].name
