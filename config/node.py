@@ -208,6 +208,13 @@ class BudgetsConfig(StrictModel):
     stt_final_ms: int = Field(default=4_000, ge=100, le=60_000)
     llm_first_token_ms: int = Field(default=3_000, ge=100, le=60_000)
     tts_first_audio_ms: int = Field(default=3_000, ge=100, le=60_000)
+    stt_hedge_ms: int | None = Field(default=None, ge=0, le=60_000)
+    """Silence after which the next provider is asked as well and the first to answer is taken, where a chain has two
+    besides the embedded models. Unset: half the budget; 0: never."""
+    llm_hedge_ms: int | None = Field(default=None, ge=0, le=60_000)
+    """The same for replies."""
+    tts_hedge_ms: int | None = Field(default=None, ge=0, le=60_000)
+    """The same for speech."""
 
 
 class NodeConfig(StrictModel):

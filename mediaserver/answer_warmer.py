@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
 from loguru import logger
-from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
 from config.tenant import TenantConfig
 from mediaserver.phrase_warmer import PhraseWarmer
+from mediaserver.pipeline.clauses import FirstClauseAggregator
 from mediaserver.receptionist import ConversationState, Receptionist
 from tenancy import TenantContext
 
@@ -43,8 +43,8 @@ def likely_questions(config: TenantConfig) -> tuple[str, ...]:
 
 
 async def sentences(text: str) -> list[str]:
-    """The text as Pipecat's synthesis stage cuts it, so that the cache is asked for the same pieces."""
-    aggregator = SimpleTextAggregator()  # type: ignore[no-untyped-call]
+    """The text as the synthesis stage cuts it, so that the cache is asked for the same pieces."""
+    aggregator = FirstClauseAggregator()
     found = [piece.text async for piece in aggregator.aggregate(text)]
     rest = await aggregator.flush()
     if rest is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 
 class MediaServerError(Exception):
     """Something that an operator or a caller of the API can be told as it stands."""
@@ -15,10 +17,40 @@ class LinkClosed(MediaServerError):  # noqa: N818 - names the event that ended t
     """The media of the call is gone; nothing further will arrive on its link."""
 
 
-class ProviderFailed(MediaServerError):  # noqa: N818
-    """A provider refused, broke off, or exceeded its budget."""
+class FailureCause(StrEnum):
+    """What became of a request that failed; few and fixed, for metrics."""
 
-    def __init__(self, provider: str, why: str) -> None:
+    TIMEOUT = "timeout"
+    """Nothing within the budget: a provider that accepts and stays silent."""
+    STALL = "stall"
+    """Silence, or no end, in an answer that had begun."""
+    SLOW = "slow"
+    """Still silent when the next provider, asked for that reason, delivered."""
+    UNREACHABLE = "unreachable"
+    """No connection."""
+    RESET = "reset"
+    """The connection broke."""
+    DENIED = "denied"
+    """401 or 403: the key."""
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    REJECTED = "rejected"
+    """Another 4xx: this request, not the provider."""
+    GARBAGE = "garbage"
+    """An answer that is none."""
+    TOO_LARGE = "too_large"
+    EMPTY = "empty"
+    """An answer without content."""
+
+
+class ProviderFailed(MediaServerError):  # noqa: N818
+    """A provider refused, broke off, or exceeded its budget.
+
+    ``why`` is ours and never the provider's text, which may repeat what it was sent: a key, the caller's words.
+    """
+
+    def __init__(self, provider: str, why: str, cause: FailureCause) -> None:
         super().__init__(f"{provider}: {why}")
         self.provider = provider
         self.why = why
+        self.cause = cause

@@ -29,8 +29,12 @@ from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.pipeline.turn_model import TurnModel
+from mediaserver.providers.asking import ProviderCare
+from mediaserver.providers.connections import ConnectionWarmer
+from mediaserver.providers.stats import ProviderSnapshot
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
+from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.metrics import Telemetry
 from mediaserver.telemetry.redaction import Redactor
@@ -110,6 +114,8 @@ class Node:
         self._hub: EngineHub | None = None
         self._provider_http: DefaultAsyncHttpxClient | None = None
         self._turn_model = TurnModel()
+        self._care = ProviderCare.fresh()
+        self._connection_warmer: ConnectionWarmer | None = None
         self._switchboard: Switchboard | None = None
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
@@ -123,9 +129,11 @@ class Node:
             self._read_gate,
             self._read_sip,
             self._read_node,
+            self._read_providers,
             self._read_workers,
         ):
             self.telemetry.add_source(source)
+        self._absorber = Absorber(self.telemetry.meters)
         self._loop_watch = LoopWatch(self.telemetry.meters, "edge")
         probes = probe_routes(self.alive, self.ready)
         self._http = HttpServer(make_app(probes, web), config.http.host, config.http.port)
@@ -169,6 +177,10 @@ class Node:
     def media_stats(self) -> dict[str, int]:
         """Counters of the media engine and its links."""
         return self._hub.stats() if self._hub is not None else {}
+
+    def provider_snapshot(self) -> ProviderSnapshot:
+        """What is known of the providers, for metrics."""
+        return self._care.stats.snapshot()
 
     @property
     def media_ports(self) -> list[int]:
@@ -217,18 +229,19 @@ class Node:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
-        self._provider_http = shared_http_client()
+        stats = self._care.stats
+        self._provider_http = shared_http_client(stats)
+        self._connection_warmer = ConnectionWarmer(self._provider_http, stats)
         access = ProviderAccess(
-            Embedded(config.models.url or await self._start_models()), self._provider_http
+            Embedded(config.models.url or await self._start_models()),
+            self._provider_http,
+            self._care,
+            self._connection_warmer,
         )
         phrases = PhraseCache(Path(config.data_dir) / "phrases")
         resources = PipelineResources(
             providers=access,
-            budgets=Budgets(
-                stt_final_ms=config.budgets.stt_final_ms,
-                llm_first_token_ms=config.budgets.llm_first_token_ms,
-                tts_first_audio_ms=config.budgets.tts_first_audio_ms,
-            ),
+            budgets=Budgets(**config.budgets.model_dump()),
             phrases=phrases,
             clock=lambda: datetime.now(UTC),
             meters=self.telemetry.meters,
@@ -269,9 +282,7 @@ class Node:
         settings = WorkerSettings(
             data_dir=str(config.data_dir),
             models_url=access.embedded.base_url,
-            stt_final_ms=config.budgets.stt_final_ms,
-            llm_first_token_ms=config.budgets.llm_first_token_ms,
-            tts_first_audio_ms=config.budgets.tts_first_audio_ms,
+            budgets=config.budgets.model_dump(),
             memory_mb=config.workers.memory_mb,
             log_level=config.log_level,
             log_format=config.log_format,
@@ -383,6 +394,11 @@ class Node:
     def _read_sip(self) -> Iterable[Reading]:
         return sip_readings(self._sip.stats()) if self._sip is not None else ()
 
+    def _read_providers(self) -> Iterable[Reading]:
+        # Into the same series as what the workers report of theirs.
+        self._absorber.absorb(provider_readings(self._care.stats.snapshot()))
+        return ()
+
     def _read_workers(self) -> Iterable[Reading]:
         return worker_readings(self._pool.health() if self._pool is not None else ())
 
@@ -479,6 +495,9 @@ class Node:
             await self._nursery.close()
             self._nursery = None
         self._turn_model.close()
+        if self._connection_warmer is not None:
+            await self._connection_warmer.close()
+            self._connection_warmer = None
         if self._provider_http is not None:
             await self._provider_http.aclose()
             self._provider_http = None

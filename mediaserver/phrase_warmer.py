@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import aclosing
 
-import openai
 from loguru import logger
 from openai import AsyncOpenAI
 
 from config.tenant import TenantConfig
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
+from mediaserver.pipeline.audio_answers import speech
 from mediaserver.pipeline.services import EMBEDDED_API_KEY, ProviderAccess
+from mediaserver.providers.failures import failure_of
 from mediaserver.receptionist import Phrases
 from tenancy import ResolvedProvider
 
@@ -63,21 +65,23 @@ class PhraseWarmer:
         own = provider.kind == "openai"
         client = AsyncOpenAI(
             api_key=provider.secret() or EMBEDDED_API_KEY,
-            base_url=provider.base_url if own else self._access.embedded.base_url,
+            base_url=self._access.root_of(provider),
             http_client=self._access.http,
             timeout=SYNTHESIS_TIMEOUT_S,
             max_retries=1,
         )
+        pieces = speech(
+            client,
+            provider.name,
+            text=text,
+            model=(provider.model or "") if own else config.voice.name,
+            voice=config.voice.name if own else "alloy",
+            speed=config.voice.speed,
+        )
         try:
-            response = await client.audio.speech.create(
-                model=(provider.model or "") if own else config.voice.name,
-                voice=config.voice.name if own else "alloy",
-                input=text,
-                response_format="pcm",
-                speed=config.voice.speed,
-            )
-            return response.content
-        except openai.OpenAIError as error:
-            # Not the error's text: it may repeat the key, or what was to be said.
-            logger.warning("phrase not synthesised by {}: {}", provider.name, type(error).__name__)
+            async with asyncio.timeout(SYNTHESIS_TIMEOUT_S), aclosing(pieces):
+                pcm = b"".join([piece async for piece in pieces])
+        except Exception as error:  # noqa: BLE001 - a stranger's answer in somebody else's library may raise anything
+            logger.warning("phrase not synthesised: {}", failure_of(provider.name, error))
             return b""
+        return pcm[: len(pcm) // 2 * 2]

@@ -22,6 +22,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from perf.provider_faults import Fault, answer_with, protocol_with
+
 SPEECH_RATE_HZ = 24_000
 TONE_HZ = 440
 MAX_HEARD = 64
@@ -41,6 +43,10 @@ class Behaviour:
     """Accept and stay silent."""
     break_off_after: int | None = None
     """Drop the connection after this many pieces of a streamed answer."""
+    gap_ms: float = 0.0
+    """Between the pieces of a streamed answer."""
+    fault: Fault | None = None
+    """What it does instead of answering."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,10 @@ class Script:
     _heard: list[tuple[bytes, int]] = field(default_factory=list)
     """The audio that was transcribed last, without the silence at its end, and the number of its utterance."""
     _replied: int = 0
+
+    def resets_connections(self) -> bool:
+        """Whether connections are reset as they come, whichever API they are for."""
+        return Fault.RESET_AT_ACCEPT in (self.transcription.fault, self.chat.fault, self.speech.fault)
 
     def transcript_of(self, body: bytes) -> str:
         """The transcript of the utterance in a request."""
@@ -118,6 +128,8 @@ def make_app(script: Script) -> FastAPI:
         count("transcriptions")
         text = script.transcript_of(await request.body())
         refused = await _behave(script.transcription)
+        if refused is None and (fault := script.transcription.fault) is not None:
+            return await answer_with(fault, request, "application/json", lambda: _whole({"text": text}))
         return refused or JSONResponse({"text": text})
 
     @app.post("/v1/audio/speech")
@@ -125,6 +137,9 @@ def make_app(script: Script) -> FastAPI:
         count("speech")
         document = orjson.loads(await request.body())
         refused = await _behave(script.speech)
+        if refused is None and (fault := script.speech.fault) is not None:
+            said = tone(str(document["input"]))
+            return await answer_with(fault, request, "audio/pcm", lambda: _pieces(said, Behaviour()))
         return refused or StreamingResponse(
             _pieces(tone(str(document["input"])), script.speech), media_type="audio/pcm"
         )
@@ -136,6 +151,9 @@ def make_app(script: Script) -> FastAPI:
         script.chats_seen.append(document["messages"])
         del script.chats_seen[:-100]
         refused = await _behave(script.chat)
+        if refused is None and (fault := script.chat.fault) is not None:
+            reply = script.next_reply()
+            return await answer_with(fault, request, "text/event-stream", lambda: _deltas(reply, Behaviour()))
         return refused or StreamingResponse(
             _deltas(script.next_reply(), script.chat), media_type="text/event-stream"
         )
@@ -143,11 +161,16 @@ def make_app(script: Script) -> FastAPI:
     return app
 
 
+async def _whole(document: dict[str, object]) -> AsyncIterator[bytes]:
+    yield orjson.dumps(document)
+
+
 async def _pieces(pcm: bytes, behaviour: Behaviour) -> AsyncIterator[bytes]:
     size = SPEECH_RATE_HZ * 2 // 5
     for number, start in enumerate(range(0, len(pcm), size)):
         if number == behaviour.break_off_after:
             raise ConnectionResetError("simulated")
+        await asyncio.sleep(behaviour.gap_ms / 1000 if number else 0)
         yield pcm[start : start + size]
 
 
@@ -155,6 +178,7 @@ async def _deltas(text: str, behaviour: Behaviour) -> AsyncIterator[bytes]:
     for number, word in enumerate(text.split(" ")):
         if number == behaviour.break_off_after:
             raise ConnectionResetError("simulated")
+        await asyncio.sleep(behaviour.gap_ms / 1000 if number else 0)
         yield _chunk({"content": word if number == 0 else " " + word}, None)
     yield _chunk({}, "stop")
     yield b"data: [DONE]\n\n"
@@ -183,8 +207,15 @@ def running(script: Script) -> Iterator[str]:
     # With the protocol named asyncio sets TCP_NODELAY: without, Nagle and delayed ACKs add 40 ms to a streamed answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen(128)  # Whoever comes before the server has started waits.
     server = _Server(
-        uvicorn.Config(make_app(script), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            make_app(script),
+            http=protocol_with(script.resets_connections),
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
     )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
@@ -209,7 +240,13 @@ def main() -> None:
         chat=Behaviour(options.llm_ms),
         speech=Behaviour(options.tts_ms),
     )
-    uvicorn.run(make_app(script), host="127.0.0.1", port=options.port, log_level="warning")
+    uvicorn.run(
+        make_app(script),
+        http=protocol_with(script.resets_connections),
+        host="127.0.0.1",
+        port=options.port,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

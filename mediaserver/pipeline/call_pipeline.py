@@ -158,6 +158,7 @@ class CallPipeline:
                 self._receptionist,
             ),
             resources.budgets,
+            resources.providers.care,
             apology=phrases.one_moment,
             failure=phrases.failure,
             waits=waits,
@@ -166,6 +167,7 @@ class CallPipeline:
         hearing = Hearing(
             transcribers(tenant.stt, resources.providers),
             resources.budgets,
+            resources.providers.care,
             apology=phrases.one_moment,
             waits=waits,
         )
@@ -178,6 +180,7 @@ class CallPipeline:
             Speaking(
                 synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
                 resources.budgets,
+                resources.providers.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
                 voice=config.voice.name,
@@ -194,6 +197,8 @@ class CallPipeline:
         )
         self._worker.set_reached_downstream_filter(PASSES_THROUGH)
         self._worker.add_event_handler("on_frame_reached_downstream", self._frame_passed)
+        # Before the ACK: the caller's first sentence must not wait for a handshake.
+        resources.providers.warm(tenant)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from loguru import logger
@@ -12,8 +13,10 @@ from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.utils.time import time_now_iso8601
 
-from mediaserver.errors import ProviderFailed
-from mediaserver.pipeline.providers import Budgets, frames_within
+from mediaserver.errors import FailureCause, ProviderFailed
+from mediaserver.pipeline.providers import MAX_TRANSCRIPT_CHARACTERS, Budgets, frames_of
+from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
+from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
@@ -23,6 +26,19 @@ class Transcriber:
 
     name: str
     service: SegmentedSTTService
+    breaker: BreakerKey
+    last_resort: bool
+
+    async def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
+        """The words of an utterance (a WAV file), in one piece; empty when there are none."""
+        texts: list[str] = []
+        async with aclosing(frames_of(self.name, self.service.run_stt(audio))) as frames:
+            async for frame in frames:
+                if isinstance(frame, TranscriptionFrame):
+                    texts.append(frame.text)
+                if sum(map(len, texts)) > MAX_TRANSCRIPT_CHARACTERS:
+                    raise ProviderFailed(self.name, "a transcript past its limit", FailureCause.TOO_LARGE)
+        yield " ".join(texts).strip()
 
 
 class Hearing(SegmentedSTTService):
@@ -33,7 +49,13 @@ class Hearing(SegmentedSTTService):
     """
 
     def __init__(
-        self, chain: Sequence[Transcriber], budgets: Budgets, apology: str, waits: TurnWaits
+        self,
+        chain: Sequence[Transcriber],
+        budgets: Budgets,
+        care: ProviderCare,
+        apology: str,
+        *,
+        waits: TurnWaits,
     ) -> None:
         super().__init__(
             ttfs_p99_latency=budgets.stt_final_ms / 1000,
@@ -41,9 +63,14 @@ class Hearing(SegmentedSTTService):
             settings=STTSettings(model=chain[0].name, language=None),
         )
         self._hearing_chain = tuple(chain)
-        self._hearing_budgets = budgets
         self._hearing_apology = apology
         self._hearing_waits = waits
+        self._hearing_links = Chain(
+            Stage.STT,
+            [Link(one.name, one.transcribe, one.breaker, last_resort=one.last_resort) for one in chain],
+            care,
+            budgets.terms(Stage.STT),
+        )
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
         """Give the chain's services the pipeline's clock and rates."""
@@ -60,24 +87,15 @@ class Hearing(SegmentedSTTService):
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Transcribe one utterance (a WAV file) with the first service that can."""
         heard, transcribed = "", self._hearing_waits.asked("stt")
-        for position, link in enumerate(self._hearing_chain):
-            try:
-                heard = await self._transcribe_with(link, audio)
-                break
-            except ProviderFailed as failure:
-                logger.warning("transcription failed, trying the next provider: {}", failure)
-                if position == 0:
+        apologised = False
+        async with aclosing(self._hearing_links.ask(audio)) as answer:
+            async for told in answer:
+                if isinstance(told, Piece):
+                    heard = told.item
+                    continue
+                logger.warning("transcription failed: {}", told.failure)
+                if not apologised:
+                    apologised = True
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
         transcribed()
         yield TranscriptionFrame(heard, "caller", time_now_iso8601())
-
-    async def _transcribe_with(self, link: Transcriber, audio: bytes) -> str:
-        budgets = self._hearing_budgets
-        texts = [
-            frame.text
-            async for frame in frames_within(
-                link.name, link.service.run_stt(audio), budgets.stt_final_ms, budgets.stream_stall_ms
-            )
-            if isinstance(frame, TranscriptionFrame)
-        ]
-        return " ".join(texts).strip()

@@ -1,23 +1,27 @@
-"""What a call's provider chains have in common: budgets, and how a Pipecat service becomes a link of a chain.
+"""What a call's provider chains have in common: budgets and limits, and how a Pipecat service becomes a link of a chain.
 
 A chain holds Pipecat services that are not themselves in the pipeline: one processor owns the stage and asks one
-service after the other for the same piece of work, so that a failure costs a retry and not the caller's sentence.
+service after the other for the same piece of work (`mediaserver.providers`), so that a failure costs a retry and not the
+caller's sentence.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
-import httpx2
-import openai
 from pipecat.frames.frames import ErrorFrame, Frame
 
-from mediaserver.errors import ProviderFailed
+from mediaserver.errors import FailureCause, ProviderFailed
+from mediaserver.providers.breaker import Stage
+from mediaserver.providers.failures import failure_of
+from mediaserver.providers.hedge import Terms
 
-PROVIDER_ERRORS = (openai.OpenAIError, httpx2.HTTPError, OSError)
-"""What a provider's client raises: the SDK, the HTTP library below it where a stream breaks off, the socket."""
+MAX_TRANSCRIPT_CHARACTERS = 10_000
+"""Of one utterance, which is at most half a minute of speech."""
+MAX_REPLY_CHARACTERS = 4_000
+"""Five minutes of speech; a model that says more has lost its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +33,35 @@ class Budgets:
     tts_first_audio_ms: int = 3_000
     stream_stall_ms: int = 5_000
     """Silence allowed inside a stream that has begun."""
+    stream_total_ms: int = 60_000
+    """For a whole answer."""
+    stt_hedge_ms: int | None = None
+    """Silence after which the next provider is asked as well. None: half the budget; 0: never."""
+    llm_hedge_ms: int | None = None
+    tts_hedge_ms: int | None = None
+
+    def terms(self, stage: Stage) -> Terms:
+        """The budgets of a stage."""
+        first_ms, hedge_ms = {
+            Stage.STT: (self.stt_final_ms, self.stt_hedge_ms),
+            Stage.LLM: (self.llm_first_token_ms, self.llm_hedge_ms),
+            Stage.TTS: (self.tts_first_audio_ms, self.tts_hedge_ms),
+        }[stage]
+        hedge_ms = first_ms // 2 if hedge_ms is None else hedge_ms
+        return Terms(first_ms, self.stream_stall_ms, self.stream_total_ms, hedge_ms or None)
 
 
-async def frames_within(
-    provider: str, frames: AsyncGenerator[Frame | None, None], first_ms: int, stall_ms: int
-) -> AsyncIterator[Frame]:
-    """Pass on a service's frames while they keep to the budget.
+async def frames_of(provider: str, frames: AsyncGenerator[Frame | None, None]) -> AsyncGenerator[Frame, None]:
+    """Pass on a service's frames.
 
     Raises:
-        ProviderFailed: an `ErrorFrame` came, or the next frame did not come in time.
+        ProviderFailed: an `ErrorFrame` came. Its text is the provider's and goes no further.
     """
-    budget_ms = first_ms
-    try:
-        while True:
-            try:
-                async with asyncio.timeout(budget_ms / 1000):
-                    frame = await anext(frames)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise ProviderFailed(provider, f"nothing within {budget_ms} ms") from None
-            except PROVIDER_ERRORS as error:
-                # Not the error's text, here and below: it may repeat the key, or what the caller said.
-                raise ProviderFailed(provider, type(error).__name__) from error
-            if frame is None:
-                continue
+    async with aclosing(frames):
+        async for frame in frames:
             if isinstance(frame, ErrorFrame):
-                raise ProviderFailed(provider, "an error of the service")
-            budget_ms = stall_ms
-            yield frame
-    finally:
-        await frames.aclose()
+                if isinstance(frame.exception, Exception):
+                    raise failure_of(provider, frame.exception)
+                raise ProviderFailed(provider, "an error frame", FailureCause.GARBAGE)
+            if frame is not None:
+                yield frame

@@ -8,6 +8,7 @@ from datetime import datetime
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from config.tenant import TenantConfig
+from mediaserver.providers.breaker import BreakerKey
 from mediaserver.receptionist import Action, ConversationState, Receptionist, Reply
 
 
@@ -18,6 +19,9 @@ class ReceptionistReplier:
     """
 
     name = "receptionist"
+    breaker: BreakerKey | None = None
+    last_resort = True
+    """It changes the state of the conversation: it is asked when its answer is the one that is said."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Protocol
 
@@ -22,8 +22,10 @@ from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.turns.speculation_gate import GatedFrame, SpeculationGate
 
-from mediaserver.errors import ProviderFailed
-from mediaserver.pipeline.providers import PROVIDER_ERRORS, Budgets
+from mediaserver.errors import FailureCause, ProviderFailed
+from mediaserver.pipeline.providers import MAX_REPLY_CHARACTERS, Budgets
+from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
+from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
@@ -31,29 +33,48 @@ class Replier(Protocol):
     """One link of the chain: a source of reply text for a conversation."""
 
     name: str
+    breaker: BreakerKey | None
+    last_resort: bool
 
     def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
-        """The reply to the conversation so far, in deltas; raises `ProviderFailed`."""
+        """The reply to the conversation so far, in deltas that begin with a word; raises what its client raises."""
         ...
 
 
 class ModelReplier:
     """A language model behind an OpenAI-compatible API, asked through Pipecat's service."""
 
-    def __init__(self, name: str, service: OpenAILLMService) -> None:
+    last_resort = False
+
+    def __init__(self, name: str, service: OpenAILLMService, breaker: BreakerKey) -> None:
         self.name = name
+        self.breaker: BreakerKey | None = breaker
         self._service = service
 
     async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """Stream the model's text."""
-        try:
-            stream = await self._service.get_chat_completions(context)
-            async with stream:
-                async for chunk in stream:
-                    if chunk.choices and chunk.choices[0].delta.content:
-                        yield chunk.choices[0].delta.content
-        except (*PROVIDER_ERRORS, ValueError) as error:
-            raise ProviderFailed(self.name, type(error).__name__) from error
+        said = 0
+        stream = await self._service.get_chat_completions(context)
+        async with stream:
+            async for chunk in stream:
+                text = _delta_of(chunk)
+                if said == 0:
+                    text = text.lstrip()
+                if not text:
+                    continue
+                said += len(text)
+                if said > MAX_REPLY_CHARACTERS:
+                    raise ProviderFailed(self.name, "a reply past its limit", FailureCause.TOO_LARGE)
+                yield text
+
+
+def _delta_of(chunk: object) -> str:
+    """The text of a chunk. The SDK does not check shapes: anything may stand anywhere."""
+    choices = getattr(chunk, "choices", None)
+    if not isinstance(choices, list) or not choices:
+        return ""
+    content = getattr(getattr(choices[0], "delta", None), "content", None)
+    return content if isinstance(content, str) else ""
 
 
 class _OpenGate(SpeculationGate):
@@ -77,6 +98,7 @@ class Replying(LLMService):
         self,
         chain: Sequence[Replier],
         budgets: Budgets,
+        care: ProviderCare,
         apology: str,
         failure: str,
         *,
@@ -99,8 +121,12 @@ class Replying(LLMService):
                 user_turn_completion_config=None,
             )
         )
-        self._reply_chain = tuple(chain)
-        self._reply_budgets = budgets
+        self._reply_links = Chain(
+            Stage.LLM,
+            [Link(one.name, one.reply, one.breaker, last_resort=one.last_resort) for one in chain],
+            care,
+            budgets.terms(Stage.LLM),
+        )
         self._reply_apology = apology
         self._reply_failure = failure
         self._reply_waits = waits
@@ -125,43 +151,23 @@ class Replying(LLMService):
             await self.push_frame(LLMFullResponseEndFrame())
 
     async def _reply_to(self, context: LLMContext) -> None:
-        for replier in self._reply_chain:
-            try:
-                if await self._stream(replier, context):
+        said = apologised = False
+        first_token = self._reply_waits.asked("llm")
+        async with aclosing(self._reply_links.ask(context)) as answer:
+            async for told in answer:
+                if isinstance(told, Piece):
+                    first_token()
+                    said = True
+                    await self._push_llm_text(told.item)
+                    continue
+                logger.warning("reply {}: {}", "broke off" if said else "failed", told.failure)
+                if said:
                     return
-                failure = ProviderFailed(replier.name, "an empty reply")
-            except ProviderFailed as error:
-                failure = error
-            logger.warning("reply failed, trying the next provider: {}", failure)
-            if replier is self._reply_chain[0] and len(self._reply_chain) > 1:
-                await self._push_llm_text(self._reply_apology + " ")
-        await self._push_llm_text(self._reply_failure)
-
-    async def _stream(self, replier: Replier, context: LLMContext) -> bool:
-        """Push one replier's text; False when it said nothing. Raises `ProviderFailed` before its first word."""
-        said, first_token = False, self._reply_waits.asked("llm")
-        deltas = replier.reply(context)
-        budget_ms = self._reply_budgets.llm_first_token_ms
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(budget_ms / 1000):
-                        delta = await anext(deltas)
-                except StopAsyncIteration:
-                    return said
-                except TimeoutError:
-                    raise ProviderFailed(replier.name, f"no text within {budget_ms} ms") from None
-                first_token()
-                said = said or bool(delta.strip())
-                budget_ms = self._reply_budgets.stream_stall_ms
-                await self._push_llm_text(delta)
-        except ProviderFailed as failure:
-            if not said:
-                raise
-            logger.warning("reply broke off: {}", failure)
-            return True
-        finally:
-            await deltas.aclose()
+                if told.more and not apologised:
+                    apologised = True
+                    await self._push_llm_text(self._reply_apology + " ")
+        if not said:
+            await self._push_llm_text(self._reply_failure)
 
 
 Clock = Callable[[], datetime]

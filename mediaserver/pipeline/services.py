@@ -6,45 +6,39 @@ cloud provider run the same code with another URL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from pipecat.frames.frames import Frame, TranscriptionFrame, TTSAudioRawFrame
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.transcriptions.language import Language
-from pipecat.utils.http import connection_limits
+from pipecat.utils.time import time_now_iso8601
 
+from mediaserver.errors import FailureCause, ProviderFailed
 from mediaserver.phrase_cache import PHRASE_RATE_HZ
+from mediaserver.pipeline.audio_answers import speech
 from mediaserver.pipeline.hearing import Transcriber
 from mediaserver.pipeline.replying import ModelReplier
 from mediaserver.pipeline.speaking import Synthesizer
-from tenancy import ResolvedProvider
+from mediaserver.providers.asking import ProviderCare
+from mediaserver.providers.breaker import BreakerKey, Stage
+from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
+from mediaserver.providers.stats import ProviderStats
+from tenancy import ResolvedProvider, TenantContext
 
 EMBEDDED_STT_MODEL = "tiny.en"
 EMBEDDED_API_KEY = "embedded"
 """The SDK insists on a key; the model process listens on loopback and does not."""
 
 
-MAX_PROVIDER_CONNECTIONS = 1_000
-MAX_IDLE_CONNECTIONS = 100
-
-
-def shared_http_client() -> DefaultAsyncHttpxClient:
-    """One pool of connections to all providers for the whole node; close it with the node.
-
-    A client of its own for each call would open its connections anew in the middle of the caller's turn, and leave them
-    to the garbage collector. Keys are not in it: each request carries its own.
-    """
-    return DefaultAsyncHttpxClient(
-        limits=connection_limits(
-            max_connections=MAX_PROVIDER_CONNECTIONS,
-            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
-            keepalive_expiry=60.0,
-        )
-    )
+def shared_http_client(stats: ProviderStats | None = None) -> ProviderClient:
+    """One pool of connections to all providers for the whole process; close it with the process."""
+    return ProviderClient(stats)
 
 
 class SharedClientLLM(OpenAILLMService):
@@ -69,13 +63,49 @@ class SharedClientLLM(OpenAILLMService):
         )
 
 
-class CoarseOpenAITTS(OpenAITTSService):
-    """Pipecat's OpenAI synthesis, read 100 ms at a time so that the first piece is early."""
+class ExactOpenAISTT(OpenAISTTService):
+    """Pipecat's OpenAI transcription without what hides failures: the SDK's retries, frames in place of errors.
 
-    @property
-    def chunk_size(self) -> int:
-        """Bytes per read of the response."""
-        return PHRASE_RATE_HZ * 2 // 10
+    It also keeps what the caller said out of the log.
+    """
+
+    def __init__(self, provider: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._stt_provider = provider
+        self._client.max_retries = 0
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame, None]:
+        """Transcribe one utterance; raises what the SDK raises, and `ProviderFailed` where there is no text."""
+        answer = await self._transcribe(audio)
+        # The SDK does not check shapes: of another kind of content it makes a str, and any JSON may be the text.
+        text = getattr(answer, "text", None)
+        if not isinstance(text, str):
+            raise ProviderFailed(self._stt_provider, "an answer without a transcript", FailureCause.GARBAGE)
+        yield TranscriptionFrame(text, "caller", time_now_iso8601())
+
+
+class ExactOpenAITTS(OpenAITTSService):
+    """Pipecat's OpenAI synthesis with small first pieces, checked and bounded, without the SDK's retries."""
+
+    def __init__(self, provider: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._tts_provider = provider
+        self._client.max_retries = 0
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame, None]:
+        """Speak one sentence; raises what `speech` raises."""
+        settings: Any = self._settings  # Pipecat's alias, which mypy cannot follow.
+        pieces = speech(
+            self._client,
+            self._tts_provider,
+            text=text,
+            model=str(settings.model),
+            voice=str(settings.voice),
+            speed=settings.speed if isinstance(settings.speed, int | float) else None,
+        )
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield TTSAudioRawFrame(piece, PHRASE_RATE_HZ, 1, context_id=context_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +122,26 @@ class ProviderAccess:
 
     embedded: Embedded
     http: DefaultAsyncHttpxClient
+    care: ProviderCare = field(default_factory=ProviderCare.fresh)
+    warmer: ConnectionWarmer | None = None
+
+    def root_of(self, provider: ResolvedProvider) -> str:
+        """The root of the provider's API."""
+        return provider.base_url or self.embedded.base_url
+
+    def warm(self, tenant: TenantContext) -> None:
+        """Open connections to whom a call of this tenant will ask; returns at once."""
+        if self.warmer is not None:
+            asked = (*tenant.stt, *tenant.llm, *tenant.tts)
+            models = [one for one in tenant.llm if one.kind != "openai"]
+            self.warmer.warm({self.root_of(one) for one in asked if one not in models})
+
+
+def breaker_key(stage: Stage, provider: ResolvedProvider, access: ProviderAccess) -> BreakerKey:
+    """The breaker that this provider shares with all calls that reach it with the same key."""
+    return BreakerKey.of(
+        stage, provider.name, access.root_of(provider), provider.model or "", provider.secret() or ""
+    )
 
 
 def transcribers(providers: Sequence[ResolvedProvider], access: ProviderAccess) -> tuple[Transcriber, ...]:
@@ -102,15 +152,17 @@ def transcribers(providers: Sequence[ResolvedProvider], access: ProviderAccess) 
     return tuple(
         Transcriber(
             provider.name,
-            OpenAISTTService(
+            ExactOpenAISTT(
+                provider.name,
                 api_key=provider.secret() or EMBEDDED_API_KEY,
-                base_url=provider.base_url if provider.kind == "openai" else access.embedded.base_url,
+                base_url=access.root_of(provider),
                 http_client=access.http,
-                push_empty_transcripts=True,
                 settings=OpenAISTTService.Settings(
                     model=provider.model or EMBEDDED_STT_MODEL, language=Language.EN
                 ),
             ),
+            breaker_key(Stage.STT, provider, access),
+            last_resort=provider.kind == "embedded",
         )
         for provider in providers
     )
@@ -126,9 +178,10 @@ def synthesizers(
         chain.append(
             Synthesizer(
                 provider.name,
-                CoarseOpenAITTS(
+                ExactOpenAITTS(
+                    provider.name,
                     api_key=provider.secret() or EMBEDDED_API_KEY,
-                    base_url=provider.base_url if own else access.embedded.base_url,
+                    base_url=access.root_of(provider),
                     http_client=access.http,
                     sample_rate=PHRASE_RATE_HZ,
                     settings=OpenAITTSService.Settings(
@@ -138,6 +191,8 @@ def synthesizers(
                         speed=speed,
                     ),
                 ),
+                breaker_key(Stage.TTS, provider, access),
+                last_resort=not own,
             )
         )
     return tuple(chain)
@@ -158,6 +213,7 @@ def model_repliers(
                     model=provider.model, system_instruction=system_prompt, max_completion_tokens=200
                 ),
             ),
+            breaker_key(Stage.LLM, provider, access),
         )
         for provider in providers
         if provider.kind == "openai"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from loguru import logger
 from pipecat.frames.frames import (
@@ -17,9 +18,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSet
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
-from mediaserver.errors import ProviderFailed
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
-from mediaserver.pipeline.providers import Budgets, frames_within
+from mediaserver.pipeline.clauses import FirstClauseAggregator
+from mediaserver.pipeline.providers import Budgets, frames_of
+from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
+from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 FIRST_CHUNK_BYTES = PHRASE_RATE_HZ * 2 // 10
@@ -30,11 +33,52 @@ for no more than half of what was sent never starves a playout that the provider
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """What is to be said, and Pipecat's name for the occasion."""
+
+    text: str
+    context_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Synthesizer:
     """A synthesis service of the chain and the name that it has in logs and metrics."""
 
     name: str
     service: TTSService
+    breaker: BreakerKey
+    last_resort: bool
+
+    async def speak(self, sentence: Sentence) -> AsyncGenerator[bytes, None]:
+        """The sentence as PCM at `PHRASE_RATE_HZ`, in pieces as they come."""
+        frames = frames_of(self.name, self.service.run_tts(sentence.text, sentence.context_id))
+        async with aclosing(frames):
+            async for frame in frames:
+                if isinstance(frame, TTSAudioRawFrame) and frame.audio:
+                    yield frame.audio
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Cuts a provider's audio anew: the first piece early, the rest coarse."""
+
+    _pending: bytearray = field(default_factory=bytearray)
+    _target: int = FIRST_CHUNK_BYTES
+    _sent: int = 0
+
+    def feed(self, pcm: bytes) -> Iterator[bytes]:
+        """Take what came; the chunks that are complete."""
+        self._pending += pcm
+        while len(self._pending) >= self._target:
+            chunk = bytes(self._pending[: self._target])
+            del self._pending[: self._target]
+            self._sent += len(chunk)
+            self._target = max(FIRST_CHUNK_BYTES, min(MAX_CHUNK_BYTES, self._sent // 4 * 2))
+            yield chunk
+
+    def rest(self) -> bytes:
+        """What is left, in whole samples."""
+        return bytes(self._pending[: len(self._pending) // 2 * 2])
 
 
 class Speaking(TTSService):
@@ -44,6 +88,7 @@ class Speaking(TTSService):
         self,
         chain: Sequence[Synthesizer],
         budgets: Budgets,
+        care: ProviderCare,
         cache: PhraseCache,
         *,
         owner: str,
@@ -59,8 +104,14 @@ class Speaking(TTSService):
             push_stop_frames=True,
             settings=TTSSettings(model=chain[0].name, voice=voice, language=None),
         )
+        self._text_aggregator = FirstClauseAggregator()
         self._speech_chain = tuple(chain)
-        self._speech_budgets = budgets
+        self._speech_links = Chain(
+            Stage.TTS,
+            [Link(one.name, one.speak, one.breaker, last_resort=one.last_resort) for one in chain],
+            care,
+            budgets.terms(Stage.TTS),
+        )
         self._speech_cache = cache
         self._speech_owner = owner
         self._speech_voice = voice
@@ -100,51 +151,42 @@ class Speaking(TTSService):
         if cached is not None:
             yield self._audio(cached, context_id)
             return
-        for position, link in enumerate(self._speech_chain):
-            spoken, first_audio = bytearray(), self._speech_waits.asked("tts")
-            try:
-                async for chunk in self._chunks(link, text, context_id):
+        spoken = bytearray()
+        cutter = Cutter()
+        speaker: int | None = None
+        apologised = False
+        first_audio = self._speech_waits.asked("tts")
+        async with aclosing(self._speech_links.ask(Sentence(text, context_id))) as answer:
+            async for told in answer:
+                if isinstance(told, Piece):
                     first_audio()
-                    spoken += chunk
-                    yield self._audio(chunk, context_id)
-                if not spoken:
-                    raise ProviderFailed(link.name, "no audio")
-                if position == 0:
-                    # What another voice had to say is not what this chain sounds like.
-                    self._speech_cache.put(self.phrase_key(text), bytes(spoken))
-                return
-            except ProviderFailed as failure:
-                logger.warning("synthesis failed, trying the next provider: {}", failure)
-            apology = self._speech_cache.get(self.phrase_key(self._speech_apology))
-            if position == 0 and apology is not None:
-                yield self._audio(apology, context_id)
-        failure_pcm = self._speech_cache.get(self.phrase_key(self._speech_failure))
-        if failure_pcm is not None:
-            yield self._audio(failure_pcm, context_id)
-        else:
-            yield ErrorFrame("no synthesis provider could speak, and no phrase is cached")
+                    speaker = told.position
+                    for chunk in cutter.feed(told.item):
+                        spoken += chunk
+                        yield self._audio(chunk, context_id)
+                    continue
+                logger.warning("synthesis failed: {}", told.failure)
+                spoken, cutter, speaker = bytearray(), Cutter(), None
+                apology = self._speech_cache.get(self.phrase_key(self._speech_apology))
+                if apology is not None and not apologised:
+                    apologised = True
+                    yield self._audio(apology, context_id)
+        if speaker is None:
+            yield self._failure(context_id)
+            return
+        if rest := cutter.rest():
+            spoken += rest
+            yield self._audio(rest, context_id)
+        if speaker == 0:
+            # What another voice had to say is not what this chain sounds like.
+            self._speech_cache.put(self.phrase_key(text), bytes(spoken))
 
-    async def _chunks(self, link: Synthesizer, text: str, context_id: str) -> AsyncGenerator[bytes, None]:
-        """A service's audio, re-cut: the first piece early, the rest coarse."""
-        pending = bytearray()
-        target = FIRST_CHUNK_BYTES
-        sent = 0
-        budgets = self._speech_budgets
-        async for frame in frames_within(
-            link.name,
-            link.service.run_tts(text, context_id),
-            budgets.tts_first_audio_ms,
-            budgets.stream_stall_ms,
-        ):
-            if isinstance(frame, TTSAudioRawFrame):
-                pending += frame.audio
-            while len(pending) >= target:
-                yield bytes(pending[:target])
-                del pending[:target]
-                sent += target
-                target = max(FIRST_CHUNK_BYTES, min(MAX_CHUNK_BYTES, sent // 4 * 2))
-        if len(pending) >= 2:
-            yield bytes(pending[: len(pending) // 2 * 2])
+    def _failure(self, context_id: str) -> Frame:
+        """What is left to say when nobody could speak."""
+        pcm = self._speech_cache.get(self.phrase_key(self._speech_failure))
+        if pcm is not None:
+            return self._audio(pcm, context_id)
+        return ErrorFrame("no synthesis provider could speak, and no phrase is cached")
 
     def _audio(self, pcm: bytes, context_id: str) -> TTSAudioRawFrame:
         return TTSAudioRawFrame(pcm, PHRASE_RATE_HZ, 1, context_id=context_id)

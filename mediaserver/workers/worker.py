@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 from loguru import logger
+from pydantic import TypeAdapter
 
 from mediaserver.errors import MediaServerError
 from mediaserver.journal import Restored
@@ -22,7 +23,10 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
+from mediaserver.providers.asking import ProviderCare
+from mediaserver.providers.connections import ConnectionWarmer
 from mediaserver.receptionist import Action, Phrases
+from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.deltas import WorkerMeters
 from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.logs import configure_logs
@@ -186,6 +190,7 @@ class Worker:
     def __init__(self, resources: PipelineResources, meters: WorkerMeters, redactor: Redactor) -> None:
         self._resources = resources
         self._meters = meters
+        self._absorber = Absorber(meters)
         self._redactor = redactor
         self._calls: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -210,6 +215,7 @@ class Worker:
             self._report_now()
 
     def _report_now(self) -> None:
+        self._absorber.absorb(provider_readings(self._resources.providers.care.stats.snapshot()))
         if delta := self._meters.take_delta():
             self._send(0, Meters(delta))
 
@@ -270,14 +276,12 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     loop_watch = LoopWatch(meters, "worker")
     loop_watch.start()
     turn_model = TurnModel()
-    http = shared_http_client()
+    care = ProviderCare.fresh()
+    http = shared_http_client(care.stats)
+    warmer = ConnectionWarmer(http, care.stats)
     resources = PipelineResources(
-        providers=ProviderAccess(Embedded(settings.models_url), http),
-        budgets=Budgets(
-            stt_final_ms=settings.stt_final_ms,
-            llm_first_token_ms=settings.llm_first_token_ms,
-            tts_first_audio_ms=settings.tts_first_audio_ms,
-        ),
+        providers=ProviderAccess(Embedded(settings.models_url), http, care, warmer),
+        budgets=TypeAdapter(Budgets).validate_python(settings.budgets),
         phrases=PhraseCache(Path(settings.data_dir) / "phrases"),
         clock=lambda: datetime.now(UTC),
         meters=meters,
@@ -290,4 +294,5 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     finally:
         loop_watch.stop()
         turn_model.close()
+        await warmer.close()
         await http.aclose()

@@ -18,9 +18,8 @@ class WorkerSettings:
 
     data_dir: str
     models_url: str
-    stt_final_ms: int
-    llm_first_token_ms: int
-    tts_first_audio_ms: int
+    budgets: dict[str, int | None]
+    """`Budgets`, by field."""
     memory_mb: int
     """What one worker may allocate; 0: without a limit of ours."""
     log_level: str

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mediaserver.providers.breaker import Stage
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from perf.simulators import Behaviour, Script
 from tenancy import CallRecord
@@ -80,6 +81,22 @@ async def test_a_language_model_that_refuses_is_followed_by_the_receptionist(
         answer = _said(await _record(running), "receptionist")[-1]
     assert answer.startswith(APOLOGY)
     assert "Mill Lane" in answer
+
+
+async def test_a_calls_providers_are_warmed_before_it_speaks_and_counted_by_stage(
+    tmp_path: Path, question: Utterance
+) -> None:
+    async with running_node(tmp_path) as running:
+        assert running.node.provider_snapshot().connections_warmed == 0
+        report = await running.call(question)
+        assert report.success, report
+        await _wound_up(running)
+        snapshot = running.node.provider_snapshot()
+    assert (snapshot.connections_warmed, snapshot.warmings_failed) == (1, 0)
+    assert {stage for stage, _ in snapshot.providers} == set(Stage)
+    for figures in snapshot.providers.values():
+        assert figures.requests == figures.answered == figures.first_ms.count > 0
+        assert not figures.failures
 
 
 async def test_transcription_that_hangs_is_apologised_for(tmp_path: Path, question: Utterance) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import version
 
+from openai import AsyncOpenAI
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 from pipecat.frames.frames import (
     AggregatedTextFrame,
@@ -21,11 +22,15 @@ from pipecat.processors.aggregators.llm_response_universal import LLMUserAggrega
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
 from pipecat.services.openai.base_llm import BaseOpenAILLMService
+from pipecat.services.openai.stt import OpenAISTTService
+from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.services.tts_service import TTSService
+from pipecat.services.whisper.base_stt import BaseWhisperSTTService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.turns.user_stop.base_user_turn_stop_strategy import BaseUserTurnStopStrategy
+from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
 from mediaserver.pipeline.output import HeardTextFrame, PlayoutSender
 from mediaserver.pipeline.turn_strategies import CallerTurnFrame
@@ -113,6 +118,23 @@ def test_the_stages_ask_services_through_these_methods() -> None:
         "context",
     ]
     assert list(inspect.signature(LLMService._push_llm_text).parameters) == ["self", "text"]
+
+
+def test_the_synthesis_stage_cuts_text_with_an_aggregator_that_can_be_replaced() -> None:
+    for method in (
+        TTSService._handle_text,
+        TTSService._handle_llm_response_end,
+        TTSService._handle_interruption,
+    ):
+        assert "self._text_aggregator." in inspect.getsource(method)
+    assert SimpleTextAggregator()._text == ""  # type: ignore[no-untyped-call]
+
+
+def test_the_openai_services_keep_their_client_and_its_retries_where_they_are_switched_off() -> None:
+    for service in (BaseWhisperSTTService, OpenAITTSService):
+        assert "self._client = AsyncOpenAI(" in inspect.getsource(service.__init__)
+    assert AsyncOpenAI(api_key="none", max_retries=3).max_retries == 3
+    assert list(inspect.signature(OpenAISTTService._transcribe).parameters) == ["self", "audio"]
 
 
 def test_the_user_aggregator_takes_our_turn_strategies() -> None:

@@ -1,0 +1,70 @@
+"""The first words of an answer go to synthesis early: a sentence as soon as it is complete, of a long first one its first clause.
+
+A model that writes a long first sentence would keep the caller waiting to its end. Only the first piece of an answer is
+cut, since what follows is synthesised while it plays, and a sentence sounds better whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pipecat.utils.string import SENTENCE_ENDING_PUNCTUATION
+from pipecat.utils.text.base_text_aggregator import Aggregation, TextType
+from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
+
+LONG_SENTENCE_CHARACTERS = 60
+"""About four seconds of speech."""
+SHORTEST_CLAUSE_CHARACTERS = 20
+"""Well over a second of speech, which covers the time that the rest takes to be synthesised."""
+_CLAUSE_END = re.compile(r"[,;](?=\s)|(?<=\s)[-\u2013\u2014](?=\s)|\u2014(?=\s)")
+
+
+def clause_end(text: str) -> int | None:
+    """Where to cut an incomplete sentence that has become long: after its last comma, semicolon or dash so far."""
+    bare = text.rstrip()
+    if len(bare) <= LONG_SENTENCE_CHARACTERS or bare[-1] in SENTENCE_ENDING_PUNCTUATION:
+        return None
+    ends = [match.end() for match in _CLAUSE_END.finditer(text)]
+    return ends[-1] if ends and ends[-1] >= SHORTEST_CLAUSE_CHARACTERS else None
+
+
+class FirstClauseAggregator(SimpleTextAggregator):
+    """Pipecat's sentence aggregation, and `clause_end` for the first piece of each answer.
+
+    It cuts when a delta has been taken in and its sentence is still open: an answer that comes in one piece is never cut.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call] # Pipecat's
+        self._clause_is_due = True
+
+    async def aggregate(self, text: str) -> AsyncIterator[Aggregation]:
+        """Take a delta in; the pieces that are complete."""
+        async for piece in super().aggregate(text):
+            self._clause_is_due = False
+            yield piece
+        if not self._clause_is_due:
+            return
+        end = clause_end(self._text)
+        if end is not None:
+            self._clause_is_due = False
+            clause, self._text = self._text[:end], self._text[end:]
+            yield Aggregation(text=clause.strip(), type=TextType.SENTENCE)
+
+    async def flush(self) -> Aggregation | None:
+        """The rest of the answer."""
+        rest = await super().flush()
+        self._clause_is_due = True
+        return rest
+
+    async def handle_interruption(self) -> None:
+        """Forget the answer."""
+        await super().handle_interruption()  # type: ignore[no-untyped-call] # Pipecat's
+        self._clause_is_due = True
+
+    async def reset(self) -> None:
+        """Forget the answer."""
+        await super().reset()  # type: ignore[no-untyped-call] # Pipecat's
+        self._clause_is_due = True
