@@ -216,10 +216,8 @@ class CallPipeline:
         async def caller_speaks(_: object, __: object) -> None:
             self._observer.caller_speaking(active=True)
 
-        async def user_turn(_: object, __: object, message: UserTurnStoppedMessage) -> None:
+        async def user_turn(_: object, __: object, ___: UserTurnStoppedMessage) -> None:
             self._observer.caller_speaking(active=False)
-            if message.content:
-                self._observer.caller_said(message.content)
 
         async def assistant_turn(_: object, message: AssistantTurnStoppedMessage) -> None:
             if message.content:
@@ -249,8 +247,10 @@ class CallPipeline:
         """Say goodbye."""
         await self._worker.queue_frame(TTSSpeakFrame(self._phrases.goodbye))
 
-    def answer_due(self) -> None:
-        """A turn is over: what goes out next answers it."""
+    def answer_due(self, text: str) -> None:
+        """A turn is over with these words: what goes out next answers it."""
+        # Told here, for the record and the journal have to have the question before any of the answer.
+        self._observer.caller_said(text)
         self._transport.answer_due()
 
     def turn_began(self) -> None:

@@ -78,8 +78,8 @@ class Host(Protocol):
         """End the call when what is being said has been heard."""
         ...
 
-    def answer_due(self) -> None:
-        """A turn is over: what goes out next answers it."""
+    def answer_due(self, text: str) -> None:
+        """A turn is over with these words: what goes out next answers it."""
         ...
 
     def turn_began(self) -> None:
@@ -307,7 +307,7 @@ class TurnShell:
     async def _confirm(self, confirmed: Confirm) -> None:
         self._audio.clear()
         if confirmed.text:
-            self._host.answer_due()
+            self._host.answer_due(confirmed.text)
         if confirmed.speculated:
             self._confirmed, self._provisional = self._provisional, None
             self._host.answer_kept()
