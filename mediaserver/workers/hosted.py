@@ -11,7 +11,7 @@ from loguru import logger
 
 from mediaserver._native import BackgroundEnded, Flushed, MarkReached, MediaError, Played, PlayoutStarted
 from mediaserver.errors import LinkClosed, MediaServerError
-from mediaserver.journal import CallJournal, Next
+from mediaserver.journal import CallJournal, Next, Restored
 from mediaserver.media_link import LocalMediaLink, MediaEvent
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
@@ -47,6 +47,8 @@ from mediaserver.workers.messages import (
 
 LINE_MARKS_FROM = 1 << 31
 """Marks of what the edge itself says; a worker's count from 1 on."""
+MAX_WAIT_S = 10.0
+"""For a worker, where all are lost at once: starting one takes milliseconds, and seconds where its nursery is lost too."""
 MAX_TAKEOVERS = 5
 """A call that so many workers died with is what kills them."""
 
@@ -67,7 +69,7 @@ class Host(Protocol):
     """Who finds a worker for a call: the pool."""
 
     def place(self, call: HostedCall) -> WorkerHandle:
-        """Give the call to a worker. Raises `WorkersUnavailable`."""
+        """Give the call to a worker. Raises `WorkersUnavailable` where there is none; `HostedCall.seated` follows then."""
         ...
 
     def forget(self, call: HostedCall) -> None:
@@ -111,6 +113,10 @@ class HostedCall:
         self._greeted = False
         self._line_said = False
         self._takeovers = 0
+        self._restored: Restored | None = None
+        """What the next worker goes on from."""
+        self._patience: asyncio.TimerHandle | None = None
+        """While the call waits for a worker."""
         self.cancelled = False
 
     # -- what the call asks (Conversing) ---------------------------------------------------------------
@@ -118,13 +124,13 @@ class HostedCall:
     async def run(self) -> None:
         """Run until the conversation is over or cancelled. Raises `WorkersUnavailable`."""
         self._over = asyncio.get_running_loop().create_future()
-        self._worker = self._host.place(self)
-        self._open("")
+        self._sit_down()
         reader = asyncio.create_task(self._read(), name="hosted-call-media")
         try:
             outcome = await self._over
         finally:
             reader.cancel()
+            self._stop_waiting()
             self._host.forget(self)
         if outcome.failed and not self.cancelled:
             raise WorkersUnavailable(outcome.why)
@@ -172,9 +178,6 @@ class HostedCall:
     def _send(self, message: Message) -> None:
         if self._worker is not None:
             self._worker.send(self.number, message)
-
-    def _open(self, restored: str) -> None:
-        self._send(OpenCall(self._tenant_text(), restored, self._last_mark))
 
     # -- what the worker says --------------------------------------------------------------------------
 
@@ -301,17 +304,36 @@ class HostedCall:
             self._link.flush()
             self._say_line()
         self._line_said = False
+        self._restored = restored
+        self._sit_down()
+
+    def _sit_down(self) -> None:
+        """Go on in a worker; where there is none at the moment, in the next that comes, for which the pool calls `seated`."""
         try:
-            self._worker = self._host.place(self)
-        except WorkersUnavailable as error:
-            self._meters.inc(TAKEOVERS, "failed")
-            self._end(str(error), failed=True)
-            return
-        self._open(restored.to_json())
+            self.seated(self._host.place(self))
+        except WorkersUnavailable:
+            self._patience = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up)
+
+    def seated(self, worker: WorkerHandle) -> None:
+        """A worker has the call from now on."""
+        self._stop_waiting()
+        self._worker = worker
+        restored, self._restored = self._restored, None
+        tenant = self._tenant_text()
+        self._send(OpenCall(tenant, restored.to_json() if restored is not None else "", self._last_mark))
         for event in self.journal.unheard:
             self._send(event)
-        if self._greeted and restored.next is Next.GREETING:
+        if self._greeted and (restored is None or restored.next is Next.GREETING):
             self._send(Greet())
+
+    def _give_up(self) -> None:
+        self._meters.inc(TAKEOVERS, "failed")
+        self._end(f"no call worker was there for {MAX_WAIT_S:.0f} s", failed=True)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 def _of_nothing(event: Flushed) -> Flushed:

@@ -32,6 +32,11 @@ class Nursery:
         self._births: deque[asyncio.Future[int]] = deque()
 
     @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    @property
     def is_up(self) -> bool:
         """Whether workers can be asked for."""
         return self._control is not None and self._process is not None and self._process.returncode is None

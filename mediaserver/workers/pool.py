@@ -98,6 +98,8 @@ class WorkerPool:
         self._on_delta = on_delta
         self._nursery = nursery or Nursery(log_end)
         self._workers: list[Worker] = []
+        self._waiting: dict[int, HostedCall] = {}
+        """Calls that have no worker at the moment, in their order."""
         self._numbers = 0
         self._ticker: asyncio.Task[None] | None = None
         self._births: set[asyncio.Task[None]] = set()
@@ -140,6 +142,11 @@ class WorkerPool:
     def calls(self) -> tuple[HostedCall, ...]:
         """The calls that workers have."""
         return tuple(call for worker in self._workers for call in worker.calls.values())
+
+    @property
+    def nursery_pid(self) -> int | None:
+        """The process that workers are forked from, while it runs."""
+        return self._nursery.pid
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -193,12 +200,13 @@ class WorkerPool:
         )
 
     def place(self, call: HostedCall) -> Worker:
-        """Give the call to the worker with the fewest. Raises `WorkersUnavailable`."""
+        """Give the call to the worker with the fewest. Raises `WorkersUnavailable`; the next worker that comes gets it then."""
         able = [worker for worker in self._workers if self._takes_calls(worker)]
         if not able:
             # One that is suspect may still turn out well; better than nobody.
             able = [worker for worker in self._workers if worker.stage is Stage.TAKING_CALLS]
         if not able:
+            self._waiting[call.number] = call
             raise WorkersUnavailable("no call worker is there")
         worker = min(able, key=lambda worker: len(worker.calls))
         worker.calls[call.number] = call
@@ -206,6 +214,7 @@ class WorkerPool:
 
     def forget(self, call: HostedCall) -> None:
         """The call is over."""
+        self._waiting.pop(call.number, None)
         for worker in self._workers:
             worker.calls.pop(call.number, None)
 
@@ -265,6 +274,10 @@ class WorkerPool:
                 worker.ready.set()
                 for digest, pcm in self._phrases.held():
                     worker.send(0, KeepPhrase(digest, pcm))
+                waiting, self._waiting = self._waiting, {}
+                for waited in waiting.values():
+                    worker.calls[waited.number] = waited
+                    waited.seated(worker)
             case messages.Meters():
                 self._on_delta(message.blob)
             case _:

@@ -71,7 +71,9 @@ async def test_a_call_is_counted_and_measured(tmp_path: Path, question: Utteranc
     assert all(after[f"turn_latency_seconds_count['{stage}']"] == 1 for stage in parts)
     assert all(0 < part <= total_s for part in parts.values()), parts
     assert parts["end_of_turn"] > 0.2
-    assert parts.keys() != {"end_of_turn", "stt", "llm", "tts", "own"} or total_s - 0.01 <= sum(parts.values())
+    assert parts.keys() != {"end_of_turn", "stt", "llm", "tts", "own"} or total_s - 0.01 <= sum(
+        parts.values()
+    )
     assert after["barge_ins_total['interruption']"] == 0
     # The media of the call, at its end.
     assert after["media_loss_ratio_bucket['0.0', 'received']"] == 1

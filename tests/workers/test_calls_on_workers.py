@@ -102,3 +102,19 @@ async def test_a_call_outlives_its_worker(
     # What the model was asked is the conversation as it was heard.
     _system, *conversation = script.chats_seen[-1]
     assert [message["role"] for message in conversation] == ["assistant", "user"]
+
+
+async def test_the_only_worker_and_its_nursery_are_lost_and_the_call_goes_on(
+    tmp_path: Path, question: Utterance
+) -> None:
+    script = Script(transcripts=["When are you open?"], replies=[ANSWER])
+    async with running_node(tmp_path, script=script, workers=1) as running:
+        pool = running.node.workers
+        calling = asyncio.create_task(running.call(question, quiet_ms=8_000))
+        await _until(lambda: bool(pool.calls) and pool.calls[0].journal.is_caller_speaking)
+        assert pool.nursery_pid is not None
+        os.kill(pool.nursery_pid, signal.SIGKILL)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        report = await calling
+    assert report.success, report
+    assert pool.counters.takeovers == 1
