@@ -353,7 +353,7 @@ impl SpeechCutter {
 pub struct Listening {
     model: std::sync::Arc<Model>,
     scratch: Scratch,
-    windows: Box<[[f32; WINDOW]; BATCH]>,
+    windows: Vec<[f32; WINDOW]>,
     probabilities: [f32; BATCH],
 }
 
@@ -363,7 +363,7 @@ impl Listening {
         Self {
             model,
             scratch: Scratch::new(),
-            windows: Box::new([[0.0; WINDOW]; BATCH]),
+            windows: vec![[0.0; WINDOW]; BATCH],
             probabilities: [0.0; BATCH],
         }
     }
