@@ -24,6 +24,8 @@ __all__ = [
     "SipStreamParser",
     "SipTransactions",
     "SpeechAudio",
+    "SpeechPaused",
+    "SpeechResumed",
     "SpeechStarted",
     "SpeechStopped",
     "StreamFailed",
