@@ -287,7 +287,7 @@ class Switchboard:
         self.drain()
         for active in list(self._active.values()):
             if active.state is CallState.UP:
-                active.state = CallState.HANGING_UP
+                active.state, active.our_reason = CallState.HANGING_UP, why
                 self.spawn(self._part(active, why), "farewell")
         await self._settled()
 

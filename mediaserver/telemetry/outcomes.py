@@ -15,9 +15,11 @@ OUTCOMES: Final = {
     "no media from the caller": "media_lost",
     "no media": "no_media",
     "no usable SDP answer in the ACK": "no_media",
+    "no call worker": "pipeline_failed",
     "pipeline failed": "pipeline_failed",
     "the media reader failed": "pipeline_failed",
     "server stopping": "server_stopping",
+    "the node stops": "server_stopping",
     "the browser never connected": "never_connected",
     # What signalling reports.
     EndCause.REMOTE_BYE: "caller_hung_up",
