@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     again = commands.add_parser("reload", help="replace the call workers of a running node; calls stay")
     again.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    again.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     again.set_defaults(run=_reload)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mediaserver.cli import EXIT_USAGE, main
 from mediaserver.softphone.report import CallReport
 from mediaserver.softphone.speech import Utterance
 from perf.simulators import Script
@@ -82,3 +83,11 @@ async def test_workers_are_replaced_one_by_one_and_calls_stay(tmp_path: Path, qu
         await _until(lambda: former not in pool.pids and len(pool.pids) == 1)
         assert pool.counters.takeovers == 0
         assert sum(pool.counters.lost.values()) == 0
+
+
+def test_reload_without_a_node_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDIASERVER_DATA_DIR", str(tmp_path))
+    assert main(["reload"]) == EXIT_USAGE
+    assert f"no node runs with the data folder {tmp_path}" in capsys.readouterr().err
