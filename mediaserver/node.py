@@ -12,18 +12,18 @@ from pathlib import Path
 from loguru import logger
 from openai import DefaultAsyncHttpxClient
 
-from admission import AdmissionGate, CallKind, slots_for
+from admission import AdmissionGate
 from config.node import NodeConfig
-from mediaserver._native import MediaEngine, MediaError
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.media_link import EngineHub
-from mediaserver.media_session import MediaPolicy, media_threads, thread_arguments
+from mediaserver.media_session import MediaPolicy
 from mediaserver.models.process import ModelProcess
-from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
+from mediaserver.node_parts import farewell, open_engine, slots_of, worker_settings, workers_of
+from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
@@ -32,8 +32,6 @@ from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.connections import ConnectionWarmer
 from mediaserver.providers.stats import ProviderSnapshot
-from mediaserver.realtime import starvation_warning, unthrottled
-from mediaserver.receptionist import Phrases
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.metrics import Telemetry
@@ -47,41 +45,18 @@ from mediaserver.telemetry.sources import (
     sip_readings,
     worker_readings,
 )
-from mediaserver.vad_weights import silero_weights
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
 from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
-from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
-from tenancy import ActiveTenant, Registry, TenantContext, open_registry
+from tenancy import ActiveTenant, Registry, open_registry
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
 ENGINE_WATCH_S = 1.0
 """Between two looks at whether the media threads run."""
-SPARE_STREAMS = 8
-"""Streams beyond the slots: those of calls that are being wound up."""
-
-
-def slots_of(config: NodeConfig) -> int:
-    """The node's calls at a time: as configured, else what its cores can carry with the embedded models."""
-    if config.capacity.slots is not None:
-        return config.capacity.slots
-    return slots_for(os.cpu_count() or 1, CallKind.EMBEDDED_MODELS)
-
-
-def workers_of(config: NodeConfig) -> int:
-    """The node's call workers: as configured, else one per core."""
-    if config.workers.count is not None:
-        return config.workers.count
-    return len(os.sched_getaffinity(0))
-
-
-def _farewell(phrases: PhraseCache, tenant: TenantContext) -> tuple[bytes, int] | None:
-    pcm = phrases.spoken(tenant, Phrases.of(tenant.config).goodbye)
-    return None if pcm is None else (pcm, PHRASE_RATE_HZ)
 
 
 class Node:
@@ -220,7 +195,7 @@ class Node:
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
         self._operator.bind()
-        engine = self._open_engine()
+        engine = open_engine(config)
         self._hub = EngineHub(engine)
         self._hub.start()
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
@@ -257,7 +232,7 @@ class Node:
             if self._pool is not None
             else lambda tenant, link, observer: CallPipeline(tenant, link, resources, observer),
             meters=self.telemetry.meters,
-            farewell=lambda tenant: _farewell(phrases, tenant),
+            farewell=lambda tenant: farewell(phrases, tenant),
         )
         await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
         self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
@@ -279,23 +254,14 @@ class Node:
         count = workers_of(config)
         if count == 0:
             return
-        settings = WorkerSettings(
-            data_dir=str(config.data_dir),
-            models_url=access.embedded.base_url,
-            budgets=config.budgets.model_dump(),
-            memory_mb=config.workers.memory_mb,
-            log_level=config.log_level,
-            log_format=config.log_format,
-        )
-        watch = WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms)
         self._pool = WorkerPool(
             count,
-            settings,
+            worker_settings(config, access.embedded.base_url),
             phrases,
             meters=self.telemetry.meters,
             on_delta=self.telemetry.add_delta,
             nursery=self._nursery,
-            watch=watch,
+            watch=WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms),
         )
         self._nursery = None
         await self._pool.start()
@@ -319,29 +285,6 @@ class Node:
             self._models = ModelProcess(start_timeout_s=self._config.models.start_timeout_s)
         await self._models.start()
         return self._models.base_url
-
-    def _open_engine(self) -> MediaEngine:
-        media, cores = self._config.media, len(os.sched_getaffinity(0))
-        try:
-            engine = MediaEngine(
-                media.host,
-                first_port=media.first_port,
-                port_count=media.port_count,
-                vad_model=silero_weights(),
-                max_streams=slots_of(self._config) + SPARE_STREAMS,
-                **thread_arguments(media, cores),
-            )
-        except MediaError as error:
-            raise StartupError(f"media ports on {media.host} cannot be opened: {error}") from error
-        if (reason := engine.realtime_refused()) is not None:
-            logger.info(
-                "media threads run without real-time scheduling ({}); under load packets may leave late. "
-                "Grant CAP_SYS_NICE or an rtprio limit, or set media.realtime: off.",
-                reason,
-            )
-        elif media.realtime == "auto" and unthrottled():
-            logger.warning("{}", starvation_warning(media_threads(media, cores), cores))
-        return engine
 
     async def _start_sip(self, edge: Edge) -> None:
         sip = self._config.sip

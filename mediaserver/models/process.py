@@ -98,6 +98,8 @@ class ModelProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                # A Ctrl-C in the terminal is the node's to deal with: calls that it lets go on need their models.
+                start_new_session=True,
             )
             self._process = process
             try:

@@ -257,6 +257,10 @@ class CallPipeline:
         """The caller has the floor."""
         self._transport.turn_began()
 
+    def stuck(self) -> None:
+        """The pipeline does nothing any more."""
+        self._observer.media_ended("pipeline failed")
+
     def answer_kept(self) -> None:
         """An answer that was begun early counts."""
         self._receptionist.keep()

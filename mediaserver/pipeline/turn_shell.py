@@ -55,6 +55,8 @@ TRAILING_SILENCE_MS = 200
 """Added to an utterance: recognizers garble a last word that ends with the audio."""
 MAX_UTTERANCE_BYTES = 60 * SPEECH_RATE_HZ * 2
 """Twice what the transport cuts speech to; past it the oldest goes."""
+MAX_ACTIONS = 128
+"""What may wait for the pipeline: a turn has three or four."""
 MAX_TRANSCRIPTIONS = 4
 """Of one call at a time; past it the oldest is given up."""
 PASSES_THROUGH = (InterruptionFrame, EagerEndOfTurnCancelFrame)
@@ -86,6 +88,10 @@ class Host(Protocol):
         """The caller has the floor."""
         ...
 
+    def stuck(self) -> None:
+        """The pipeline does nothing any more: end the call."""
+        ...
+
     def answer_kept(self) -> None:
         """An answer that was begun early counts: do what it wants done."""
         ...
@@ -114,7 +120,7 @@ class TurnShell:
         self._transcriptions: dict[int, asyncio.Task[None]] = {}
         self._judgements: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._actions: asyncio.Queue[Action] = asyncio.Queue()
+        self._actions: asyncio.Queue[Action] = asyncio.Queue(MAX_ACTIONS)
         self._worker: asyncio.Task[None] | None = None
         self._passed = asyncio.Event()
         self._hearing: Hearing
@@ -196,7 +202,7 @@ class TurnShell:
                 case AskModel():
                     self._ask_model(action.number)
                 case _:
-                    self._actions.put_nowait(action)
+                    self._put(action)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -205,6 +211,13 @@ class TurnShell:
             # A millisecond more, for the clock's own rounding.
             delay_s = max(0, due_ms - _now_ms() + 1) / 1000
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._poll)
+
+    def _put(self, action: Action) -> None:
+        """Queue an action. Where that many wait the pipeline is stuck, and no conversation comes of it any more."""
+        try:
+            self._actions.put_nowait(action)
+        except asyncio.QueueFull:
+            self._host.stuck()
 
     # Words.
 

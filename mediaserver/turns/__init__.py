@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from mediaserver.turns.taker import State, TurnCounters, TurnParams, TurnTaker
+from mediaserver.turns.state import State, TurnCounters, TurnParams
+from mediaserver.turns.taker import TurnTaker
 
 __all__ = ["State", "TurnCounters", "TurnParams", "TurnTaker"]

@@ -43,9 +43,10 @@ from mediaserver.workers.messages import (
     Speaking,
     TurnLatency,
     TurnsCounted,
+    WireError,
 )
 
-LINE_MARKS_FROM = 1 << 31
+ANNOUNCEMENT_MARKS_FROM = 1 << 31
 """Marks of what the edge itself says; a worker's count from 1 on."""
 MAX_WAIT_S = 10.0
 """For a worker, where all are lost at once: starting one takes milliseconds, and seconds where its nursery is lost too."""
@@ -69,7 +70,7 @@ class Host(Protocol):
     """Who finds a worker for a call: the pool."""
 
     def place(self, call: HostedCall) -> WorkerHandle:
-        """Give the call to a worker. Raises `WorkersUnavailable` where there is none; `HostedCall.seated` follows then."""
+        """Give the call to a worker. Raises `WorkersUnavailable` where there is none; `HostedCall.assigned` follows then."""
         ...
 
     def forget(self, call: HostedCall) -> None:
@@ -89,7 +90,7 @@ class HostedCall:
         host: Host,
         *,
         meters: Meters,
-        line: tuple[bytes, int] | None,
+        announcement: tuple[bytes, int] | None,
     ) -> None:
         self.number = number
         self.journal = CallJournal()
@@ -98,11 +99,11 @@ class HostedCall:
         self._observer = observer
         self._host = host
         self._meters = meters
-        self._lost_at_s: float | None = None
-        """While no worker has the call."""
-        self._line = line
+        self._missed_at_s: float | None = None
+        """When the call's worker was missed, until another one has the call."""
+        self._announcement = announcement
         """What the caller hears when the worker is gone: PCM and its rate."""
-        self._line_mark = LINE_MARKS_FROM
+        self._announcement_mark = ANNOUNCEMENT_MARKS_FROM
         self._last_mark = 0
         """Of the workers so far."""
         self._unplayed: set[int] = set()
@@ -111,11 +112,11 @@ class HostedCall:
         self._worker: WorkerHandle | None = None
         self._over: asyncio.Future[CallOver] | None = None
         self._greeted = False
-        self._line_said = False
+        self._announced = False
         self._takeovers = 0
         self._restored: Restored | None = None
         """What the next worker goes on from."""
-        self._patience: asyncio.TimerHandle | None = None
+        self._give_up_timer: asyncio.TimerHandle | None = None
         """While the call waits for a worker."""
         self.cancelled = False
 
@@ -124,7 +125,7 @@ class HostedCall:
     async def run(self) -> None:
         """Run until the conversation is over or cancelled. Raises `WorkersUnavailable`."""
         self._over = asyncio.get_running_loop().create_future()
-        self._sit_down()
+        self._find_worker()
         reader = asyncio.create_task(self._read(), name="hosted-call-media")
         try:
             outcome = await self._over
@@ -160,7 +161,7 @@ class HostedCall:
     def _event(self, event: MediaEvent) -> None:
         match event:
             case PlayoutStarted() | Played() | MarkReached() | BackgroundEnded() if (
-                event.mark >= LINE_MARKS_FROM
+                event.mark >= ANNOUNCEMENT_MARKS_FROM
             ):
                 return
             case Played():
@@ -170,7 +171,7 @@ class HostedCall:
                 if self._own_flushes:
                     self._own_flushes -= 1
                     return
-                if event.mark >= LINE_MARKS_FROM:
+                if event.mark >= ANNOUNCEMENT_MARKS_FROM:
                     event = _of_nothing(event)
         self.journal.event(event)
         self._send(event)
@@ -203,11 +204,11 @@ class HostedCall:
             case Flush():
                 self._link.flush()
             case CallTaken():
-                if self._lost_at_s is not None:
+                if self._missed_at_s is not None:
                     now_s = asyncio.get_running_loop().time()
                     self._meters.inc(TAKEOVERS, "resumed")
-                    self._meters.observe(TAKEOVER_SECONDS, now_s - self._lost_at_s)
-                    self._lost_at_s = None
+                    self._meters.observe(TAKEOVER_SECONDS, now_s - self._missed_at_s)
+                    self._missed_at_s = None
             case CallOver():
                 self._worker = None
                 self._end(message.why, failed=message.failed)
@@ -264,21 +265,32 @@ class HostedCall:
 
     def suspected(self) -> None:
         """The worker does not answer: a caller who hears nothing is told to wait. What is being said goes on meanwhile."""
-        if not self._line_said and not self._unplayed:
-            self._say_line()
+        self._missed()
+        if not self._announced and not self._unplayed:
+            self._announce()
+
+    def _missed(self) -> None:
+        if self._missed_at_s is None:
+            self._missed_at_s = asyncio.get_running_loop().time()
 
     def well_again(self) -> None:
         """It answers after all."""
-        self._line_said = False
+        self._announced = False
+        self._missed_at_s = None
 
-    def _say_line(self) -> None:
+    def _announce(self) -> None:
         """Once for each time that a worker is lost; never into the caller's own words."""
-        if self._line is None or self.cancelled or not self._greeted or self.journal.is_caller_speaking:
+        if (
+            self._announcement is None
+            or self.cancelled
+            or not self._greeted
+            or self.journal.is_caller_speaking
+        ):
             return
-        self._line_said = True
-        self._line_mark += 1
+        self._announced = True
+        self._announcement_mark += 1
         try:
-            self._link.play(*self._line, self._line_mark)
+            self._link.play(*self._announcement, self._announcement_mark)
         except MediaError as error:
             logger.warning("the caller could not be told to wait: {}", error)
 
@@ -293,28 +305,27 @@ class HostedCall:
             self._meters.inc(TAKEOVERS, "failed")
             self._end(f"{MAX_TAKEOVERS} workers were lost with this call; the last one: {why}", failed=True)
             return
-        if self._lost_at_s is None:
-            self._lost_at_s = asyncio.get_running_loop().time()
+        self._missed()
         restored, heard = self.journal.lost()
         if heard:
             self._observer.receptionist_said(heard, interrupted=True)
-        if not self._line_said:
+        if not self._announced:
             # What is queued will be said again, by a worker to which its marks mean nothing.
             self._own_flushes += 1
             self._link.flush()
-            self._say_line()
-        self._line_said = False
+            self._announce()
+        self._announced = False
         self._restored = restored
-        self._sit_down()
+        self._find_worker()
 
-    def _sit_down(self) -> None:
-        """Go on in a worker; where there is none at the moment, in the next that comes, for which the pool calls `seated`."""
+    def _find_worker(self) -> None:
+        """Go on in a worker; where there is none at the moment, in the next that comes, for which the pool calls `assigned`."""
         try:
-            self.seated(self._host.place(self))
+            self.assigned(self._host.place(self))
         except WorkersUnavailable:
-            self._patience = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up)
+            self._give_up_timer = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up)
 
-    def seated(self, worker: WorkerHandle) -> None:
+    def assigned(self, worker: WorkerHandle) -> None:
         """A worker has the call from now on."""
         self._stop_waiting()
         self._worker = worker
@@ -331,9 +342,9 @@ class HostedCall:
         self._end(f"no call worker was there for {MAX_WAIT_S:.0f} s", failed=True)
 
     def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._give_up_timer is not None:
+            self._give_up_timer.cancel()
+            self._give_up_timer = None
 
 
 def _of_nothing(event: Flushed) -> Flushed:
@@ -364,11 +375,16 @@ def _parts(text: str) -> TurnParts:
 
 
 def _action(message: Acted) -> Action:
-    detail = orjson.loads(message.detail)
-    match message.kind:
-        case "MessageTaken":
-            return MessageTaken(**detail)
-        case "EndCall":
-            return EndCall()
-        case _:
-            return HumanRequested()
+    """Raises `WireError`, which ends the worker."""
+    try:
+        match message.kind:
+            case "MessageTaken":
+                return MessageTaken(**orjson.loads(message.detail))
+            case "EndCall":
+                return EndCall()
+            case "HumanRequested":
+                return HumanRequested()
+            case _:
+                raise WireError(f"no action is called {message.kind!r}")
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise WireError(f"{message.kind}: {error}") from None

@@ -182,6 +182,7 @@ class WorkerPool:
                 await self._bear()
                 worker.stage = Stage.RETIRING
                 worker.send(0, Retire())
+                self._meters.inc(WORKER_RESTARTS, "reload")
         await former.close()
 
     # -- calls -----------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class WorkerPool:
             observer,
             self,
             meters=self._meters,
-            line=self._line(tenant),
+            announcement=self._announcement(tenant),
         )
 
     def place(self, call: HostedCall) -> Worker:
@@ -231,7 +232,7 @@ class WorkerPool:
             text = self._configs[tenant.content_hash] = tenant.config.model_dump_json()
         return dump_context(tenant, text)
 
-    def _line(self, tenant: TenantContext) -> tuple[bytes, int] | None:
+    def _announcement(self, tenant: TenantContext) -> tuple[bytes, int] | None:
         pcm = self._phrases.spoken(tenant, Phrases.of(tenant.config).hold_on)
         return None if pcm is None else (pcm, PHRASE_RATE_HZ)
 
@@ -277,7 +278,7 @@ class WorkerPool:
                 waiting, self._waiting = self._waiting, {}
                 for waited in waiting.values():
                     worker.calls[waited.number] = waited
-                    waited.seated(worker)
+                    waited.assigned(worker)
             case messages.Meters():
                 self._on_delta(message.blob)
             case _:

@@ -40,6 +40,7 @@ SHORT_SECONDS = 15.0
 GATE_CALLS = 100
 STOCK_RAMP = (1, 3, 5, 7)
 BURST_S = 60.0
+SETTLE_S = 2.0
 BURST_HOLD_MS = 2_000
 SOAK_TURNS = 3
 EXIT_GATE = 1
@@ -187,7 +188,7 @@ def _steps(
                 our_server(url, directory, session.cores, workers=workers, turn_taking=turn_taking)
             )
             # What a server does once after its start is not the first step's.
-            time.sleep(2.0)
+            time.sleep(SETTLE_S)
         for calls in ramp_of(options):
             session.at(server, calls)
         knee = session.knee(server, (*gate.SOUND, *gate.FAST)) if options.knee else None
