@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mediaserver.softphone.speech import Utterance, synthesise
 
 START_TIMEOUT_S = 120
+
+# How long an example takes is the machine's business and no property of the code; what fails says how to repeat it.
+settings.register_profile("no deadline", deadline=None, print_blob=True)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

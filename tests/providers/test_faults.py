@@ -17,9 +17,12 @@ from mediaserver.providers.breaker import Stage, State
 from mediaserver.providers.connections import ProviderClient
 from perf.provider_faults import Fault
 from perf.simulators import Behaviour, Script, running, tone
-from tests.providers.stages import CANARY, FAILURE, SENTENCE, CallStages, provider
+from tests.providers.stages import BUDGETS, CANARY, FAILURE, PATIENT, SENTENCE, CallStages, provider
 
 HANG_GUARD_S = 20.0
+ENDS_BY_THE_CLOCK = frozenset(
+    {Fault.SILENT, Fault.HEADERS_THEN_SILENT, Fault.SILENT_IN_ANSWER, Fault.ENORMOUS}
+)
 TRANSCRIPT = "When are you open?"
 RIGHT: dict[Stage, str | bytes] = {
     Stage.STT: TRANSCRIPT,
@@ -82,8 +85,8 @@ async def test_a_fault_is_answered_by_the_next_provider_and_touches_no_other_cal
     set_fault(script, stage, fault)
     care = ProviderCare.fresh()
     chain = [provider(faulty_url, "faulty"), provider(good_url, "good")]
-    call = CallStages(chain, http, care)
-    other_calls = [CallStages([provider(good_url, "good")], http, care) for _ in range(3)]
+    call = CallStages(chain, http, care, budgets=BUDGETS if fault in ENDS_BY_THE_CLOCK else PATIENT)
+    other_calls = [CallStages([provider(good_url, "good")], http, care, budgets=PATIENT) for _ in range(3)]
     async with asyncio.timeout(HANG_GUARD_S):
         others = [asyncio.create_task(everything(other)) for other in other_calls]
         answer, apologies = await call.do(stage)
