@@ -95,7 +95,9 @@ async def test_a_calls_providers_are_warmed_before_it_speaks_and_counted_by_stag
     assert (snapshot.connections_warmed, snapshot.warmings_failed) == (1, 0)
     assert {stage for stage, _ in snapshot.providers} == set(Stage)
     for figures in snapshot.providers.values():
-        assert figures.requests == figures.answered == figures.first_ms.count > 0
+        # A pause inside the question has its own attempts, which are given up when the caller goes on.
+        assert figures.requests == figures.answered + figures.abandoned
+        assert 0 < figures.answered <= figures.first_ms.count <= figures.requests
         assert not figures.failures
 
 
