@@ -37,8 +37,10 @@ QUESTIONS = (
     "My name is Sarah Johnson.",
     "Do you accept credit cards?",
 )
+READINGS = {"joe": 4, "heart": 1}
+"""Joe says a sentence a little differently each time: one reading of the eight is 0 to 3 words wrong of 58, and rarely 6."""
 MAX_WORD_ERROR_RATE = 0.08
-"""Measured over 32 such questions: 1.8 % for joe and 3.6 % for heart. A sentence differs a little each time joe says it."""
+"""Measured over twelve readings: 2.0 % for joe (the worst of them 5 %), none for heart; over 32 other questions 1.8 and 3.6 %."""
 
 
 @pytest.fixture
@@ -100,13 +102,14 @@ async def _spoken(client: AsyncOpenAI, voice: str, text: str) -> bytes:
 @pytest.mark.parametrize("voice", ["joe", "heart"])
 async def test_callers_on_the_telephone_are_understood(client: AsyncOpenAI, voice: str) -> None:
     errors = 0
-    for question in QUESTIONS:
+    for question in QUESTIONS * READINGS[voice]:
         audio = _over_the_telephone(await _spoken(client, voice, question))
         heard = await client.audio.transcriptions.create(
             model="tiny.en", file=("call.wav", audio), language="en"
         )
         errors += _word_errors(question, heard.text)
-    assert errors / sum(len(_words(question)) for question in QUESTIONS) <= MAX_WORD_ERROR_RATE
+    said = READINGS[voice] * sum(len(_words(question)) for question in QUESTIONS)
+    assert errors / said <= MAX_WORD_ERROR_RATE
 
 
 async def test_pipecats_own_services_work(model_url: str) -> None:
