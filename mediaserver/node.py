@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loguru import logger
-from openai import DefaultAsyncHttpxClient
 
 from admission import AdmissionGate
 from config.node import NodeConfig
@@ -27,10 +26,10 @@ from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
-from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
-from mediaserver.providers.connections import ConnectionWarmer
+from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
 from mediaserver.providers.stats import ProviderSnapshot
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.health import LoopWatch
@@ -87,7 +86,7 @@ class Node:
         """Whether the node stopped because it could not go on."""
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
-        self._provider_http: DefaultAsyncHttpxClient | None = None
+        self._provider_http: ProviderClient | None = None
         self._turn_model = TurnModel()
         self._care = ProviderCare.fresh()
         self._connection_warmer: ConnectionWarmer | None = None
@@ -205,7 +204,7 @@ class Node:
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
             )
         stats = self._care.stats
-        self._provider_http = shared_http_client(stats)
+        self._provider_http = ProviderClient(stats)
         self._connection_warmer = ConnectionWarmer(self._provider_http, stats)
         access = ProviderAccess(
             Embedded(config.models.url or await self._start_models()),

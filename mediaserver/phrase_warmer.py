@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from contextlib import aclosing
 
 from loguru import logger
-from openai import AsyncOpenAI
 
 from config.tenant import TenantConfig
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
-from mediaserver.pipeline.audio_answers import speech
-from mediaserver.pipeline.services import EMBEDDED_API_KEY, ProviderAccess
+from mediaserver.pipeline.services import ProviderAccess, synthesizer
 from mediaserver.providers.failures import failure_of
 from mediaserver.receptionist import Phrases
 from tenancy import ResolvedProvider
@@ -62,26 +60,11 @@ class PhraseWarmer:
         return PhraseKey.of(config.tenant_id, chain[0].name, config.voice.name, config.voice.speed, text)
 
     async def _synthesise(self, config: TenantConfig, provider: ResolvedProvider, text: str) -> bytes:
-        own = provider.kind == "openai"
-        client = AsyncOpenAI(
-            api_key=provider.secret() or EMBEDDED_API_KEY,
-            base_url=self._access.root_of(provider),
-            http_client=self._access.http,
-            timeout=SYNTHESIS_TIMEOUT_S,
-            max_retries=1,
-        )
-        pieces = speech(
-            client,
-            provider.name,
-            text=text,
-            model=(provider.model or "") if own else config.voice.name,
-            voice=config.voice.name if own else "alloy",
-            speed=config.voice.speed,
-        )
+        pieces = synthesizer(provider, self._access, config.voice.name, config.voice.speed).speak(text)
         try:
             async with asyncio.timeout(SYNTHESIS_TIMEOUT_S), aclosing(pieces):
                 pcm = b"".join([piece async for piece in pieces])
         except Exception as error:  # noqa: BLE001 - a stranger's answer in somebody else's library may raise anything
             logger.warning("phrase not synthesised: {}", failure_of(provider.name, error))
             return b""
-        return pcm[: len(pcm) // 2 * 2]
+        return pcm

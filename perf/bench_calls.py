@@ -29,8 +29,9 @@ from mediaserver.node import Node
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
-from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.connections import ProviderClient
 from mediaserver.receptionist import Action
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from mediaserver.turns import TurnCounters
@@ -221,7 +222,7 @@ async def _pipeline_build(bench: Bench) -> list[Row]:
     hub = EngineHub(MediaEngine("127.0.0.1", port_count=1, max_streams=1))
     stream, _ = hub.engine.open_stream(remote=("127.0.0.1", 9))
     link = hub.attach(stream)
-    async with shared_http_client() as http:
+    async with ProviderClient() as http:
         resources = PipelineResources(
             providers=ProviderAccess(Embedded(bench.models_url), http),
             budgets=Budgets(),

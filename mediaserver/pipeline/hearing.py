@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from typing import Protocol
 
 from loguru import logger
 from pipecat.frames.frames import Frame, TranscriptionFrame, TTSSpeakFrame
-from pipecat.processors.frame_processor import FrameProcessorSetup
 from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.utils.time import time_now_iso8601
 
-from mediaserver.errors import FailureCause, ProviderFailed
-from mediaserver.pipeline.providers import MAX_TRANSCRIPT_CHARACTERS, Budgets, frames_of
+from mediaserver.pipeline.providers import Budgets
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
-@dataclass(frozen=True, slots=True)
-class Transcriber:
-    """A transcription service of the chain and the name that it has in logs and metrics."""
+class Transcriber(Protocol):
+    """One link of the chain: a transcription provider."""
 
-    name: str
-    service: SegmentedSTTService
-    breaker: BreakerKey
-    last_resort: bool
+    @property
+    def name(self) -> str:
+        """What it is called in logs and metrics."""
+        ...
 
-    async def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
-        """The words of an utterance (a WAV file), in one piece; empty when there are none."""
-        texts: list[str] = []
-        async with aclosing(frames_of(self.name, self.service.run_stt(audio))) as frames:
-            async for frame in frames:
-                if isinstance(frame, TranscriptionFrame):
-                    texts.append(frame.text)
-                if sum(map(len, texts)) > MAX_TRANSCRIPT_CHARACTERS:
-                    raise ProviderFailed(self.name, "a transcript past its limit", FailureCause.TOO_LARGE)
-        yield " ".join(texts).strip()
+    @property
+    def breaker(self) -> BreakerKey:
+        """The breaker that it shares with the other calls that reach it with the same key."""
+        ...
+
+    @property
+    def last_resort(self) -> bool:
+        """Whether it is asked after failures only."""
+        ...
+
+    def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
+        """The words of an utterance (a WAV file), in one piece; empty when there are none. Raises anything."""
+        ...
 
 
 class Hearing(SegmentedSTTService):
@@ -62,7 +62,6 @@ class Hearing(SegmentedSTTService):
             trailing_silence_secs=0.2,
             settings=STTSettings(model=chain[0].name, language=None),
         )
-        self._hearing_chain = tuple(chain)
         self._hearing_apology = apology
         self._hearing_waits = waits
         self._hearing_links = Chain(
@@ -71,18 +70,6 @@ class Hearing(SegmentedSTTService):
             care,
             budgets.terms(Stage.STT),
         )
-
-    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
-        """Give the chain's services the pipeline's clock and rates."""
-        await super().setup(setup)
-        for link in self._hearing_chain:
-            await link.service.setup(setup)
-
-    async def cleanup(self) -> None:
-        """Release the chain's services."""
-        await super().cleanup()  # type: ignore[no-untyped-call]
-        for link in self._hearing_chain:
-            await link.service.cleanup()  # type: ignore[no-untyped-call]
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Transcribe one utterance (a WAV file) with the first service that can."""

@@ -1,21 +1,14 @@
-"""What a call's provider chains have in common: budgets and limits, and how a Pipecat service becomes a link of a chain.
+"""What a call's provider chains have in common: budgets and limits.
 
-A chain holds Pipecat services that are not themselves in the pipeline: one processor owns the stage and asks one
-service after the other for the same piece of work (`mediaserver.providers`), so that a failure costs a retry and not the
-caller's sentence.
+One processor of the pipeline owns a stage and asks one provider after the other for the same piece of work
+(`mediaserver.providers`), so that a failure costs a retry and not the caller's sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 
-from pipecat.frames.frames import ErrorFrame, Frame
-
-from mediaserver.errors import FailureCause, ProviderFailed
 from mediaserver.providers.breaker import Stage
-from mediaserver.providers.failures import failure_of
 from mediaserver.providers.hedge import Terms
 
 MAX_TRANSCRIPT_CHARACTERS = 10_000
@@ -49,19 +42,3 @@ class Budgets:
         }[stage]
         hedge_ms = first_ms // 2 if hedge_ms is None else hedge_ms
         return Terms(first_ms, self.stream_stall_ms, self.stream_total_ms, hedge_ms or None)
-
-
-async def frames_of(provider: str, frames: AsyncGenerator[Frame | None, None]) -> AsyncGenerator[Frame, None]:
-    """Pass on a service's frames.
-
-    Raises:
-        ProviderFailed: an `ErrorFrame` came. Its text is the provider's and goes no further.
-    """
-    async with aclosing(frames):
-        async for frame in frames:
-            if isinstance(frame, ErrorFrame):
-                if isinstance(frame.exception, Exception):
-                    raise failure_of(provider, frame.exception)
-                raise ProviderFailed(provider, "an error frame", FailureCause.GARBAGE)
-            if frame is not None:
-                yield frame

@@ -18,12 +18,10 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
-from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.turns.speculation_gate import GatedFrame, SpeculationGate
 
-from mediaserver.errors import FailureCause, ProviderFailed
-from mediaserver.pipeline.providers import MAX_REPLY_CHARACTERS, Budgets
+from mediaserver.pipeline.providers import Budgets
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
@@ -39,42 +37,6 @@ class Replier(Protocol):
     def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """The reply to the conversation so far, in deltas that begin with a word; raises what its client raises."""
         ...
-
-
-class ModelReplier:
-    """A language model behind an OpenAI-compatible API, asked through Pipecat's service."""
-
-    last_resort = False
-
-    def __init__(self, name: str, service: OpenAILLMService, breaker: BreakerKey) -> None:
-        self.name = name
-        self.breaker: BreakerKey | None = breaker
-        self._service = service
-
-    async def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
-        """Stream the model's text."""
-        said = 0
-        stream = await self._service.get_chat_completions(context)
-        async with stream:
-            async for chunk in stream:
-                text = _delta_of(chunk)
-                if said == 0:
-                    text = text.lstrip()
-                if not text:
-                    continue
-                said += len(text)
-                if said > MAX_REPLY_CHARACTERS:
-                    raise ProviderFailed(self.name, "a reply past its limit", FailureCause.TOO_LARGE)
-                yield text
-
-
-def _delta_of(chunk: object) -> str:
-    """The text of a chunk. The SDK does not check shapes: anything may stand anywhere."""
-    choices = getattr(chunk, "choices", None)
-    if not isinstance(choices, list) or not choices:
-        return ""
-    content = getattr(getattr(choices[0], "delta", None), "content", None)
-    return content if isinstance(content, str) else ""
 
 
 class _OpenGate(SpeculationGate):

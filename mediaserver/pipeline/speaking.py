@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from loguru import logger
 from pipecat.frames.frames import (
@@ -14,71 +14,42 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     TTSAudioRawFrame,
 )
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
 from mediaserver.pipeline.clauses import FirstClauseAggregator
-from mediaserver.pipeline.providers import Budgets, frames_of
+from mediaserver.pipeline.providers import Budgets
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.telemetry.turns import TurnWaits
 
-FIRST_CHUNK_BYTES = PHRASE_RATE_HZ * 2 // 10
-"""The first 100 ms of a sentence go out as soon as they are there."""
-MAX_CHUNK_BYTES = PHRASE_RATE_HZ * 2
-"""Later chunks grow with what is already playing, up to a second: each costs a walk through the pipeline, and waiting
-for no more than half of what was sent never starves a playout that the provider feeds faster than real time."""
 
+class Synthesizer(Protocol):
+    """One link of the chain: a synthesis provider."""
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """What is to be said, and Pipecat's name for the occasion."""
+    @property
+    def name(self) -> str:
+        """What it is called in logs and metrics."""
+        ...
 
-    text: str
-    context_id: str
+    @property
+    def breaker(self) -> BreakerKey:
+        """The breaker that it shares with the other calls that reach it with the same key."""
+        ...
 
+    @property
+    def last_resort(self) -> bool:
+        """Whether it is asked after failures only."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class Synthesizer:
-    """A synthesis service of the chain and the name that it has in logs and metrics."""
+    def speak(self, text: str) -> AsyncGenerator[bytes, None]:
+        """A sentence as 16-bit mono at `PHRASE_RATE_HZ`, in pieces of whole samples; raises anything.
 
-    name: str
-    service: TTSService
-    breaker: BreakerKey
-    last_resort: bool
-
-    async def speak(self, sentence: Sentence) -> AsyncGenerator[bytes, None]:
-        """The sentence as PCM at `PHRASE_RATE_HZ`, in pieces as they come."""
-        frames = frames_of(self.name, self.service.run_tts(sentence.text, sentence.context_id))
-        async with aclosing(frames):
-            async for frame in frames:
-                if isinstance(frame, TTSAudioRawFrame) and frame.audio:
-                    yield frame.audio
-
-
-@dataclass(slots=True)
-class Cutter:
-    """Cuts a provider's audio anew: the first piece early, the rest coarse."""
-
-    _pending: bytearray = field(default_factory=bytearray)
-    _target: int = FIRST_CHUNK_BYTES
-    _sent: int = 0
-
-    def feed(self, pcm: bytes) -> Iterator[bytes]:
-        """Take what came; the chunks that are complete."""
-        self._pending += pcm
-        while len(self._pending) >= self._target:
-            chunk = bytes(self._pending[: self._target])
-            del self._pending[: self._target]
-            self._sent += len(chunk)
-            self._target = max(FIRST_CHUNK_BYTES, min(MAX_CHUNK_BYTES, self._sent // 4 * 2))
-            yield chunk
-
-    def rest(self) -> bytes:
-        """What is left, in whole samples."""
-        return bytes(self._pending[: len(self._pending) // 2 * 2])
+        The first piece is early, the others grow: each costs a walk through the pipeline.
+        """
+        ...
 
 
 class Speaking(TTSService):
@@ -105,7 +76,7 @@ class Speaking(TTSService):
             settings=TTSSettings(model=chain[0].name, voice=voice, language=None),
         )
         self._text_aggregator = FirstClauseAggregator()
-        self._speech_chain = tuple(chain)
+        self._speech_first = chain[0].name
         self._speech_links = Chain(
             Stage.TTS,
             [Link(one.name, one.speak, one.breaker, last_resort=one.last_resort) for one in chain],
@@ -120,18 +91,6 @@ class Speaking(TTSService):
         self._speech_failure = failure
         self._speech_waits = waits
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own do
-        """Give the chain's services the pipeline's clock and rates."""
-        await super().setup(setup)
-        for link in self._speech_chain:
-            await link.service.setup(setup)
-
-    async def cleanup(self) -> None:
-        """Release the chain's services."""
-        await super().cleanup()  # type: ignore[no-untyped-call]
-        for link in self._speech_chain:
-            await link.service.cleanup()  # type: ignore[no-untyped-call]
-
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Stop speaking an answer that is withdrawn as one that is interrupted."""
         if isinstance(frame, EagerEndOfTurnCancelFrame) and direction is FrameDirection.DOWNSTREAM:
@@ -142,7 +101,7 @@ class Speaking(TTSService):
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""
         return PhraseKey.of(
-            self._speech_owner, self._speech_chain[0].name, self._speech_voice, self._speech_speed, text
+            self._speech_owner, self._speech_first, self._speech_voice, self._speech_speed, text
         )
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
@@ -152,21 +111,19 @@ class Speaking(TTSService):
             yield self._audio(cached, context_id)
             return
         spoken = bytearray()
-        cutter = Cutter()
         speaker: int | None = None
         apologised = False
         first_audio = self._speech_waits.asked("tts")
-        async with aclosing(self._speech_links.ask(Sentence(text, context_id))) as answer:
+        async with aclosing(self._speech_links.ask(text)) as answer:
             async for told in answer:
                 if isinstance(told, Piece):
                     first_audio()
                     speaker = told.position
-                    for chunk in cutter.feed(told.item):
-                        spoken += chunk
-                        yield self._audio(chunk, context_id)
+                    spoken += told.item
+                    yield self._audio(told.item, context_id)
                     continue
                 logger.warning("synthesis failed: {}", told.failure)
-                spoken, cutter, speaker = bytearray(), Cutter(), None
+                spoken, speaker = bytearray(), None
                 apology = self._speech_cache.get(self.phrase_key(self._speech_apology))
                 if apology is not None and not apologised:
                     apologised = True
@@ -174,9 +131,6 @@ class Speaking(TTSService):
         if speaker is None:
             yield self._failure(context_id)
             return
-        if rest := cutter.rest():
-            spoken += rest
-            yield self._audio(rest, context_id)
         if speaker == 0:
             # What another voice had to say is not what this chain sounds like.
             self._speech_cache.put(self.phrase_key(text), bytes(spoken))

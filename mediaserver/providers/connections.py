@@ -12,25 +12,28 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
-from importlib.util import find_spec
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import getproxies
 
-import httpx2
-from openai import DefaultAsyncHttpxClient
+import aiohttp
+from yarl import URL
 
 from mediaserver.providers.failures import AnswerMalformed, AnswerTooLarge
 from mediaserver.providers.stats import ProviderStats
 
 MAX_PROVIDER_CONNECTIONS = 1_000
-MAX_IDLE_CONNECTIONS = 100
 KEEPALIVE_S = 50.0
 """Less than the 60 s after which common load balancers close an idle connection."""
 DEAD_PEER_MS = 2_000
 """Data that the peer's kernel has not acknowledged for so long ends the connection (TCP_USER_TIMEOUT, RFC 5482)."""
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Of any answer: two minutes of speech are 5.8 MB."""
+MAX_REQUEST_S = 120.0
+"""The last resort: the stages' budgets end requests long before."""
+MAX_REDIRECTS = 3
 WARM_EVERY_S = 30.0
 WARM_TIMEOUT_S = 1.0
 MAX_WARMING = 32
@@ -50,21 +53,42 @@ def _socket_options() -> list[tuple[int, int, int]]:
     return options
 
 
-def _client_options(trusted: ssl.SSLContext, *, idle_connections: int) -> dict[str, Any]:
-    http2 = find_spec("h2") is not None
-    limits = httpx2.Limits(
-        max_connections=MAX_PROVIDER_CONNECTIONS,
-        max_keepalive_connections=idle_connections,
-        keepalive_expiry=KEEPALIVE_S,
-    )
-    options: dict[str, Any] = {"verify": trusted, "limits": limits, "http2": http2}
-    if "all" not in getproxies():
-        # As a mount, so that the operator's HTTP(S)_PROXY still has its say: a transport would switch that off.
-        options["mounts"] = {"all://": httpx2.AsyncHTTPTransport(**options, socket_options=_socket_options())}
-    return options
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    one = socket.socket(family, kind, protocol)
+    for option in _socket_options():
+        one.setsockopt(*option)
+    return one
 
 
-class ProviderClient(DefaultAsyncHttpxClient):
+class Answer:
+    """The head of an HTTP answer, and its body with a limit."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.kind = response.headers.get("Content-Type", "").strip().lower()
+        """The media type, with its parameters; empty when none is given."""
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes.
+
+        Raises:
+            AnswerTooLarge: it goes past `MAX_ANSWER_BYTES`.
+        """
+        taken = 0
+        async for piece in self._response.content.iter_any():
+            taken += len(piece)
+            if taken > MAX_ANSWER_BYTES:
+                raise AnswerTooLarge(f"more than {MAX_ANSWER_BYTES} bytes")
+            yield piece
+
+    async def read(self) -> bytes:
+        """The whole body; raises what `pieces` raises."""
+        return b"".join([piece async for piece in self.pieces()])
+
+
+class ProviderClient:
     """The HTTP client of a process for all its providers; close it with the process.
 
     A client of its own for each call would open its connections anew in the middle of the caller's turn, and leave them
@@ -72,86 +96,75 @@ class ProviderClient(DefaultAsyncHttpxClient):
     """
 
     def __init__(self, stats: ProviderStats | None = None) -> None:
-        trusted = httpx2.create_ssl_context()
-        super().__init__(
-            **_client_options(trusted, idle_connections=MAX_IDLE_CONNECTIONS),
-            # A body that grows when it is unpacked has no bound; speech and short texts gain nothing from packing.
-            headers={"Accept-Encoding": "identity"},
-        )
         self._stats = stats or ProviderStats()
-        self._fresh = httpx2.AsyncClient(**_client_options(trusted, idle_connections=0))
+        self._trusted = ssl.create_default_context()
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
-    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        """Send a request; once more on a fresh connection where a pooled one turns out dead.
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str | URL, headers: Mapping[str, str], body: bytes = b""
+    ) -> AsyncIterator[Answer]:
+        """Send a request, once more on a fresh connection where a pooled one turns out dead; the answer's head.
 
         Raises:
-            AnswerTooLarge: the body goes past `MAX_ANSWER_BYTES`; also while it is read.
             AnswerMalformed: the body is packed although that was not asked for.
+            aiohttp.ClientError, OSError, TimeoutError, ValueError: as the client does.
         """
-        opened = False
-
-        async def trace(event: str, _: object) -> None:
-            nonlocal opened
-            opened = opened or event.endswith((".connect_tcp.started", ".connect_unix_socket.started"))
-
-        request.extensions = {**request.extensions, "trace": trace}
+        opened = SimpleNamespace(new=False)
+        options: dict[str, Any] = {"headers": headers, "data": body or None, "max_redirects": MAX_REDIRECTS}
+        if self._pooled is None or self._fresh is None:
+            self._pooled, self._fresh = self._session(), self._session(force_close=True)
         try:
-            response = await super().send(request, stream=True, **options)
-        except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+            response = await self._pooled.request(method, url, trace_request_ctx=opened, **options)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
             # RFC 9110 9.2.2 lets a client repeat what the server cannot have answered. A provider may bill the lost
             # request; a caller who waits for nothing is dearer.
-            if opened:
+            if opened.new:
                 raise
             self._stats.dead_connections_retried += 1
-            response = await self._fresh.send(request, stream=True, **options)
-        try:
-            _bound(response)
-            if not stream:
-                await response.aread()
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
+            response = await self._fresh.request(method, url, **options)
+        async with response:
+            # A body that grows when it is unpacked has no bound; speech and short texts gain nothing from packing.
+            if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+                raise AnswerMalformed("a packed body")
+            yield Answer(response)
+
+    def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+        async def opens(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+            if context.trace_request_ctx is not None:
+                context.trace_request_ctx.new = True
+
+        traces = aiohttp.TraceConfig()
+        traces.on_connection_create_start.append(opens)
+        lasting: dict[str, Any] = {"force_close": True} if force_close else {"keepalive_timeout": KEEPALIVE_S}
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self._trusted, limit=MAX_PROVIDER_CONNECTIONS, socket_factory=_socket, **lasting
+            ),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Read for each request, which is spared where the operator has set none.
+            trust_env=bool(getproxies()),
+            timeout=aiohttp.ClientTimeout(total=MAX_REQUEST_S),
+            trace_configs=[traces],
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await super().aclose()
-        await self._fresh.aclose()
+        for session in (self._pooled, self._fresh):
+            if session is not None:
+                await session.close()
+        self._pooled = self._fresh = None
 
+    async def __aenter__(self) -> ProviderClient:
+        """As it is: connections are opened by requests."""
+        return self
 
-def _bound(response: httpx2.Response) -> None:
-    """Give the answer's body its limit, before any of it is read."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
-        raise AnswerMalformed("a packed body", request=response.request)
-    body = response.stream
-    assert isinstance(body, httpx2.AsyncByteStream)
-    response.stream = _BoundedStream(body, response.request)
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    """A body that ends in an error where it goes past its limit."""
-
-    def __init__(self, body: httpx2.AsyncByteStream, request: httpx2.Request) -> None:
-        self._body = body
-        self._request = request
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        taken = 0
-        chunks = aiter(self._body)
-        try:
-            async for chunk in chunks:
-                taken += len(chunk)
-                if taken > MAX_ANSWER_BYTES:
-                    raise AnswerTooLarge(f"more than {MAX_ANSWER_BYTES} bytes", request=self._request)
-                yield chunk
-        finally:
-            close = getattr(chunks, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        await self.aclose()
 
 
 class ConnectionWarmer:
@@ -162,12 +175,12 @@ class ConnectionWarmer:
     """
 
     def __init__(
-        self, http: httpx2.AsyncClient, stats: ProviderStats, clock: Callable[[], float] = time.monotonic
+        self, http: ProviderClient, stats: ProviderStats, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._http = http
         self._stats = stats
         self._clock = clock
-        self._warmed_at: OrderedDict[tuple[str, str, int | None], float] = OrderedDict()
+        self._warmed_at: OrderedDict[URL, float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def warm(self, base_urls: Iterable[str]) -> None:
@@ -175,10 +188,12 @@ class ConnectionWarmer:
         now = self._clock()
         for base_url in base_urls:
             try:
-                url = httpx2.URL(base_url)
-            except httpx2.InvalidURL:
+                # A root may have a user and a password in it, which are for the call's own requests.
+                url = URL(base_url).with_user(None).with_query(None).with_fragment(None)
+                origin = url.origin()
+            except ValueError:
+                self._stats.warmings_failed += 1
                 continue
-            origin = (url.scheme, url.host, url.port)
             if now - self._warmed_at.get(origin, -WARM_EVERY_S) < WARM_EVERY_S:
                 self._stats.warmings_spared += 1
                 continue
@@ -189,19 +204,15 @@ class ConnectionWarmer:
             self._warmed_at.move_to_end(origin)
             if len(self._warmed_at) > MAX_ORIGINS:
                 self._warmed_at.popitem(last=False)
-            # A root may have a user and a password in it, which are for the call's own requests.
-            bare = url.copy_with(username=None, password=None, query=None, fragment=None)
-            task = asyncio.get_running_loop().create_task(self._open(bare), name="provider-warming")
+            task = asyncio.get_running_loop().create_task(self._open(url), name="provider-warming")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, url: httpx2.URL) -> None:
+    async def _open(self, url: URL) -> None:
         try:
-            async with asyncio.timeout(WARM_TIMEOUT_S):
-                request = self._http.build_request("HEAD", url)
-                await self._http.send(request, follow_redirects=False)
+            async with asyncio.timeout(WARM_TIMEOUT_S), self._http.request("HEAD", url, {}):
                 self._stats.connections_warmed += 1
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
+        except (aiohttp.ClientError, AnswerMalformed, OSError, ValueError):
             self._stats.warmings_failed += 1
 
     async def settled(self) -> None:

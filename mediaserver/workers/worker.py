@@ -20,11 +20,11 @@ from mediaserver.journal import Restored
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
-from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
-from mediaserver.providers.connections import ConnectionWarmer
+from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
 from mediaserver.receptionist import Action, Phrases
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.deltas import WorkerMeters
@@ -277,7 +277,7 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     loop_watch.start()
     turn_model = TurnModel()
     care = ProviderCare.fresh()
-    http = shared_http_client(care.stats)
+    http = ProviderClient(care.stats)
     warmer = ConnectionWarmer(http, care.stats)
     resources = PipelineResources(
         providers=ProviderAccess(Embedded(settings.models_url), http, care, warmer),

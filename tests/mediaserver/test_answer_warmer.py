@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openai import DefaultAsyncHttpxClient
-
 from mediaserver.answer_warmer import AnswerWarmer, likely_questions, sentences
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
 from mediaserver.phrase_warmer import PhraseWarmer
-from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.services import Embedded, ProviderAccess
+from mediaserver.providers.connections import ProviderClient
 from mediaserver.receptionist import ConversationState, Receptionist
 from perf.simulators import Script, running
 from tenancy import TenantContext
@@ -46,8 +45,7 @@ async def _warm(directory: Path, llm: str) -> tuple[PhraseCache, TenantContext, 
         idled += 1
 
     with running(script) as url:
-        http: DefaultAsyncHttpxClient = shared_http_client()
-        async with http:
+        async with ProviderClient() as http:
             context = _context(url, llm=llm)
             warmer = AnswerWarmer(PhraseWarmer(cache, ProviderAccess(Embedded(url), http)), lambda: NOW, idle)
             await warmer.run([context])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import version
 
-from openai import AsyncOpenAI
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 from pipecat.frames.frames import (
     AggregatedTextFrame,
@@ -21,12 +20,8 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator, LLMUserAggregatorParams
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
-from pipecat.services.openai.base_llm import BaseOpenAILLMService
-from pipecat.services.openai.stt import OpenAISTTService
-from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.services.tts_service import TTSService
-from pipecat.services.whisper.base_stt import BaseWhisperSTTService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.turns.user_stop.base_user_turn_stop_strategy import BaseUserTurnStopStrategy
@@ -113,10 +108,6 @@ def test_a_sentence_is_announced_before_its_audio_and_repeated_after_it() -> Non
 def test_the_stages_ask_services_through_these_methods() -> None:
     assert list(inspect.signature(SegmentedSTTService.run_stt).parameters) == ["self", "audio"]
     assert list(inspect.signature(TTSService.run_tts).parameters) == ["self", "text", "context_id"]
-    assert list(inspect.signature(BaseOpenAILLMService.get_chat_completions).parameters) == [
-        "self",
-        "context",
-    ]
     assert list(inspect.signature(LLMService._push_llm_text).parameters) == ["self", "text"]
 
 
@@ -128,13 +119,6 @@ def test_the_synthesis_stage_cuts_text_with_an_aggregator_that_can_be_replaced()
     ):
         assert "self._text_aggregator." in inspect.getsource(method)
     assert SimpleTextAggregator()._text == ""  # type: ignore[no-untyped-call]
-
-
-def test_the_openai_services_keep_their_client_and_its_retries_where_they_are_switched_off() -> None:
-    for service in (BaseWhisperSTTService, OpenAITTSService):
-        assert "self._client = AsyncOpenAI(" in inspect.getsource(service.__init__)
-    assert AsyncOpenAI(api_key="none", max_retries=3).max_retries == 3
-    assert list(inspect.signature(OpenAISTTService._transcribe).parameters) == ["self", "audio"]
 
 
 def test_the_user_aggregator_takes_our_turn_strategies() -> None:

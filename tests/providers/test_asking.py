@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-import httpx2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +92,7 @@ def test_a_first_that_answers_after_all_is_kept_and_the_hedge_dropped() -> None:
 
 def test_silence_is_a_failure_like_any_other() -> None:
     silent = Provider("a", first_ms=NEVER)
-    refusing = Provider("b", pieces=0, error=httpx2.ConnectError("sk-canary"))
+    refusing = Provider("b", pieces=0, error=ConnectionRefusedError("sk-canary"))
     assert run_virtually(told(chain_of(silent, refusing, Provider("c")))) == [
         "b:unreachable",
         "c0",
@@ -103,7 +102,7 @@ def test_silence_is_a_failure_like_any_other() -> None:
 
 
 def test_an_answer_that_breaks_off_is_followed_by_the_next_providers() -> None:
-    broken = Provider("a", pieces=1, error=httpx2.ReadError(""))
+    broken = Provider("a", pieces=1, error=ConnectionResetError())
     assert run_virtually(told(chain_of(broken, Provider("b", pieces=1)))) == ["a0", "a:reset", "b0"]
     stalled = Provider("a", pieces=2, every_ms=NEVER)
     assert run_virtually(told(chain_of(stalled, Provider("b", pieces=1)))) == ["a0", "a:stall", "b0"]
@@ -157,8 +156,8 @@ def test_an_open_breaker_costs_no_wait_and_a_probe_half_the_budget() -> None:
 
 def test_when_all_are_open_the_least_recently_failed_is_asked() -> None:
     care = ProviderCare.fresh(BreakerPolicy(min_failures=1, open_ms=60_000))
-    first = Provider("a", pieces=0, error=httpx2.ReadError(""))
-    second = Provider("b", pieces=0, error=httpx2.ReadError(""))
+    first = Provider("a", pieces=0, error=ConnectionResetError())
+    second = Provider("b", pieces=0, error=ConnectionResetError())
 
     async def course() -> None:
         assert await told(chain_of(second, care=care)) == ["b:reset"]
@@ -210,7 +209,7 @@ PROVIDERS = st.lists(
         first_ms=st.sampled_from([0, 100, 399, 400, 401, 900, 1_000, NEVER]),
         pieces=st.integers(0, 3),
         every_ms=st.sampled_from([0, 10, 499, NEVER]),
-        error=st.sampled_from([None, httpx2.ReadError(""), ValueError("x"), OSError()]),
+        error=st.sampled_from([None, ConnectionResetError(), ValueError("x"), OSError()]),
     ),
     min_size=1,
     max_size=4,

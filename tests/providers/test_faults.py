@@ -10,7 +10,7 @@ import pytest
 from loguru import logger
 
 from mediaserver.errors import FailureCause
-from mediaserver.pipeline.audio_answers import max_audio_bytes
+from mediaserver.pipeline.openai_links import max_audio_bytes
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.breaker import Stage, State

@@ -23,8 +23,9 @@ from mediaserver._native import (
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
-from mediaserver.pipeline.services import Embedded, ProviderAccess, shared_http_client
+from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.connections import ProviderClient
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
 from perf.simulators import Script, running
@@ -209,7 +210,7 @@ async def conversation(
         provider = ResolvedProvider("openai", Origin.TENANT, "test", url, "simulated", "key")
         chain = (provider,)
         context = TenantContext("bakery", "call", NUMBER, config, 1, "hash", chain, chain, chain)
-        async with shared_http_client() as http:
+        async with ProviderClient() as http:
             resources = PipelineResources(
                 providers=ProviderAccess(Embedded(url), http),
                 budgets=budgets or Budgets(),
