@@ -1,7 +1,8 @@
-"""The first words of an answer go to synthesis early: a sentence as soon as it is complete, of a long first one its first clause.
+"""The first words of an answer go to synthesis early: its first clause, where the first sentence has one.
 
-A model that writes a long first sentence would keep the caller waiting to its end. Only the first piece of an answer is
-cut, since what follows is synthesised while it plays, and a sentence sounds better whole.
+A model takes longer to write a sentence than a caller should wait. Whoever speaks makes a short pause where a clause ends,
+and the rest of the sentence is written and synthesised while the clause is heard. Only the first piece of an answer is cut:
+what follows is there in time, and a sentence sounds better whole.
 """
 
 from __future__ import annotations
@@ -14,17 +15,15 @@ from pipecat.utils.string import SENTENCE_ENDING_PUNCTUATION
 from pipecat.utils.text.base_text_aggregator import Aggregation, TextType
 from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
-LONG_SENTENCE_CHARACTERS = 60
-"""About four seconds of speech."""
-SHORTEST_CLAUSE_CHARACTERS = 20
-"""Well over a second of speech, which covers the time that the rest takes to be synthesised."""
+SHORTEST_CLAUSE_CHARACTERS = 8
+"""About half a second of speech ("of course,"): in that time a model writes the rest of a sentence, and its synthesis begins."""
 _CLAUSE_END = re.compile(r"[,;](?=\s)|(?<=\s)[-\u2013\u2014](?=\s)|\u2014(?=\s)")
 
 
 def clause_end(text: str) -> int | None:
-    """Where to cut an incomplete sentence that has become long: after its last comma, semicolon or dash so far."""
+    """Where to cut an incomplete sentence: after its last comma, semicolon or dash so far."""
     bare = text.rstrip()
-    if len(bare) <= LONG_SENTENCE_CHARACTERS or bare[-1] in SENTENCE_ENDING_PUNCTUATION:
+    if not bare or bare[-1] in SENTENCE_ENDING_PUNCTUATION:
         return None
     ends = [match.end() for match in _CLAUSE_END.finditer(text)]
     return ends[-1] if ends and ends[-1] >= SHORTEST_CLAUSE_CHARACTERS else None

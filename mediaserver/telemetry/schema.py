@@ -273,9 +273,14 @@ TAKEOVERS: Final = CounterMetric(
     "Calls whose worker was lost, by whether another went on with them.",
     (Label("outcome", ("resumed", "failed")),),
 )
+TOLD_TO_WAIT_SECONDS: Final = HistogramMetric(
+    "receptionist_worker_told_to_wait_seconds",
+    "From the last sign of life of a call's worker to the first packet of the words that ask the caller to wait.",
+    (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0, 2.0),
+)
 TAKEOVER_SECONDS: Final = HistogramMetric(
     "receptionist_worker_takeover_seconds",
-    "From when a call's worker was missed to when another one had the call.",
+    "From the last sign of life of a call's worker to when another one had the call.",
     (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0),
 )
 METER_DELTAS: Final = CounterMetric(
@@ -392,6 +397,7 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     PROVIDER_CONNECTIONS,
     WORKER_RESTARTS,
     TAKEOVERS,
+    TOLD_TO_WAIT_SECONDS,
     TAKEOVER_SECONDS,
     METER_DELTAS,
     LOOP_LAG_SECONDS,

@@ -441,7 +441,9 @@ class TurnTaker:
 
     def _resume(self, now_ms: int) -> None:
         self.counters.resumed += 1
-        self._transcribe_due_ms = None
+        if self._transcribe_due_ms is not None:
+            # A pause that was reported late, as to a worker that took the call over: its words may interrupt still.
+            self._transcribe(now_ms)
         self._out.append(Resume())
         if self._audible or not self._spoke:
             self._enter(State.ANSWERING, now_ms)

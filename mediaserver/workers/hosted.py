@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
-from mediaserver.telemetry.schema import TAKEOVER_SECONDS, TAKEOVERS
+from mediaserver.telemetry.schema import TAKEOVER_SECONDS, TAKEOVERS, TOLD_TO_WAIT_SECONDS
 from mediaserver.telemetry.turns import TurnParts
 from mediaserver.turns import TurnCounters
 from mediaserver.workers.messages import (
@@ -99,8 +100,10 @@ class HostedCall:
         self._observer = observer
         self._host = host
         self._meters = meters
-        self._missed_at_s: float | None = None
-        """When the call's worker was missed, until another one has the call."""
+        self._missed_since_us: int | None = None
+        """The last sign of life of the call's worker where it is missed, until another one has the call."""
+        self._announced_since_us: int | None = None
+        """The same, until the first packet of the announcement."""
         self._announcement = announcement
         """What the caller hears when the worker is gone: PCM and its rate."""
         self._announcement_mark = ANNOUNCEMENT_MARKS_FROM
@@ -163,6 +166,10 @@ class HostedCall:
             case PlayoutStarted() | Played() | MarkReached() | BackgroundEnded() if (
                 event.mark >= ANNOUNCEMENT_MARKS_FROM
             ):
+                if isinstance(event, PlayoutStarted) and self._announced_since_us is not None:
+                    told_after_us = event.at_us - self._announced_since_us
+                    self._meters.observe(TOLD_TO_WAIT_SECONDS, told_after_us / 1_000_000)
+                    self._announced_since_us = None
                 return
             case Played():
                 self._unplayed.discard(event.mark)
@@ -204,11 +211,10 @@ class HostedCall:
             case Flush():
                 self._link.flush()
             case CallTaken():
-                if self._missed_at_s is not None:
-                    now_s = asyncio.get_running_loop().time()
+                if self._missed_since_us is not None:
                     self._meters.inc(TAKEOVERS, "resumed")
-                    self._meters.observe(TAKEOVER_SECONDS, now_s - self._missed_at_s)
-                    self._missed_at_s = None
+                    self._meters.observe(TAKEOVER_SECONDS, (_now_us() - self._missed_since_us) / 1_000_000)
+                    self._missed_since_us = None
             case CallOver():
                 self._worker = None
                 self._end(message.why, failed=message.failed)
@@ -263,20 +269,20 @@ class HostedCall:
 
     # -- a worker hangs or is lost ---------------------------------------------------------------------
 
-    def suspected(self) -> None:
-        """The worker does not answer: a caller who hears nothing is told to wait. What is being said goes on meanwhile."""
-        self._missed()
+    def suspected(self, silent_ms: int) -> None:
+        """The worker has not answered for so long: a caller who hears nothing is told to wait. What is being said goes on."""
+        self._missed(silent_ms)
         if not self._announced and not self._unplayed:
             self._announce()
 
-    def _missed(self) -> None:
-        if self._missed_at_s is None:
-            self._missed_at_s = asyncio.get_running_loop().time()
+    def _missed(self, silent_ms: int = 0) -> None:
+        if self._missed_since_us is None:
+            self._missed_since_us = _now_us() - 1000 * silent_ms
 
     def well_again(self) -> None:
         """It answers after all."""
         self._announced = False
-        self._missed_at_s = None
+        self._missed_since_us = None
 
     def _announce(self) -> None:
         """Once for each time that a worker is lost; never into the caller's own words."""
@@ -288,6 +294,7 @@ class HostedCall:
         ):
             return
         self._announced = True
+        self._announced_since_us = self._missed_since_us
         self._announcement_mark += 1
         try:
             self._link.play(*self._announcement, self._announcement_mark)
@@ -345,6 +352,11 @@ class HostedCall:
         if self._give_up_timer is not None:
             self._give_up_timer.cancel()
             self._give_up_timer = None
+
+
+def _now_us() -> int:
+    """The clock of the engine's events."""
+    return time.monotonic_ns() // 1000
 
 
 def _of_nothing(event: Flushed) -> Flushed:

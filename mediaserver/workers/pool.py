@@ -314,7 +314,7 @@ class WorkerPool:
             self.counters.suspicions += 1
             logger.warning("call worker {} does not answer", worker.pid)
             for call in tuple(worker.calls.values()):
-                call.suspected()
+                call.suspected(worker.watch.silent_ms)
 
     def _lose(self, worker: Worker, why: str, cause: str) -> None:
         """A worker has ended or must: its calls go elsewhere, and another one is started."""

@@ -45,6 +45,11 @@ class WorkerWatch:
         self._answered = 0
         self.health = Health.WELL
 
+    @property
+    def silent_ms(self) -> int:
+        """For how long a ping has been without an answer."""
+        return self._silent_ms
+
     def tick(self, now_ms: int) -> int | None:
         """A period has passed: the number of the ping to send, or none when the worker is lost. Look at `health` then."""
         period_ms = self._params.tick_ms

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
 from mediaserver.pipeline.clauses import (
-    LONG_SENTENCE_CHARACTERS,
     SHORTEST_CLAUSE_CHARACTERS,
     FirstClauseAggregator,
     clause_end,
@@ -31,7 +30,7 @@ def words(text: str) -> list[str]:
     return [first, *(" " + word for word in others)]
 
 
-async def test_a_long_first_sentence_is_cut_after_its_last_clause_so_far() -> None:
+async def test_a_first_sentence_is_cut_after_its_first_clause() -> None:
     assert await pieces_of(words(LONG), FirstClauseAggregator()) == [
         "We are open from nine to five on weekdays,",
         "from ten to two on Saturdays, and closed on Sundays.",
@@ -45,7 +44,18 @@ async def test_the_clause_does_not_wait_for_the_sentence() -> None:
         taken += delta
         if [piece async for piece in aggregator.aggregate(delta)]:
             break
-    assert LONG_SENTENCE_CHARACTERS < len(taken) < LONG_SENTENCE_CHARACTERS + 10
+    assert taken == "We are open from nine to five on weekdays, from"
+
+
+async def test_a_clause_is_no_single_short_word() -> None:
+    assert await pieces_of(words("Yes, we can do that. When?"), FirstClauseAggregator()) == [
+        "Yes, we can do that.",
+        "When?",
+    ]
+    assert await pieces_of(words("Of course, we can do that."), FirstClauseAggregator()) == [
+        "Of course,",
+        "we can do that.",
+    ]
 
 
 async def test_only_the_first_piece_of_an_answer_is_cut_and_every_answer_has_one() -> None:
