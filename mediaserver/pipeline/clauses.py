@@ -1,6 +1,6 @@
 """The first words of an answer go to synthesis early: its first clause, where the first sentence has one.
 
-A model takes longer to write a sentence than a caller should wait. Whoever speaks makes a short pause where a clause ends,
+A model takes longer to write a sentence than a caller should wait, and is asked to begin with a short clause. Whoever speaks makes a short pause where a clause ends,
 and the rest of the sentence is written and synthesised while the clause is heard. Only the first piece of an answer is cut:
 what follows is there in time, and a sentence sounds better whole.
 """
@@ -15,8 +15,8 @@ from pipecat.utils.string import SENTENCE_ENDING_PUNCTUATION
 from pipecat.utils.text.base_text_aggregator import Aggregation, TextType
 from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
-SHORTEST_CLAUSE_CHARACTERS = 8
-"""About half a second of speech ("of course,"): in that time a model writes the rest of a sentence, and its synthesis begins."""
+SHORTEST_CLAUSE_CHARACTERS = 3
+""""No," with the pause after it is half a second: in that time a model writes the rest of a sentence, and its synthesis begins."""
 _CLAUSE_END = re.compile(r"[,;](?=\s)|(?<=\s)[-\u2013\u2014](?=\s)|\u2014(?=\s)")
 
 

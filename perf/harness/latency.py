@@ -80,12 +80,13 @@ class Stage:
 
 
 DEFAULT_REPLIES = (
-    "Yes, for number {n} we are open from nine to five.",
+    "Yes number {n}, we are open from nine to five.",
     "Number {n}, that is possible. Shall I book it?",
     "For number {n}, we are at Mill Lane, next to the church.",
-    "Of course, I have made a note of it, number {n}.",
+    "Of course number {n}, I have made a note of it.",
 )
-"""``{n}`` counts: no sentence comes twice, so that none is spoken from a server's cache."""
+"""``{n}`` counts: no clause comes twice, so that none is spoken from a server's cache. They begin with a short clause, as our
+server asks models to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,13 @@ async def test_the_clause_does_not_wait_for_the_sentence() -> None:
     assert taken == "We are open from nine to five on weekdays, from"
 
 
-async def test_a_clause_is_no_single_short_word() -> None:
-    assert await pieces_of(words("Yes, we can do that. When?"), FirstClauseAggregator()) == [
-        "Yes, we can do that.",
+async def test_a_clause_may_be_a_single_word() -> None:
+    assert await pieces_of(words("Yes, we can do that, indeed. When?"), FirstClauseAggregator()) == [
+        "Yes,",
+        "we can do that, indeed.",
         "When?",
     ]
+    assert await pieces_of(words("I, too, think so."), FirstClauseAggregator()) == ["I, too,", "think so."]
     assert await pieces_of(words("Of course, we can do that."), FirstClauseAggregator()) == [
         "Of course,",
         "we can do that.",
@@ -76,7 +78,7 @@ async def test_an_answer_in_one_piece_is_cut_as_pipecat_cuts_it() -> None:
 
 def test_figures_names_and_hyphens_are_no_clauses() -> None:
     assert clause_end("It costs 1,000,000 or a well-known amount of money that nobody pays") is None
-    assert clause_end("No, we never do anything like that on any day of the whole week") is None
+    assert clause_end("No, we never do anything like that on any day of the whole week") == 3
     assert clause_end("We would love to help you with that \u2014 and there is much that we can do") == 37
 
 
