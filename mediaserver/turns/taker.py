@@ -57,10 +57,12 @@ from mediaserver.turns.utterances import Utterances
 
 BACKCHANNEL_SILENCE_MS: Final = 200
 """An "okay" is a backchannel when this much silence follows it: it may be the first word of a sentence."""
-TRANSCRIBE_AGAIN_MS: Final = 500
+TRANSCRIBE_AGAIN_MS: Final = 200
 """Pauses within an utterance are transcribed as soon as they are reported, but no two within this time..."""
-SETTLED_PAUSE_MS: Final = 100
-"""...unless the later one has lasted for this long: gaps within words are shorter."""
+SETTLED_PAUSE_MS: Final = 60
+"""...unless the later one has lasted for this long: most gaps within words are shorter. The pause that ends a turn may be such
+a later one, so that both figures are the caller's to wait for. Against 500 and 100 ms a turn costs five transcriptions in
+place of four, and its latency at p95 is 48 ms less (430 of 478)."""
 LAST_WORDS_MS: Final = 600
 """Who speaks when she has no more than this left to say answers her: there, a "yes" is no backchannel."""
 SURE_OF_END: Final = 0.5
