@@ -17,11 +17,14 @@ from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 
 SHORTEST_CLAUSE_CHARACTERS = 3
 """"No," with the pause after it is half a second: in that time a model writes the rest of a sentence, and its synthesis begins."""
-_CLAUSE_END = re.compile(r"[,;](?=\s)|(?<=\s)[-\u2013\u2014](?=\s)|\u2014(?=\s)")
+_CLAUSE_END = re.compile(r"(?<=[^\W\d])[,;]$|[,;](?=\s)|(?<=\s)[-\u2013\u2014](?=\s)|\u2014(?=\s)")
 
 
 def clause_end(text: str) -> int | None:
-    """Where to cut an incomplete sentence: after its last comma, semicolon or dash so far."""
+    """Where to cut an incomplete sentence: after its last comma, semicolon or dash so far.
+
+    What follows must be known where it may be that of a figure ("1,000").
+    """
     bare = text.rstrip()
     if not bare or bare[-1] in SENTENCE_ENDING_PUNCTUATION:
         return None

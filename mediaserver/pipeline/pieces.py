@@ -49,8 +49,8 @@ class AudioCutter:
 class DeltaJoiner:
     """Joins a model's deltas.
 
-    Whoever looks for the end of a clause needs what follows it too (a full stop may be that of "8 a.m."), so text goes on when
-    a delta has come behind what may be such an end.
+    Whoever looks for the end of a clause mostly needs what follows it too (a full stop may be that of "8 a.m."), so text goes on
+    when a delta has come behind what may be such an end; at a comma after a letter there is no doubt.
     """
 
     _held: str = ""
@@ -67,6 +67,7 @@ class DeltaJoiner:
         if not self._held:
             self._since_ms = now_ms
         self._held += delta
+        complete = complete or (self._held[-1] in ",;" and self._held[-2:-1].isalpha())
         late = now_ms - self._since_ms >= MAX_JOINED_MS or len(self._held) >= MAX_JOINED_CHARACTERS
         return self.rest() if complete or late else ""
 

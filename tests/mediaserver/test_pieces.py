@@ -38,9 +38,24 @@ def test_joined_deltas_are_the_reply(deltas: list[str], gaps_ms: list[int]) -> N
 
 def test_what_may_end_a_clause_goes_on_with_what_follows_it() -> None:
     joiner = DeltaJoiner()
-    words = ["Yes", ",", " for", " number", " 12", " we", " open", " at", " 8", " a.m", ".", " Shall", " I"]
+    words = [
+        "Yes",
+        " we",
+        " do,",
+        " for",
+        " number",
+        " 12",
+        ",",
+        " open",
+        " at",
+        " 8",
+        " a.m",
+        ".",
+        " Shall",
+        " I",
+    ]
     out = [joiner.feed(word, 0) for word in words]
-    assert [text for text in out if text] == ["Yes", ", for", " number 12 we open at 8 a.m. Shall"]
+    assert [text for text in out if text] == ["Yes", " we do,", " for number 12, open", " at 8 a.m. Shall"]
     assert joiner.rest() == " I"
 
 
