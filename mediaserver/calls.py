@@ -97,6 +97,7 @@ class Switchboard:
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.ended_calls = 0
         self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -218,6 +219,7 @@ class Switchboard:
         if active.state is CallState.OVER:
             return
         active.state = CallState.OVER
+        self.ended_calls += 1
         self.meters.inc(CALLS, outcome_of(active.our_reason or why))
         self._active.pop(active.lease.number, None)
         if active.deadline is not None:

@@ -172,6 +172,12 @@ class Node:
         return self._http.port
 
     @property
+    def calls(self) -> tuple[int, int]:
+        """How many are up, and how many have ended since the start."""
+        switchboard = self._switchboard
+        return (switchboard.active_calls, switchboard.ended_calls) if switchboard is not None else (0, 0)
+
+    @property
     def operator_port(self) -> int:
         """The HTTP port for the operator that is bound."""
         return self._operator.port

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mediaserver.errors import MediaServerError
+from mediaserver.garbage import GarbageCollection
 from mediaserver.models.process import ModelProcess
 from mediaserver.workers.nursery_client import Nursery, log_end
 
@@ -53,8 +54,11 @@ async def serve(config: NodeConfig, redactor: Redactor | None = None) -> int:
         loop.add_signal_handler(number, node.request_stop)
     loop.add_signal_handler(signal.SIGHUP, node.request_reload)
     print(banner(node, time.monotonic() - began, config.sip.host, config.http), flush=True)
+    garbage = GarbageCollection(node.telemetry.meters, "edge", lambda: node.calls)
+    garbage.start()
     with pid_file(Path(config.data_dir)):
         await node.run()
+    garbage.stop()
     return 1 if node.broken else 0
 
 

@@ -294,6 +294,12 @@ LOOP_LAG_SECONDS: Final = HistogramMetric(
     (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
     (Label("process", ("edge", "worker")),),
 )
+GARBAGE_SECONDS: Final = HistogramMetric(
+    "receptionist_garbage_collection_seconds",
+    "How long a process stood still to look for garbage among everything.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    (Label("process", ("edge", "worker")),),
+)
 SCRAPE_FAILURES: Final = CounterMetric(
     "receptionist_scrape_failures_total",
     "Parts of the node that could not be read when metrics were asked for.",
@@ -401,6 +407,7 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     TAKEOVER_SECONDS,
     METER_DELTAS,
     LOOP_LAG_SECONDS,
+    GARBAGE_SECONDS,
     SCRAPE_FAILURES,
     PACKETS_LOST,
     LOSS_RATIO,

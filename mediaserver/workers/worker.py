@@ -16,6 +16,7 @@ from loguru import logger
 from pydantic import TypeAdapter
 
 from mediaserver.errors import MediaServerError
+from mediaserver.garbage import GarbageCollection
 from mediaserver.journal import Restored
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
@@ -196,6 +197,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._retired = False
+        self._ended = 0
         self.over = asyncio.Event()
 
     async def serve(self, sock: socket.socket) -> None:
@@ -203,7 +205,10 @@ class Worker:
         self._connection = await Connection.open(sock, self._take, lambda _: self.over.set())
         self._send(0, Ready(os.getpid()))
         reporting = asyncio.create_task(self._report(), name="meters")
+        garbage = GarbageCollection(self._meters, "worker", lambda: (len(self._calls), self._ended))
+        garbage.start()
         await self.over.wait()
+        garbage.stop()
         reporting.cancel()
         self._report_now()
         for task in self._tasks:
@@ -257,6 +262,7 @@ class Worker:
             await call.run(self._resources)
         finally:
             self._calls.pop(number, None)
+            self._ended += 1
             self._end_if_done()
 
     def _end_if_done(self) -> None:

@@ -67,6 +67,9 @@ def add(commands: Any) -> None:
     run.add_argument("--soak", type=float, metavar="MIN", help="calls that come and go for so many minutes")
     run.add_argument("--burst", type=float, metavar="RATE", help="so many new calls a second")
     run.add_argument("--burst-seconds", type=float, default=BURST_S, help="for so long (default: 60)")
+    run.add_argument(
+        "--losses", type=int, metavar="N", help="lose N workers, by SIGKILL and SIGSTOP, with --calls up"
+    )
     run.add_argument("--barge-in-every", type=int, default=0, metavar="N", help="talk into each N-th answer")
     run.add_argument(
         "--stock", action="store_true", help="measure the stock pipeline too, in the same session"
@@ -119,9 +122,9 @@ def measure(options: argparse.Namespace) -> int:
             options.seconds or (SHORT_SECONDS if options.short else 30.0),
             options.barge_in_every,
         )
-        knee, soak, ratio = None, None, None
+        knee, soak, losses, ratio = None, None, None, None
         if not options.only_stock:
-            knee, soak = _steps(options, session, url, directory)
+            knee, soak, losses = _steps(options, session, url, directory)
         if options.stock or options.only_stock:
             ratio = _stock(options, session, url, directory)
         counts = provider_stats(url).counts
@@ -134,6 +137,7 @@ def measure(options: argparse.Namespace) -> int:
         judged=judged,
         ratio=ratio,
         soak=soak,
+        losses=losses,
         providers=counts,
     )
     print(report.table(steps))
@@ -170,7 +174,7 @@ def target_of(text: str) -> Server:
 
 def _steps(
     options: argparse.Namespace, session: Session, url: str, directory: Path
-) -> tuple[int | None, dict[str, float] | None]:
+) -> tuple[int | None, dict[str, float] | None, dict[str, float | None] | None]:
     """Every shape that was asked for, on the server."""
     with ExitStack() as stack:
         if options.target:
@@ -197,14 +201,17 @@ def _steps(
             _, soak = session.soak(server, options.calls or 50, options.soak, options.turns)
         if options.burst:
             session.burst(server, options.burst, options.burst_seconds, BURST_HOLD_MS)
-    return knee, soak
+        losses = None
+        if options.losses:
+            losses = session.losses(server, options.calls or GATE_CALLS, options.losses)
+    return knee, soak, losses
 
 
 def ramp_of(options: argparse.Namespace) -> Sequence[int]:
-    """The steps before anything else; none where a soak or a burst is all that was asked for."""
+    """The steps before anything else; none where another shape is all that was asked for."""
     if options.ramp:
         return tuple(options.ramp)
-    if options.soak or options.burst:
+    if options.soak or options.burst or options.losses:
         return ()
     if options.calls:
         return (options.calls,)
@@ -251,9 +258,10 @@ def _conditions(
 def _print_rest(found: dict[str, Any], judged: Sequence[gate.Judged]) -> None:
     if found["knee"] is not None:
         print(f"\nknee: {found['knee']} calls at a time")
-    for title in ("ratio_to_stock", "soak"):
+    for title in ("ratio_to_stock", "soak", "losses"):
         if found[title]:
-            print(f"\n{title}: " + ", ".join(f"{name} {value:g}" for name, value in found[title].items()))
+            known = {name: value for name, value in found[title].items() if value is not None}
+            print(f"\n{title}: " + ", ".join(f"{name} {value:g}" for name, value in known.items()))
     if judged:
         print("\n" + report.gate_table(judged))
 

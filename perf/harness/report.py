@@ -99,6 +99,7 @@ def document(
     judged: Sequence[Judged] = (),
     ratio: Mapping[str, float] | None = None,
     soak: Mapping[str, float] | None = None,
+    losses: Mapping[str, float | None] | None = None,
     providers: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Everything that was measured and what it depends on."""
@@ -108,6 +109,7 @@ def document(
         "knee": knee,
         "ratio_to_stock": dict(ratio or {}),
         "soak": dict(soak or {}),
+        "losses": dict(losses or {}),
         "providers": dict(providers or {}),
         "gate": [
             {"name": bar.name, "value": bar.value, "most": bar.most, "unit": bar.unit, "kept": bar.kept}

@@ -35,6 +35,7 @@ class Server:
     """The process whose family is measured; None where it is not on this machine."""
     end_of_turn_ms: float | None = None
     """The silence that it waits for, where that is a fixed one."""
+    metrics_url: str | None = None
 
 
 @contextlib.contextmanager
@@ -98,7 +99,8 @@ def our_server(
             except RuntimeError as error:
                 raise RuntimeError(f"{error}: {(directory / 'server.log').read_text()[-2000:]}") from error
             target = ("--server", f"127.0.0.1:{sip_port}", "--number", NUMBER)
-            yield Server("mediaserver", target, process.pid, _fixed_wait_ms(turn_taking))
+            metrics_url = f"http://127.0.0.1:{http_port + 1}/metrics"
+            yield Server("mediaserver", target, process.pid, _fixed_wait_ms(turn_taking), metrics_url)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from perf.harness import generator
 from perf.harness.figures import Figures, Spent, Spread, figures
 from perf.harness.gate import Bar, passes
 from perf.harness.generator import Heard, Load
+from perf.harness.losses import losing_workers, takeovers
 from perf.harness.processes import Cores, Usage, usage
 from perf.harness.servers import Server, provider_stats
 from perf.harness.speech import inner_pauses_ms, read
@@ -20,6 +21,7 @@ from perf.harness.speech import inner_pauses_ms, read
 SETTLE_S = 2.0
 """Between two steps: what a call leaves to be done afterwards is not the next one's."""
 SOAK_SAMPLE_S = 5.0
+LOSS_EVERY_S = 5.0
 KNEE_MOST = 1_600
 KNEE_WITHIN = 0.1
 RATE_LEAST, RATE_MOST = 5.0, 50.0
@@ -111,6 +113,16 @@ class Session:
             done.set()
             watcher.join()
         return found, growth(samples)
+
+    def losses(self, server: Server, calls: int, workers: int) -> dict[str, float | None]:
+        """So many workers lost, one after the other, with so many calls up."""
+        if server.pid is None or server.metrics_url is None:
+            raise SystemExit("workers can be lost on our own server only")
+        rate = min(RATE_MOST, max(RATE_LEAST, calls / 4))
+        load = Load(calls, rate=rate, seconds=LOSS_EVERY_S * (workers + 1) - calls / rate)
+        with losing_workers(server.pid, LOSS_EVERY_S) as lost:
+            self.step(server, load, "losses")
+        return takeovers(server.metrics_url, len(lost))
 
     def burst(self, server: Server, rate: float, lasts_s: float, hold_ms: int) -> Figures:
         """So many new calls a second for that long; each is greeted, stays a moment and hangs up."""

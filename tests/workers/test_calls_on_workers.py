@@ -118,3 +118,21 @@ async def test_the_only_worker_and_its_nursery_are_lost_and_the_call_goes_on(
         report = await calling
     assert report.success, report
     assert pool.counters.takeovers == 1
+
+
+async def test_a_call_never_waits_for_an_import(
+    tmp_path: Path, question: Utterance, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that a call needs is in a worker when it is born: Python names each module that it imports."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    script = Script(transcripts=["When are you open?"], replies=[ANSWER])
+    async with running_node(tmp_path, script=script, workers=1) as running:
+        assert "pipecat.pipeline.pipeline" in _imported(capfd)
+        report = await running.call(question)
+        assert report.success, report
+        assert _imported(capfd) == []
+
+
+def _imported(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    lines = capfd.readouterr().err.splitlines()
+    return [line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")]
