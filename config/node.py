@@ -190,9 +190,9 @@ class WorkersConfig(StrictModel):
     """Call workers; unset: one per core; 0: the pipelines run in the edge's own process, whose faults they then share."""
     memory_mb: int = Field(default=4_096, ge=0, le=1_048_576)
     """What one worker may allocate before it is ended and its calls go elsewhere; 0: without a limit."""
-    suspect_ms: int = Field(default=200, ge=100, le=10_000)
+    suspect_ms: int = Field(default=140, ge=100, le=10_000)
     """A worker that has not answered for so long: its callers are told to wait."""
-    lost_ms: int = Field(default=500, ge=200, le=60_000)
+    lost_ms: int = Field(default=350, ge=200, le=60_000)
     """A worker that has not answered for so long is ended, and its calls go elsewhere."""
 
     @model_validator(mode="after")

@@ -46,11 +46,18 @@ class GarbagePolicy:
 class GarbageCollection:
     """Takes the interpreter's collection over for this process, from `start` to `stop`."""
 
-    def __init__(self, meters: Meters, process: str, calls: Callable[[], tuple[int, int]]) -> None:
-        """``calls``: how many are up, and how many have ended since the start."""
+    def __init__(
+        self,
+        meters: Meters,
+        process: str,
+        calls: Callable[[], tuple[int, int]],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``calls``: how many are up, and how many have ended since the start; ``before``: told when it stands still."""
         self._meters = meters
         self._process = process
         self._calls = calls
+        self._before = before
         self._policy = GarbagePolicy(0.0)
         self._thresholds = gc.get_threshold()
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +81,7 @@ class GarbageCollection:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._policy.due(loop.time(), *self._calls()):
+            self._before()
             began_ns = time.monotonic_ns()
             gc.collect()
             self._meters.observe(GARBAGE_SECONDS, (time.monotonic_ns() - began_ns) / 1e9, self._process)

@@ -275,7 +275,7 @@ TAKEOVERS: Final = CounterMetric(
 )
 TOLD_TO_WAIT_SECONDS: Final = HistogramMetric(
     "receptionist_worker_told_to_wait_seconds",
-    "From the last sign of life of a call's worker to the first packet of the words that ask the caller to wait.",
+    "From the last sign of life of a call's worker, or what it was saying, to the words that ask the caller to wait.",
     (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0, 2.0),
 )
 TAKEOVER_SECONDS: Final = HistogramMetric(

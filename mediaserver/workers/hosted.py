@@ -10,7 +10,15 @@ from typing import Protocol
 import orjson
 from loguru import logger
 
-from mediaserver._native import BackgroundEnded, Flushed, MarkReached, MediaError, Played, PlayoutStarted
+from mediaserver._native import (
+    BackgroundEnded,
+    Flushed,
+    MarkReached,
+    MediaError,
+    Played,
+    PlayoutStarted,
+    SpeechStopped,
+)
 from mediaserver.errors import LinkClosed, MediaServerError
 from mediaserver.journal import CallJournal, Next, Restored
 from mediaserver.media_link import LocalMediaLink, MediaEvent
@@ -56,7 +64,7 @@ MAX_TAKEOVERS = 5
 
 
 class WorkersUnavailable(MediaServerError):  # noqa: N818 - names the state
-    """No worker can take the call."""
+    """No worker can take the call at the moment."""
 
 
 class WorkerHandle(Protocol):
@@ -71,7 +79,7 @@ class Host(Protocol):
     """Who finds a worker for a call: the pool."""
 
     def place(self, call: HostedCall) -> WorkerHandle:
-        """Give the call to a worker. Raises `WorkersUnavailable` where there is none; `HostedCall.assigned` follows then."""
+        """Give the call to a worker. Raises `WorkersUnavailable` where none is free; `HostedCall.assigned` follows then."""
         ...
 
     def forget(self, call: HostedCall) -> None:
@@ -103,7 +111,9 @@ class HostedCall:
         self._missed_since_us: int | None = None
         """The last sign of life of the call's worker where it is missed, until another one has the call."""
         self._announced_since_us: int | None = None
-        """The same, until the first packet of the announcement."""
+        """Since when nobody talks to the caller, until the first packet of the announcement."""
+        self._quiet_since_us = 0
+        """When what was being said had been said, by either side."""
         self._announcement = announcement
         """What the caller hears when the worker is gone: PCM and its rate."""
         self._announcement_mark = ANNOUNCEMENT_MARKS_FROM
@@ -182,6 +192,10 @@ class HostedCall:
                     event = _of_nothing(event)
         self.journal.event(event)
         self._send(event)
+        if isinstance(event, Played | SpeechStopped):
+            self._quiet_since_us = event.at_us
+            if self._missed_since_us is not None and not self._announced and not self._unplayed:
+                self._announce()
 
     def _send(self, message: Message) -> None:
         if self._worker is not None:
@@ -294,7 +308,9 @@ class HostedCall:
         ):
             return
         self._announced = True
-        self._announced_since_us = self._missed_since_us
+        # Who was talked to, or spoke, has waited for nothing yet.
+        since_us = self._missed_since_us or 0
+        self._announced_since_us = _now_us() if self._unplayed else max(since_us, self._quiet_since_us)
         self._announcement_mark += 1
         try:
             self._link.play(*self._announcement, self._announcement_mark)
@@ -302,7 +318,7 @@ class HostedCall:
             logger.warning("the caller could not be told to wait: {}", error)
 
     def lost(self, why: str) -> None:
-        """The worker is gone: the next one goes on from the journal."""
+        """The worker is gone: the caller is told to wait. `go_on` follows."""
         self._worker = None
         if self.cancelled:
             self._end(why)
@@ -323,7 +339,15 @@ class HostedCall:
             self._announce()
         self._announced = False
         self._restored = restored
-        self._find_worker()
+
+    def is_patient(self) -> bool:
+        """Whether the caller waits for nothing at the moment."""
+        return self.journal.next is Next.LISTEN
+
+    def go_on(self) -> None:
+        """The next worker goes on from the journal."""
+        if self._restored is not None and not self.cancelled:
+            self._find_worker()
 
     def _find_worker(self) -> None:
         """Go on in a worker; where there is none at the moment, in the next that comes, for which the pool calls `assigned`."""

@@ -118,6 +118,11 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class StandsStill:
+    """The worker looks for garbage, and answers nothing meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallTaken:
     """The call's pipeline runs in this worker."""
 
@@ -244,6 +249,7 @@ ToWorker = OpenCall | Greet | CancelCall | LinkEnded | Ping | KeepPhrase | Retir
 ToEdge = (
     Ready
     | Pong
+    | StandsStill
     | CallTaken
     | Play
     | Pause
@@ -317,6 +323,7 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (StreamFailed, _engine(28, StreamFailed, "", "reason")),
         (Ready, _own(64, Ready)),
         (Pong, _own(65, Pong)),
+        (StandsStill, _own(84, StandsStill)),
         (Play, _own(66, Play)),
         (Pause, _own(67, Pause)),
         (Resume, _own(68, Resume)),

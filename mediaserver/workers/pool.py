@@ -23,7 +23,16 @@ from mediaserver.telemetry.sources import WorkerHealth
 from mediaserver.workers import messages
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.hosted import HostedCall, WorkersUnavailable
-from mediaserver.workers.messages import KeepPhrase, Message, Ping, Pong, Ready, Retire
+from mediaserver.workers.messages import (
+    CallTaken,
+    KeepPhrase,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Retire,
+    StandsStill,
+)
 from mediaserver.workers.nursery_client import Nursery, log_end
 from mediaserver.workers.watch import Health, WatchParams, WorkerWatch
 from mediaserver.workers.worker_settings import WorkerSettings
@@ -31,6 +40,9 @@ from tenancy import TenantContext
 from tenancy.wire import dump_context
 
 READY_TIMEOUT_S = 20.0
+MAX_OPENING = 4
+"""Pipelines that a worker is asked for at a time. Building one takes milliseconds; a worker that was given a hundred calls at once
+(those of a lost one) answered nobody for so long that it was given up too, and so the next."""
 MAX_BIRTH_PAUSE_S = 5.0
 """Between attempts to replace a worker, where attempts fail."""
 MAX_CONFIGS = 1_000
@@ -58,6 +70,8 @@ class Worker:
     stage: Stage = Stage.STARTING
     watch: WorkerWatch | None = None
     calls: dict[int, HostedCall] = field(default_factory=dict)
+    opening: set[int] = field(default_factory=set)
+    """Those whose pipelines it has not built yet."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, call: int, message: Message) -> None:
@@ -180,8 +194,7 @@ class WorkerPool:
         for worker in tuple(self._workers):
             if worker.stage is Stage.TAKING_CALLS:
                 await self._bear()
-                worker.stage = Stage.RETIRING
-                worker.send(0, Retire())
+                self._retire(worker)
                 self._meters.inc(WORKER_RESTARTS, "reload")
         await former.close()
 
@@ -202,22 +215,37 @@ class WorkerPool:
 
     def place(self, call: HostedCall) -> Worker:
         """Give the call to the worker with the fewest. Raises `WorkersUnavailable`; the next worker that comes gets it then."""
+        worker = self._free_worker()
+        if worker is None:
+            self._waiting[call.number] = call
+            raise WorkersUnavailable("no call worker is free")
+        worker.calls[call.number] = call
+        worker.opening.add(call.number)
+        return worker
+
+    def _free_worker(self) -> Worker | None:
         able = [worker for worker in self._workers if self._takes_calls(worker)]
         if not able:
             # One that is suspect may still turn out well; better than nobody.
             able = [worker for worker in self._workers if worker.stage is Stage.TAKING_CALLS]
-        if not able:
-            self._waiting[call.number] = call
-            raise WorkersUnavailable("no call worker is there")
-        worker = min(able, key=lambda worker: len(worker.calls))
-        worker.calls[call.number] = call
-        return worker
+        free = [worker for worker in able if len(worker.opening) < MAX_OPENING]
+        return min(free, key=lambda worker: len(worker.calls), default=None)
+
+    def _hand_out(self) -> None:
+        """Give calls that wait to workers that are free, in their order."""
+        while self._waiting and (worker := self._free_worker()) is not None:
+            call = self._waiting.pop(next(iter(self._waiting)))
+            worker.calls[call.number] = call
+            worker.opening.add(call.number)
+            call.assigned(worker)
 
     def forget(self, call: HostedCall) -> None:
         """The call is over."""
         self._waiting.pop(call.number, None)
         for worker in self._workers:
             worker.calls.pop(call.number, None)
+            worker.opening.discard(call.number)
+        self._hand_out()
 
     @staticmethod
     def _takes_calls(worker: Worker) -> bool:
@@ -269,16 +297,20 @@ class WorkerPool:
         match message:
             case Pong():
                 self._pong(worker, message.number)
+            case StandsStill():
+                if worker.watch is not None:
+                    worker.watch.excuse()
             case Ready():
                 worker.stage = Stage.TAKING_CALLS
                 worker.watch = WorkerWatch(self._watch_params, _now_ms())
                 worker.ready.set()
                 for digest, pcm in self._phrases.held():
                     worker.send(0, KeepPhrase(digest, pcm))
-                waiting, self._waiting = self._waiting, {}
-                for waited in waiting.values():
-                    worker.calls[waited.number] = waited
-                    waited.assigned(worker)
+                self._hand_out()
+            case CallTaken() if (call := worker.calls.get(number)) is not None:
+                worker.opening.discard(number)
+                call.take(worker, message)
+                self._hand_out()
             case messages.Meters():
                 self._on_delta(message.blob)
             case _:
@@ -294,6 +326,8 @@ class WorkerPool:
         if was is Health.SUSPECT and worker.watch.health is Health.WELL:
             for call in worker.calls.values():
                 call.well_again()
+            self._hand_out()
+            self._retire_surplus()
 
     async def _tick(self) -> None:
         while True:
@@ -315,6 +349,7 @@ class WorkerPool:
             logger.warning("call worker {} does not answer", worker.pid)
             for call in tuple(worker.calls.values()):
                 call.suspected(worker.watch.silent_ms)
+            self._fill_up()
 
     def _lose(self, worker: Worker, why: str, cause: str) -> None:
         """A worker has ended or must: its calls go elsewhere, and another one is started."""
@@ -325,6 +360,7 @@ class WorkerPool:
         if self._closing:
             for call in calls:
                 call.lost(why)
+                call.go_on()
             return
         if was_retiring and not calls:
             logger.info("call worker {} has retired", worker.pid)
@@ -333,12 +369,35 @@ class WorkerPool:
         self._meters.inc(WORKER_RESTARTS, "stuck" if cause == "hung" else "crashed")
         self.counters.takeovers += len(calls)
         logger.error("call worker {} is lost with {} calls: {}", worker.pid, len(calls), why)
+        # Whom nobody talks to first; then everybody's conversation, those first who wait for an answer.
         for call in calls:
             call.lost(why)
-        if not was_retiring:
+        for call in sorted(calls, key=HostedCall.is_patient):
+            call.go_on()
+        self._fill_up()
+
+    def _fill_up(self) -> None:
+        """Start workers in place of those that are lost, or may be: one that is born takes a lost one's calls at once."""
+        missing = self._count - self.ready_workers - len(self._births)
+        for _ in range(missing):
             task = asyncio.get_running_loop().create_task(self._replace_lost(), name="worker-birth")
             self._births.add(task)
-            task.add_done_callback(self._births.discard)
+            task.add_done_callback(self._birth_ended)
+
+    def _birth_ended(self, task: asyncio.Task[None]) -> None:
+        self._births.discard(task)
+        self._retire_surplus()
+
+    def _retire_surplus(self) -> None:
+        """A worker that was suspect lives after all: whichever has the fewest calls ends when they have."""
+        able = [worker for worker in self._workers if self._takes_calls(worker)]
+        if len(able) > self._count and not self._closing:
+            self._retire(min(able, key=lambda worker: len(worker.calls)))
+
+    @staticmethod
+    def _retire(worker: Worker) -> None:
+        worker.stage = Stage.RETIRING
+        worker.send(0, Retire())
 
     async def _replace_lost(self) -> None:
         pause_s = 0.05
@@ -365,6 +424,7 @@ class WorkerPool:
         if worker in self._workers:
             self._workers.remove(worker)
         worker.calls.clear()
+        worker.opening.clear()
         with suppress(ProcessLookupError):
             # It may be stopped or in a loop: nothing milder is sure to end it.
             signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)

@@ -5,6 +5,7 @@ Rules:
 * a ping goes out at every tick; what counts is the time since the last one was answered;
 * after `suspect_ms` without an answer the worker's callers are told to wait, after `lost_ms` the worker is ended and its calls
   go elsewhere; an answer before that clears the suspicion;
+* a worker that has said that it will stand still for a while is not missed before;
 * time in which the edge itself did not run counts for nothing: a tick that comes late counts as one that came in time.
 """
 
@@ -13,8 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-LATE_TICKS = 2
+LATE_TICKS = 4
 """A tick later than so many periods says that the edge was held up, not the worker."""
+
+
+EXCUSED_MS = 400
+"""Looking for garbage among 400 calls takes about so long."""
 
 
 class Health(Enum):
@@ -29,9 +34,9 @@ class Health(Enum):
 class WatchParams:
     """In milliseconds."""
 
-    tick_ms: int = 50
-    suspect_ms: int = 200
-    lost_ms: int = 500
+    tick_ms: int = 25
+    suspect_ms: int = 140
+    lost_ms: int = 350
 
 
 class WorkerWatch:
@@ -48,7 +53,7 @@ class WorkerWatch:
     @property
     def silent_ms(self) -> int:
         """For how long a ping has been without an answer."""
-        return self._silent_ms
+        return max(0, self._silent_ms)
 
     def tick(self, now_ms: int) -> int | None:
         """A period has passed: the number of the ping to send, or none when the worker is lost. Look at `health` then."""
@@ -72,3 +77,8 @@ class WorkerWatch:
         self._answered = number
         self._silent_ms = 0
         self.health = Health.WELL
+
+    def excuse(self) -> None:
+        """The worker says that it stands still for a moment: `EXCUSED_MS` more pass before it is missed, until it answers."""
+        if self.health is not Health.LOST:
+            self._silent_ms = -EXCUSED_MS

@@ -58,6 +58,7 @@ from mediaserver.workers.messages import (
     SentenceBegins,
     SentenceQueued,
     Speaking,
+    StandsStill,
     TurnLatency,
     TurnsCounted,
 )
@@ -115,9 +116,16 @@ class _Call:
     """A call in this worker."""
 
     def __init__(
-        self, number: int, order: OpenCall, send: Callable[[int, Message], None], redactor: Redactor
+        self,
+        number: int,
+        order: OpenCall,
+        send: Callable[[int, Message], None],
+        redactor: Redactor,
+        building: asyncio.Lock,
     ) -> None:
         self._order = order
+        self._building = building
+        """One pipeline at a time: where a hundred calls are taken over, the worker answers between two of them."""
         self._redactor = redactor
         self._send: Callable[[Message], None] = lambda message: send(number, message)
         self.link = FarMediaLink(self._send, order.first_mark)
@@ -138,7 +146,8 @@ class _Call:
             self._send(CallOver("conversation over", failed=False))
 
     async def _run(self, resources: PipelineResources) -> None:
-        tenant = load_context(self._order.tenant)
+        async with self._building:
+            tenant = load_context(self._order.tenant)
         for provider in (*tenant.stt, *tenant.llm, *tenant.tts):
             self._redactor.register(provider.secret())
         restored = Restored.from_json(self._order.restored) if self._order.restored else None
@@ -146,9 +155,10 @@ class _Call:
             await _load_phrases(resources.phrases, tenant)
             if self._cancelled is not None:
                 return
-            pipeline = self._pipeline = CallPipeline(
-                tenant, self.link, resources, _Reporter(self._send), restored
-            )
+            async with self._building:
+                pipeline = self._pipeline = CallPipeline(
+                    tenant, self.link, resources, _Reporter(self._send), restored
+                )
             running = asyncio.create_task(pipeline.run())
             self._send(CallTaken())
             try:
@@ -196,6 +206,7 @@ class Worker:
         self._calls: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
+        self._building = asyncio.Lock()
         self._retired = False
         self._ended = 0
         self.over = asyncio.Event()
@@ -205,7 +216,12 @@ class Worker:
         self._connection = await Connection.open(sock, self._take, lambda _: self.over.set())
         self._send(0, Ready(os.getpid()))
         reporting = asyncio.create_task(self._report(), name="meters")
-        garbage = GarbageCollection(self._meters, "worker", lambda: (len(self._calls), self._ended))
+        garbage = GarbageCollection(
+            self._meters,
+            "worker",
+            lambda: (len(self._calls), self._ended),
+            lambda: self._send(0, StandsStill()),
+        )
         garbage.start()
         await self.over.wait()
         garbage.stop()
@@ -233,7 +249,9 @@ class Worker:
             case Ping():
                 self._send(0, Pong(message.number))
             case OpenCall():
-                call = self._calls[number] = _Call(number, message, self._send, self._redactor)
+                call = self._calls[number] = _Call(
+                    number, message, self._send, self._redactor, self._building
+                )
                 self._spawn(self._run(number, call))
             case KeepPhrase():
                 self._resources.phrases.keep(message.digest, message.blob)

@@ -21,7 +21,9 @@ from perf.harness.speech import inner_pauses_ms, read
 SETTLE_S = 2.0
 """Between two steps: what a call leaves to be done afterwards is not the next one's."""
 SOAK_SAMPLE_S = 5.0
-LOSS_EVERY_S = 5.0
+LOSS_EVERY_S = 10.0
+LOSS_TURNS = 3
+"""Calls come and go: one whose worker is lost five times is given up as what kills them."""
 KNEE_MOST = 1_600
 KNEE_WITHIN = 0.1
 RATE_LEAST, RATE_MOST = 5.0, 50.0
@@ -119,7 +121,7 @@ class Session:
         if server.pid is None or server.metrics_url is None:
             raise SystemExit("workers can be lost on our own server only")
         rate = min(RATE_MOST, max(RATE_LEAST, calls / 4))
-        load = Load(calls, rate=rate, seconds=LOSS_EVERY_S * (workers + 1) - calls / rate)
+        load = Load(calls, rate=rate, seconds=LOSS_EVERY_S * (workers + 0.5) - calls / rate, turns=LOSS_TURNS)
         with losing_workers(server.pid, LOSS_EVERY_S) as lost:
             self.step(server, load, "losses")
         return takeovers(server.metrics_url, len(lost))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver.workers.watch import Health, WatchParams, WorkerWatch
+from mediaserver.workers.watch import EXCUSED_MS, Health, WatchParams, WorkerWatch
 
 PARAMS = WatchParams(tick_ms=50, suspect_ms=200, lost_ms=500)
 
@@ -54,6 +54,20 @@ def test_a_worker_that_answers_within_a_tick_is_never_suspected(steps: list[tupl
         if twice:
             watch.pong(number)
         assert watch.health is Health.WELL
+
+
+def test_a_worker_that_said_so_may_stand_still() -> None:
+    watch, healths = WorkerWatch(PARAMS, 0), {}
+    watch.excuse()
+    for now_ms in range(50, 2_000, 50):
+        if watch.tick(now_ms) is None:
+            break
+        healths[now_ms] = watch.health
+    # The time begins with the first ping that is not answered.
+    assert healths[EXCUSED_MS + 200] is Health.WELL
+    assert healths[EXCUSED_MS + 250] is Health.SUSPECT
+    assert now_ms == EXCUSED_MS + 550
+    assert watch.health is Health.LOST
 
 
 def test_answers_that_were_never_asked_for_mean_nothing() -> None:
