@@ -30,6 +30,8 @@ from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
 
 WORKER_MODULE = "mediaserver.workers.worker"
 """With Pipecat and all that pipelines need behind it."""
+AT_FIRST_USE = ("encodings.idna",)
+"""What Python would import when a call's first request asks for an address."""
 MAX_REQUEST_OCTETS = 65_536
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADJUSTMENT = 500
@@ -41,7 +43,8 @@ def main(descriptor: int) -> None:
     edge = socket.socket(fileno=descriptor)
     # What is logged while modules are imported (Pipecat greets) has no place in the node's log; each worker sets its own up.
     logger.remove()
-    importlib.import_module(WORKER_MODULE)
+    for module in (WORKER_MODULE, *AT_FIRST_USE):
+        importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the edge decides when its workers end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
