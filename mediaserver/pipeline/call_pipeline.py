@@ -26,6 +26,7 @@ from pipecat.workers.runner import WorkerRunner
 from mediaserver.journal import Next, Restored, Role
 from mediaserver.media_link import MediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
+from mediaserver.pipeline.dismantling import dismantle
 from mediaserver.pipeline.hearing import Hearing
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.receptionist_replier import ReceptionistReplier
@@ -200,6 +201,7 @@ class CallPipeline:
         # Before the ACK: the caller's first sentence must not wait for a handshake.
         resources.providers.warm(tenant)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
+        self._over = False
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
 
     def _aggregators(self, context: LLMContext) -> LLMContextAggregatorPair:
@@ -284,15 +286,20 @@ class CallPipeline:
                 await self._transport.stop_reading()
                 await self._turns.close()
                 self._observer.turns_counted(self._turns.taker.counters)
+                self._over = True
+        # Not where it was cancelled or failed: its tasks may not have ended.
+        dismantle(self._worker)
 
     async def greet(self) -> None:
         """Say the greeting; cached, it is on the wire within one tick."""
+        if self._over:
+            return
         self._turns.tell(Answered())
         await self._worker.queue_frame(TTSSpeakFrame(self._greeting))
 
     async def take_up(self) -> None:
         """Go on with what the pipeline before this one left undone."""
-        if self._restored.next is Next.GREETING:
+        if self._over or self._restored.next is Next.GREETING:
             return
         self._turns.tell(Answered())
         if self._restored.closing:
@@ -309,11 +316,14 @@ class CallPipeline:
 
     async def finish(self) -> None:
         """Let what is being said be heard, then end."""
+        if self._over:
+            return
         await self._worker.queue_frame(EndFrame())
 
     async def cancel(self, why: str) -> None:
         """End at once; the caller is gone or the call is over."""
-        await self._runner.cancel(reason=why)
+        if not self._over:
+            await self._runner.cancel(reason=why)
 
 
 def _message(role: Role, text: str) -> LLMContextMessage:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver.garbage import FEWEST_ENDED, LONGEST_S, GarbageCollection, GarbagePolicy
+from mediaserver.garbage import ENDED_PER_CALL, FEWEST_ENDED, LONGEST_S, GarbageCollection, GarbagePolicy
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import GARBAGE_SECONDS
+from perf.simulators import Script
+from tests.sim.conversation import conversation
 
 
 @given(
@@ -25,11 +28,36 @@ def test_what_ended_calls_leave_is_bounded_and_looks_are_few(steps: list[tuple[f
         now_s, ended, left = now_s + wait_s, ended + more, left + more
         if policy.due(now_s, calls, ended):
             assert left > 0 or now_s - looked_s >= LONGEST_S
-            assert calls == 0 or left >= max(FEWEST_ENDED, calls) or now_s - looked_s >= LONGEST_S
+            assert (
+                calls == 0
+                or left >= max(FEWEST_ENDED, ENDED_PER_CALL * calls)
+                or now_s - looked_s >= LONGEST_S
+            )
             left, looked_s = 0, now_s
         assert calls > 0 or left == 0
-        assert left < max(FEWEST_ENDED, calls)
+        assert left < max(FEWEST_ENDED, ENDED_PER_CALL * calls)
         assert calls == 0 or now_s - looked_s < LONGEST_S
+
+
+async def _left_by_a_call(directory: Path) -> int:
+    script = Script(transcripts=["When are you open?"], replies=["At eight."])
+    gc.disable()
+    try:
+        async with conversation(directory, script):
+            gc.collect()
+        return gc.collect()
+    finally:
+        gc.enable()
+
+
+async def test_little_of_a_finished_pipeline_is_left_to_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _left_by_a_call(tmp_path)  # What the first call of a process loads is not another's.
+    taken_apart = await _left_by_a_call(tmp_path)
+    monkeypatch.setattr("mediaserver.pipeline.call_pipeline.dismantle", lambda _: None)
+    whole = await _left_by_a_call(tmp_path)
+    assert taken_apart < whole / 2
 
 
 class _Cycle:
