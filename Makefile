@@ -88,7 +88,7 @@ bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/re
 
 perf: setup  ## the same and what takes longer: calls under load, the most that are carried, beside the stock pipeline
 	$(BIN)/python -m perf.bench --long
-	$(BIN)/python -m perf run --ramp 10,25,50,100,200,400 --knee --burst 50 --stock --results --gate
+	$(BIN)/python -m perf run --ramp 10,25,50,100,200,400 --knee --burst 50 --losses 20 --stock --results --gate
 
 perf-gate: setup  ## a minute of calls: fails where conversations are not sound
 	$(BIN)/python -m perf run --gate --short
