@@ -83,7 +83,9 @@ def add(commands: Any) -> None:
         run.add_argument(f"--{stage}-ms", metavar="P50[,P99]", help=f"the delay of {stage} alone")
     run.add_argument("--workers", type=int, help="worker processes of our server, where it has any")
     run.add_argument("--server-cores", type=int, default=1, help="processors for the server (default: 1)")
-    run.add_argument("--end-of-turn-ms", type=int, help="our tenant's wait (default: the configuration's)")
+    run.add_argument(
+        "--end-of-turn-ms", type=int, help="our tenant's wait, whatever the words (default: by the words)"
+    )
     run.add_argument("--speech-stop-ms", type=int, help="our tenant's silence before transcription")
     run.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     run.add_argument("--plot", type=Path, metavar="FILE", help="an SVG of it")
@@ -185,6 +187,11 @@ def _steps(
                 for name in ("end_of_turn_ms", "speech_stop_ms")
                 if (value := getattr(options, name)) is not None
             }
+            if options.end_of_turn_ms is not None:
+                # One wait for every turn, whatever its words say: the figure that is subtracted.
+                turn_taking |= dict.fromkeys(
+                    ("complete_wait_ms", "unfinished_wait_ms"), options.end_of_turn_ms
+                )
             workers = options.workers
             if workers is None and worker_option():
                 workers = options.server_cores
