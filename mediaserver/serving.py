@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mediaserver.errors import MediaServerError
 from mediaserver.garbage import GarbageCollection
 from mediaserver.models.process import ModelProcess
-from mediaserver.workers.nursery_client import Nursery, log_end
+from mediaserver.workers.nursery_client import Nursery
 
 if TYPE_CHECKING:
     from config.node import HttpConfig, NodeConfig
@@ -37,7 +37,7 @@ async def serve(config: NodeConfig, redactor: Redactor | None = None) -> int:
         # The models load in their process while this one imports Pipecat: each takes about two seconds.
         models = ModelProcess(start_timeout_s=config.models.start_timeout_s)
         models.begin()
-    nursery = Nursery(log_end) if config.workers.count != 0 else None
+    nursery = Nursery() if config.workers.count != 0 else None
     if nursery is not None:
         nursery.begin()
     module = await asyncio.to_thread(importlib.import_module, "mediaserver.node")

@@ -23,8 +23,9 @@ MAX_MESSAGE_OCTETS = 4_096
 class Nursery:
     """One nursery process. ``on_ended`` is told a worker's process id and exit status (negative: the signal)."""
 
-    def __init__(self, on_ended: Callable[[int, int], None]) -> None:
-        self._on_ended = on_ended
+    def __init__(self) -> None:
+        self.on_ended: Callable[[int, int], None] = log_end
+        """Told the process and the exit status of each worker that has ended."""
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -123,7 +124,7 @@ class Nursery:
                 if not born.done():
                     born.set_result(int(pid))
             case "ended", [pid, status]:
-                self._on_ended(int(pid), int(status))
+                self.on_ended(int(pid), int(status))
             case _:
                 self._lost()
 

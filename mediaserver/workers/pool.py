@@ -22,6 +22,7 @@ from mediaserver.telemetry.schema import WORKER_RESTARTS
 from mediaserver.telemetry.sources import WorkerHealth
 from mediaserver.workers import messages
 from mediaserver.workers.connection import Connection
+from mediaserver.workers.ends import Ends
 from mediaserver.workers.hosted import HostedCall, WorkersUnavailable
 from mediaserver.workers.messages import (
     CallTaken,
@@ -110,7 +111,8 @@ class WorkerPool:
         self._watch_params = watch or WatchParams()
         self._meters = meters or Meters()
         self._on_delta = on_delta
-        self._nursery = nursery or Nursery(log_end)
+        self._ends = Ends()
+        self._nursery = self._heed(nursery or Nursery())
         self._workers: list[Worker] = []
         self._waiting: dict[int, HostedCall] = {}
         """Calls that have no worker at the moment, in their order."""
@@ -188,7 +190,7 @@ class WorkerPool:
 
     async def replace(self) -> None:
         """Replace every worker by one of a fresh nursery, one after the other; calls stay where they are until they end."""
-        nursery = Nursery(log_end)
+        nursery = self._heed(Nursery())
         await nursery.start()
         former, self._nursery = self._nursery, nursery
         for worker in tuple(self._workers):
@@ -366,7 +368,10 @@ class WorkerPool:
             logger.info("call worker {} has retired", worker.pid)
             return
         self.counters.lost[cause] += 1
-        self._meters.inc(WORKER_RESTARTS, "stuck" if cause == "hung" else "crashed")
+        if cause == "hung":
+            self._meters.inc(WORKER_RESTARTS, "stuck")
+        elif (why_ended := self._ends.lost(worker.pid)) is not None:
+            self._meters.inc(WORKER_RESTARTS, why_ended)
         self.counters.takeovers += len(calls)
         logger.error("call worker {} is lost with {} calls: {}", worker.pid, len(calls), why)
         # Whom nobody talks to first; then everybody's conversation, those first who wait for an answer.
@@ -375,6 +380,15 @@ class WorkerPool:
         for call in sorted(calls, key=HostedCall.is_patient):
             call.go_on()
         self._fill_up()
+
+    def _heed(self, nursery: Nursery) -> Nursery:
+        nursery.on_ended = self._ended
+        return nursery
+
+    def _ended(self, pid: int, status: int) -> None:
+        log_end(pid, status)
+        if (cause := self._ends.ended(pid, status)) is not None:
+            self._meters.inc(WORKER_RESTARTS, cause)
 
     def _fill_up(self) -> None:
         """Start workers in place of those that are lost, or may be: one that is born takes a lost one's calls at once."""
@@ -405,7 +419,7 @@ class WorkerPool:
             try:
                 if not self._nursery.is_up:
                     await self._nursery.close()
-                    self._nursery = Nursery(log_end)
+                    self._nursery = self._heed(Nursery())
                     await self._nursery.start()
                 await self._bear()
             except (OSError, TimeoutError, StartupError) as error:

@@ -13,6 +13,7 @@ import pytest
 
 from mediaserver.journal import Next, Role
 from mediaserver.softphone.speech import Utterance
+from mediaserver.telemetry.schema import WORKER_RESTARTS
 from mediaserver.workers.hosted import HostedCall
 from perf.simulators import Behaviour, Script
 from tests.sim.node import GREETING, running_node
@@ -89,6 +90,8 @@ async def test_a_call_outlives_its_worker(
             await running.node.idle()
         (record,) = await running.node.registry.calls("bakery")
         counters = pool.counters
+        cause = "killed" if blow is signal.SIGKILL else "stuck"
+        assert running.node.telemetry.meters.value(WORKER_RESTARTS, cause) == 1
     assert report.answered, report
     assert report.success, report
     lines = [str(line["text"]) for line in record.transcript]
