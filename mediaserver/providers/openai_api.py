@@ -1,7 +1,7 @@
 """The three requests of OpenAI's API that a call makes: a chat completion in pieces, a transcription, speech.
 
-The SDK is not used for them: it costs 0.3 CPU-ms for each streamed delta and 1 to 2 for each request (`ARCHITECTURE.md`), most of
-it for types that nobody reads here. What an answer holds is a stranger's, and is checked where it is read.
+The SDK is not used for them: with its HTTP stack it was half of a call worker's time (`ARCHITECTURE.md`, section 12), most of that
+for types that nobody reads here. What an answer holds is a stranger's, and is checked where it is read.
 """
 
 from __future__ import annotations

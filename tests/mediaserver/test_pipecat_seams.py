@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import version
 
+from pipecat.adapters.llm.services.open_ai_adapter import OpenAILLMAdapter
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 from pipecat.frames.frames import (
     AggregatedTextFrame,
@@ -16,6 +17,7 @@ from pipecat.frames.frames import (
     TranscriptionFrame,
     TTSTextFrame,
 )
+from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator, LLMUserAggregatorParams
 from pipecat.processors.frame_processor import FrameProcessor
@@ -119,6 +121,24 @@ def test_the_synthesis_stage_cuts_text_with_an_aggregator_that_can_be_replaced()
     ):
         assert "self._text_aggregator." in inspect.getsource(method)
     assert SimpleTextAggregator()._text == ""  # type: ignore[no-untyped-call]
+
+
+async def test_the_adapter_makes_a_requests_messages() -> None:
+    context = LLMContext([{"role": "user", "content": "When are you open?"}])
+    adapter = OpenAILLMAdapter()  # type: ignore[no-untyped-call]
+    given = await adapter.get_llm_invocation_params(
+        context, system_instruction="Be brief.", convert_developer_to_user=False
+    )
+    assert given["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "When are you open?"},
+    ]
+
+
+def test_a_pipeline_can_be_taken_apart() -> None:
+    pipeline = Pipeline([])
+    assert [type(one).__name__ for one in pipeline.processors] == ["PipelineSource", "PipelineSink"]
+    assert all(isinstance(handler.handlers, list) for handler in pipeline._event_handlers.values())
 
 
 def test_the_user_aggregator_takes_our_turn_strategies() -> None:
