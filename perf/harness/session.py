@@ -57,7 +57,8 @@ class Session:
         paused = frozenset(spoken.name for spoken in read(self.speech) if inner_pauses_ms(spoken))
         found = figures(
             heard,
-            meter.spent(heard) if server.pid is not None else None,
+            # What lost workers used went with them.
+            meter.spent(heard) if server.pid is not None and shape != "losses" else None,
             server=server.name,
             shape=shape,
             calls=load.calls,
