@@ -22,7 +22,7 @@ NEVER = 1_000_000_000
 LOOK_EVERY_S = 1.0
 FEWEST_ENDED = 100
 ENDED_PER_CALL = 5
-"""A call that has ended leaves a tenth of what one that is up has: its pipeline was taken apart."""
+"""A call that has ended leaves a fifth of its objects: its pipeline was taken apart."""
 LONGEST_S = 300.0
 """With calls up that never end: what they leave is found at last."""
 

@@ -1,8 +1,8 @@
 """The first words of an answer go to synthesis early: its first clause, where the first sentence has one.
 
-A model takes longer to write a sentence than a caller should wait, and is asked to begin with a short clause. Whoever speaks makes a short pause where a clause ends,
-and the rest of the sentence is written and synthesised while the clause is heard. Only the first piece of an answer is cut:
-what follows is there in time, and a sentence sounds better whole.
+A model takes longer to write a sentence than a caller should wait, and is asked to begin with a short clause. Whoever speaks
+makes a short pause where a clause ends, and the rest of the sentence is written and synthesised while the clause is heard.
+Only the first piece of an answer is cut: what follows is there in time, and a sentence sounds better whole.
 """
 
 from __future__ import annotations

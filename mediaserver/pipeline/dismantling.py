@@ -1,8 +1,8 @@
 """What becomes of a pipeline when its call is over.
 
 Pipecat's processors, queues and handlers refer to each other in circles: of a finished pipeline nearly a thousand objects are left
-to the garbage collector, which stops the process to find them. Taken apart, nine of ten are freed at once (measured:
-989 objects a call, 116 after this).
+to the garbage collector, which stops the process to find them. Taken apart, four of five are freed at once (measured:
+989 objects a call, 197 after this).
 """
 
 from __future__ import annotations

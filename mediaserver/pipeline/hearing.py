@@ -12,29 +12,14 @@ from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.utils.time import time_now_iso8601
 
-from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
-from mediaserver.providers.breaker import BreakerKey, Stage
+from mediaserver.providers.breaker import Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
-class Transcriber(Protocol):
-    """One link of the chain: a transcription provider."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in logs and metrics."""
-        ...
-
-    @property
-    def breaker(self) -> BreakerKey:
-        """The breaker that it shares with the other calls that reach it with the same key."""
-        ...
-
-    @property
-    def last_resort(self) -> bool:
-        """Whether it is asked after failures only."""
-        ...
+class Transcriber(ChainLink, Protocol):
+    """A transcription provider."""
 
     def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
         """The words of an utterance (a WAV file), in one piece; empty when there are none. Raises anything."""

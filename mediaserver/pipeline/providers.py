@@ -7,14 +7,34 @@ One processor of the pipeline owns a stage and asks one provider after the other
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from mediaserver.providers.breaker import Stage
+from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.providers.hedge import Terms
 
 MAX_TRANSCRIPT_CHARACTERS = 10_000
 """Of one utterance, which is at most half a minute of speech."""
 MAX_REPLY_CHARACTERS = 4_000
 """Five minutes of speech; a model that says more has lost its way."""
+
+
+class ChainLink(Protocol):
+    """Who may be asked in a stage."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs and metrics."""
+        ...
+
+    @property
+    def breaker(self) -> BreakerKey | None:
+        """The breaker that it shares with the other calls that reach it with the same key; None: it cannot fail."""
+        ...
+
+    @property
+    def last_resort(self) -> bool:
+        """Whether it is asked after failures only."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

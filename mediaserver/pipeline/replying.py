@@ -21,18 +21,14 @@ from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.turns.speculation_gate import GatedFrame, SpeculationGate
 
-from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
-from mediaserver.providers.breaker import BreakerKey, Stage
+from mediaserver.providers.breaker import Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
-class Replier(Protocol):
-    """One link of the chain: a source of reply text for a conversation."""
-
-    name: str
-    breaker: BreakerKey | None
-    last_resort: bool
+class Replier(ChainLink, Protocol):
+    """A source of reply text for a conversation."""
 
     def reply(self, context: LLMContext) -> AsyncGenerator[str, None]:
         """The reply to the conversation so far, in deltas that begin with a word; raises what its client raises."""

@@ -20,29 +20,14 @@ from pipecat.services.tts_service import TTSService
 
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache, PhraseKey
 from mediaserver.pipeline.clauses import FirstClauseAggregator
-from mediaserver.pipeline.providers import Budgets
+from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
-from mediaserver.providers.breaker import BreakerKey, Stage
+from mediaserver.providers.breaker import Stage
 from mediaserver.telemetry.turns import TurnWaits
 
 
-class Synthesizer(Protocol):
-    """One link of the chain: a synthesis provider."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in logs and metrics."""
-        ...
-
-    @property
-    def breaker(self) -> BreakerKey:
-        """The breaker that it shares with the other calls that reach it with the same key."""
-        ...
-
-    @property
-    def last_resort(self) -> bool:
-        """Whether it is asked after failures only."""
-        ...
+class Synthesizer(ChainLink, Protocol):
+    """A synthesis provider."""
 
     def speak(self, text: str) -> AsyncGenerator[bytes, None]:
         """A sentence as 16-bit mono at `PHRASE_RATE_HZ`, in pieces of whole samples; raises anything.

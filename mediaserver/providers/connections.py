@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -98,6 +98,9 @@ class ProviderClient:
     def __init__(self, stats: ProviderStats | None = None) -> None:
         self._stats = stats or ProviderStats()
         self._trusted = ssl.create_default_context()
+        self._proxies = getproxies()
+        """The operator's HTTP_PROXY and HTTPS_PROXY, by scheme. Not aiohttp's own ``trust_env``: that takes credentials from
+        a .netrc file too, which would stand against the tenant's key."""
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
@@ -113,6 +116,8 @@ class ProviderClient:
         """
         opened = SimpleNamespace(new=False)
         options: dict[str, Any] = {"headers": headers, "data": body or None, "max_redirects": MAX_REDIRECTS}
+        if self._proxies:
+            options["proxy"] = self._proxy_of(URL(url))
         if self._pooled is None or self._fresh is None:
             self._pooled, self._fresh = self._session(), self._session(force_close=True)
         try:
@@ -130,6 +135,12 @@ class ProviderClient:
                 raise AnswerMalformed("a packed body")
             yield Answer(response)
 
+    def _proxy_of(self, url: URL) -> str | None:
+        """The proxy for an address; None where NO_PROXY has it, or there is none for its scheme."""
+        if url.host is None or proxy_bypass(url.host):
+            return None
+        return self._proxies.get(url.scheme)
+
     def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         async def opens(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
             if context.trace_request_ctx is not None:
@@ -145,8 +156,6 @@ class ProviderClient:
             headers={"Accept-Encoding": "identity"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Read for each request, which is spared where the operator has set none.
-            trust_env=bool(getproxies()),
             timeout=aiohttp.ClientTimeout(total=MAX_REQUEST_S),
             trace_configs=[traces],
         )

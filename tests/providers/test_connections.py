@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import cast
 
@@ -123,6 +124,25 @@ async def test_a_death_on_a_new_connection_is_not_retried() -> None:
             await transcribe(client, one.url)
         assert len(one.requests) == 1
         await client.aclose()
+
+
+async def test_the_operators_proxy_is_used_and_no_credentials_but_the_tenants(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with peer(answering) as proxy, peer(answering) as direct:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        async with ProviderClient() as client:
+            assert await transcribe(client, "http://provider.invalid/v1") == "word"
+            assert await transcribe(client, direct.url) == "word"
+    assert proxy.requests[0].startswith(b"POST http://provider.invalid/v1/audio/transcriptions ")
+    assert len(proxy.requests) == len(direct.requests) == 1
+    for request in (*proxy.requests, *direct.requests):
+        assert f"Authorization: Bearer {CANARY}".encode() in request
+        assert b"Basic" not in request
 
 
 async def test_a_warmed_connection_is_the_one_that_the_call_uses() -> None:
