@@ -162,11 +162,6 @@ class Node:
         return self._hub.engine.ports() if self._hub is not None else []
 
     @property
-    def stream_count(self) -> int:
-        """Media streams that are open."""
-        return self.media_stats().get("streams", 0)
-
-    @property
     def http_port(self) -> int:
         """The HTTP port for callers that is bound."""
         return self._http.port
@@ -174,8 +169,8 @@ class Node:
     @property
     def calls(self) -> tuple[int, int]:
         """How many are up, and how many have ended since the start."""
-        switchboard = self._switchboard
-        return (switchboard.active_calls, switchboard.ended_calls) if switchboard is not None else (0, 0)
+        board = self._switchboard
+        return (board.active_calls, board.ended_calls) if board else (0, 0)
 
     @property
     def operator_port(self) -> int:

@@ -75,6 +75,11 @@ class Worker:
     """Those whose pipelines it has not built yet."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def enlist(self, call: HostedCall) -> None:
+        """The call is its from now on."""
+        self.calls[call.number] = call
+        self.opening.add(call.number)
+
     def send(self, call: int, message: Message) -> None:
         """Send it a message; nothing once it is lost."""
         if self.connection is not None:
@@ -221,8 +226,7 @@ class WorkerPool:
         if worker is None:
             self._waiting[call.number] = call
             raise WorkersUnavailable("no call worker is free")
-        worker.calls[call.number] = call
-        worker.opening.add(call.number)
+        worker.enlist(call)
         return worker
 
     def _free_worker(self) -> Worker | None:
@@ -237,8 +241,7 @@ class WorkerPool:
         """Give calls that wait to workers that are free, in their order."""
         while self._waiting and (worker := self._free_worker()) is not None:
             call = self._waiting.pop(next(iter(self._waiting)))
-            worker.calls[call.number] = call
-            worker.opening.add(call.number)
+            worker.enlist(call)
             call.assigned(worker)
 
     def forget(self, call: HostedCall) -> None:
@@ -372,6 +375,8 @@ class WorkerPool:
             self._meters.inc(WORKER_RESTARTS, "stuck")
         elif (why_ended := self._ends.lost(worker.pid)) is not None:
             self._meters.inc(WORKER_RESTARTS, why_ended)
+        elif not self._nursery.is_up:
+            self._meters.inc(WORKER_RESTARTS, "crashed")  # Nobody is left who could say.
         self.counters.takeovers += len(calls)
         logger.error("call worker {} is lost with {} calls: {}", worker.pid, len(calls), why)
         # Whom nobody talks to first; then everybody's conversation, those first who wait for an answer.

@@ -121,11 +121,8 @@ class _Call:
         order: OpenCall,
         send: Callable[[int, Message], None],
         redactor: Redactor,
-        building: asyncio.Lock,
     ) -> None:
         self._order = order
-        self._building = building
-        """One pipeline at a time: where a hundred calls are taken over, the worker answers between two of them."""
         self._redactor = redactor
         self._send: Callable[[Message], None] = lambda message: send(number, message)
         self.link = FarMediaLink(self._send, order.first_mark)
@@ -146,8 +143,7 @@ class _Call:
             self._send(CallOver("conversation over", failed=False))
 
     async def _run(self, resources: PipelineResources) -> None:
-        async with self._building:
-            tenant = load_context(self._order.tenant)
+        tenant = load_context(self._order.tenant)
         for provider in (*tenant.stt, *tenant.llm, *tenant.tts):
             self._redactor.register(provider.secret())
         restored = Restored.from_json(self._order.restored) if self._order.restored else None
@@ -155,10 +151,9 @@ class _Call:
             await _load_phrases(resources.phrases, tenant)
             if self._cancelled is not None:
                 return
-            async with self._building:
-                pipeline = self._pipeline = CallPipeline(
-                    tenant, self.link, resources, _Reporter(self._send), restored
-                )
+            pipeline = self._pipeline = CallPipeline(
+                tenant, self.link, resources, _Reporter(self._send), restored
+            )
             running = asyncio.create_task(pipeline.run())
             self._send(CallTaken())
             try:
@@ -206,7 +201,6 @@ class Worker:
         self._calls: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
-        self._building = asyncio.Lock()
         self._retired = False
         self._ended = 0
         self.over = asyncio.Event()
@@ -249,9 +243,7 @@ class Worker:
             case Ping():
                 self._send(0, Pong(message.number))
             case OpenCall():
-                call = self._calls[number] = _Call(
-                    number, message, self._send, self._redactor, self._building
-                )
+                call = self._calls[number] = _Call(number, message, self._send, self._redactor)
                 self._spawn(self._run(number, call))
             case KeepPhrase():
                 self._resources.phrases.keep(message.digest, message.blob)

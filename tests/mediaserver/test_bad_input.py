@@ -86,7 +86,7 @@ async def test_a_session_without_a_codec_of_ours_is_not_acceptable(tmp_path: Pat
         assert outcome.status == 488
         await running.node.idle()
         assert running.node.gate.snapshot().in_use == 0
-        assert running.node.stream_count == 0
+        assert running.node.media_stats()["streams"] == 0
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])

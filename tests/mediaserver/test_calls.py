@@ -30,7 +30,7 @@ async def _wound_up(running: RunningNode) -> None:
     async with asyncio.timeout(5):
         await running.node.idle()
     snapshot = running.node.gate.snapshot()
-    assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+    assert (snapshot.in_use, snapshot.double_releases, running.node.media_stats()["streams"]) == (0, 0, 0)
 
 
 def _said(record: CallRecord, speaker: str) -> list[str]:
@@ -125,7 +125,7 @@ async def test_an_unknown_number_is_refused_before_anything_is_built(
         report = await running.call(question, number="+15559999")
         assert (report.answered, report.status) == (False, 404)
         assert running.node.gate.snapshot().admitted == 0
-        assert running.node.stream_count == 0
+        assert running.node.media_stats()["streams"] == 0
 
 
 async def test_above_capacity_the_caller_is_told_when_to_try_again(

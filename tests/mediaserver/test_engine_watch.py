@@ -54,5 +54,5 @@ async def test_the_calls_of_a_media_thread_that_failed_end_and_give_their_lease_
         finally:
             caller.close()
         snapshot = running.node.gate.snapshot()
-        assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+        assert (snapshot.in_use, snapshot.double_releases, running.node.media_stats()["streams"]) == (0, 0, 0)
         assert all(running.node.ready().values())

@@ -24,7 +24,7 @@ async def _record(running: RunningNode) -> CallRecord:
     async with asyncio.timeout(5):
         await running.node.idle()
     snapshot = running.node.gate.snapshot()
-    assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+    assert (snapshot.in_use, snapshot.double_releases, running.node.media_stats()["streams"]) == (0, 0, 0)
     (record,) = await running.node.registry.calls("bakery")
     return record
 

@@ -82,7 +82,7 @@ async def test_a_bad_offer_costs_nothing_and_leaves_the_session_good(tmp_path: P
             assert response.status_code == 422, response.text
             assert response.json()["detail"].startswith("the offer cannot be used: ")
         snapshot = running.node.gate.snapshot()
-        assert (snapshot.in_use, snapshot.double_releases, running.node.stream_count) == (0, 0, 0)
+        assert (snapshot.in_use, snapshot.double_releases, running.node.media_stats()["streams"]) == (0, 0, 0)
 
 
 async def test_a_source_that_asks_too_often_is_told_when_to_ask_again(tmp_path: Path) -> None:

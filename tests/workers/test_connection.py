@@ -65,7 +65,7 @@ async def test_a_call_that_takes_the_memory_takes_its_worker_with_it(monkeypatch
 
     monkeypatch.setattr(worker, "load_context", no_memory)
     monkeypatch.setattr("os._exit", ended.append)
-    call = worker._Call(1, OpenCall("{}", "", 0), lambda *_: None, Redactor(), asyncio.Lock())
+    call = worker._Call(1, OpenCall("{}", "", 0), lambda *_: None, Redactor())
     await call.run(None)  # type: ignore[arg-type] # it does not come so far
     assert ended == [EXIT_NO_MEMORY]
 
