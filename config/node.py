@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from config.tenant import HttpUrl, OpenAICompatible, StrictModel
+from config.tenant import Deepgram, HttpUrl, OpenAICompatible, StrictModel
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
@@ -167,10 +176,21 @@ class CapacityConfig(StrictModel):
     """Calls at a time; unset: derived from the cores and the kind of calls (`admission.capacity`)."""
 
 
+def _kind(step: object) -> object:
+    """The kind of a provider; OpenAI's where none is given."""
+    given = step.get("kind", "openai") if isinstance(step, Mapping) else getattr(step, "kind", None)
+    return given if isinstance(given, str) else None
+
+
+PlatformListener = Annotated[
+    Annotated[OpenAICompatible, Tag("openai")] | Annotated[Deepgram, Tag("deepgram")], Discriminator(_kind)
+]
+
+
 class PlatformProviders(StrictModel):
     """Providers for tenants that bring none of their own, best first. The embedded models always follow."""
 
-    stt: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
+    stt: tuple[PlatformListener, ...] = Field(default=(), max_length=4)
     llm: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
     tts: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
 

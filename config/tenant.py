@@ -44,6 +44,7 @@ def _known_time_zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#@]*)?$", max_length=2_000)]
 """An API root. No user or password in it: URLs reach logs."""
+EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 _CLOCK = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?")
 
 
@@ -137,8 +138,19 @@ class OpenAICompatible(StrictModel):
     """The API's root, for example ``https://api.openai.com/v1``; unset: OpenAI's, or with the platform's key the
     platform's."""
     model: ShortText
-    api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    api_key_env: EnvironmentVariable | None = None
     """The environment variable that holds the key. The key itself never stands in a configuration."""
+
+
+class Deepgram(StrictModel):
+    """Live transcription by Deepgram, or by a server with the same interface: it listens while the caller speaks."""
+
+    kind: Literal["deepgram"] = "deepgram"
+    base_url: HttpUrl | None = None
+    """The API's root; unset: ``https://api.deepgram.com/v1``."""
+    model: ShortText = "nova-3"
+    api_key_env: EnvironmentVariable | None = None
+    """Unset, with a ``base_url``: no key. Unset, without: the platform's ``DEEPGRAM_API_KEY``."""
 
 
 class Embedded(StrictModel):
@@ -148,6 +160,8 @@ class Embedded(StrictModel):
 
 
 Provider = Annotated[OpenAICompatible | Embedded, Field(discriminator="kind")]
+Listener = Annotated[OpenAICompatible | Deepgram | Embedded, Field(discriminator="kind")]
+"""Who can transcribe."""
 
 
 class Providers(StrictModel):
@@ -156,7 +170,7 @@ class Providers(StrictModel):
     After a tenant's own providers come the platform's, then the embedded ones, whether named here or not.
     """
 
-    stt: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    stt: tuple[Listener, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
     llm: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
     tts: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
     use_platform: bool = True

@@ -13,11 +13,13 @@ from enum import StrEnum
 from typing import Final
 
 from config.node import PlatformProviders
-from config.tenant import OpenAICompatible, Provider, Providers
+from config.tenant import Deepgram, Listener, OpenAICompatible, Provider, Providers
 
 DEFAULT_LLM_MODEL: Final = "gpt-4.1-mini"
 OPENAI_API_ROOT: Final = "https://api.openai.com/v1"
 OPENAI_KEY: Final = "OPENAI_API_KEY"
+DEEPGRAM_API_ROOT: Final = "https://api.deepgram.com/v1"
+DEEPGRAM_KEY: Final = "DEEPGRAM_API_KEY"
 _API_ROOT: Final = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 
 
@@ -34,7 +36,7 @@ class ResolvedProvider:
     """One step of a chain, ready to use. The key is never part of its text."""
 
     kind: str
-    """``openai`` or ``embedded``."""
+    """``openai``, ``deepgram`` or ``embedded``."""
     origin: Origin
     reason: str
     base_url: str | None = None
@@ -74,9 +76,11 @@ def resolve(providers: Providers, platform: PlatformProviders, environ: Mapping[
     skipped: list[str] = []
 
     def chain(
-        service: str, own: Sequence[Provider], shared: Sequence[OpenAICompatible]
+        service: str, own: Sequence[Provider | Listener], shared: Sequence[OpenAICompatible | Deepgram]
     ) -> tuple[ResolvedProvider, ...]:
-        steps = [(Origin.TENANT, step) for step in own if isinstance(step, OpenAICompatible)]
+        steps: list[tuple[Origin, OpenAICompatible | Deepgram]] = [
+            (Origin.TENANT, step) for step in own if isinstance(step, OpenAICompatible | Deepgram)
+        ]
         if providers.use_platform:
             steps += [(Origin.PLATFORM, step) for step in shared]
         outcomes = [_step(step, origin, providers.use_platform, environ) for origin, step in steps]
@@ -100,34 +104,42 @@ def _implicit_llm(environ: Mapping[str, str]) -> ResolvedProvider | str:
     """``OPENAI_API_KEY`` alone is enough for a real language model."""
     model = environ.get("OPENAI_MODEL", "").strip() or DEFAULT_LLM_MODEL
     key = environ[OPENAI_KEY].strip()
-    return _ready(Origin.PLATFORM, f"{OPENAI_KEY} is set", _platform_root(environ), model, key)
+    reason = f"{OPENAI_KEY} is set"
+    return _checked(ResolvedProvider("openai", Origin.PLATFORM, reason, _platform_root(environ), model, key))
 
 
 def _step(
-    step: OpenAICompatible, origin: Origin, use_platform: bool, environ: Mapping[str, str]
+    step: OpenAICompatible | Deepgram, origin: Origin, use_platform: bool, environ: Mapping[str, str]
 ) -> ResolvedProvider | str:
     """The step, ready to use, or why it is left out."""
     variable = step.api_key_env
     if variable is None and step.base_url is not None:
-        return _ready(origin, f"named by the {origin}, without a key", step.base_url, step.model, None)
+        reason = f"named by the {origin}, without a key"
+        return _checked(ResolvedProvider(step.kind, origin, reason, step.base_url, step.model))
     if variable is None:
         # Neither URL nor key: this model on the platform's account.
         if not use_platform:
             return f"{origin} {step.model}: the platform's account is not used (use_platform is false)"
-        variable = OPENAI_KEY
+        variable = OPENAI_KEY if step.kind == "openai" else DEEPGRAM_KEY
     key = environ.get(variable, "").strip()
     if not key:
         return f"{origin} {step.model}: {variable} is not set"
-    # OPENAI_BASE_URL belongs to OPENAI_API_KEY: a tenant's own key must not go to the platform's gateway.
-    default_root = _platform_root(environ) if variable == OPENAI_KEY else OPENAI_API_ROOT
     reason = f"named by the {origin}, key from {variable}"
-    return _ready(origin, reason, step.base_url or default_root, step.model, key)
+    root = step.base_url or _default_root(step.kind, variable, environ)
+    return _checked(ResolvedProvider(step.kind, origin, reason, root, step.model, key))
 
 
-def _ready(origin: Origin, reason: str, root: str, model: str, key: str | None) -> ResolvedProvider | str:
-    if not _API_ROOT.fullmatch(root):
-        return f"{origin} {model}: OPENAI_BASE_URL is not an http(s) URL without a query"
-    return ResolvedProvider("openai", origin, reason, root, model, key)
+def _default_root(kind: str, variable: str, environ: Mapping[str, str]) -> str:
+    if kind == "deepgram":
+        return DEEPGRAM_API_ROOT
+    # OPENAI_BASE_URL belongs to OPENAI_API_KEY: a tenant's own key must not go to the platform's gateway.
+    return _platform_root(environ) if variable == OPENAI_KEY else OPENAI_API_ROOT
+
+
+def _checked(provider: ResolvedProvider) -> ResolvedProvider | str:
+    if not _API_ROOT.fullmatch(provider.base_url or ""):
+        return f"{provider.origin} {provider.model}: OPENAI_BASE_URL is not an http(s) URL without a query"
+    return provider
 
 
 def _platform_root(environ: Mapping[str, str]) -> str:

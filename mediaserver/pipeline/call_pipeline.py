@@ -173,6 +173,7 @@ class CallPipeline:
             waits=waits,
         )
         aggregators = self._aggregators(context)
+        self._hearing = hearing
         self._worker = _worker(
             self._transport.input(),
             hearing,
@@ -279,12 +280,14 @@ class CallPipeline:
         with logger.contextualize(call=self._tenant.call_id, tenant=self._tenant.tenant_id):
             await self._runner.add_workers(self._worker)
             self._turns.run()
+            self._hearing.open()
             self._transport.start_reading()
             try:
                 await self._runner.run()
             finally:
                 await self._transport.stop_reading()
                 await self._turns.close()
+                await self._hearing.close()
                 self._observer.turns_counted(self._turns.taker.counters)
                 self._over = True
         # Not where it was cancelled or failed: its tasks may not have ended.

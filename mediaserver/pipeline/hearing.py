@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -15,14 +16,27 @@ from pipecat.utils.time import time_now_iso8601
 from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import Stage
+from mediaserver.providers.utterance import Utterance
 from mediaserver.telemetry.turns import TurnWaits
 
 
 class Transcriber(ChainLink, Protocol):
     """A transcription provider."""
 
-    def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
-        """The words of an utterance (a WAV file), in one piece; empty when there are none. Raises anything."""
+    def open(self) -> None:
+        """The call begins. Returns at once."""
+        ...
+
+    def hear(self, number: int, pcm: bytes, said_bytes: int) -> None:
+        """The next audio of utterance ``number``, as it is spoken; ``said_bytes`` of it are said with that. Returns at once."""
+        ...
+
+    def transcribe(self, utterance: Utterance) -> AsyncGenerator[str, None]:
+        """The words of an utterance, in one piece; empty when there are none. Raises anything."""
+        ...
+
+    async def close(self) -> None:
+        """The call is over."""
         ...
 
 
@@ -49,6 +63,8 @@ class Hearing(SegmentedSTTService):
         )
         self._hearing_apology = apology
         self._hearing_waits = waits
+        self._hearing_chain = tuple(chain)
+        self._hearing_care = care
         self._hearing_links = Chain(
             Stage.STT,
             [Link(one.name, one.transcribe, one.breaker, last_resort=one.last_resort) for one in chain],
@@ -56,11 +72,29 @@ class Hearing(SegmentedSTTService):
             budgets.terms(Stage.STT),
         )
 
-    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
-        """Transcribe one utterance (a WAV file) with the first service that can."""
+    def open(self) -> None:
+        """The call begins: let who listens connect."""
+        self._hearing_chain[0].open()
+
+    async def close(self) -> None:
+        """The call is over."""
+        await asyncio.gather(*(one.close() for one in self._hearing_chain))
+
+    def hear(self, number: int, pcm: bytes, said_bytes: int) -> None:
+        """The next audio of utterance ``number``, for the provider that will be asked first."""
+        first = self._hearing_chain[0]
+        if first.breaker is None or self._hearing_care.breakers.of(first.breaker).passes(_now_ms()):
+            first.hear(number, pcm, said_bytes)
+
+    def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        """Transcribe a recording (a WAV file): Pipecat's way in, for audio that walked the pipeline."""
+        return self.words_of(Utterance.of_wav(audio))
+
+    async def words_of(self, utterance: Utterance) -> AsyncGenerator[Frame | None, None]:
+        """Transcribe one utterance with the first service that can."""
         heard, transcribed = "", self._hearing_waits.asked("stt")
         apologised = False
-        async with aclosing(self._hearing_links.ask(audio)) as answer:
+        async with aclosing(self._hearing_links.ask(utterance)) as answer:
             async for told in answer:
                 if isinstance(told, Piece):
                     heard = told.item
@@ -71,3 +105,7 @@ class Hearing(SegmentedSTTService):
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
         transcribed()
         yield TranscriptionFrame(heard, "caller", time_now_iso8601())
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)

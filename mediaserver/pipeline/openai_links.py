@@ -16,6 +16,7 @@ from mediaserver.pipeline.pieces import AudioCutter, DeltaJoiner
 from mediaserver.pipeline.providers import MAX_REPLY_CHARACTERS, MAX_TRANSCRIPT_CHARACTERS
 from mediaserver.providers.breaker import BreakerKey
 from mediaserver.providers.openai_api import OpenAIApi
+from mediaserver.providers.utterance import Utterance
 
 MAX_REPLY_TOKENS = 200
 BYTES_PER_S = PHRASE_RATE_HZ * 2
@@ -43,12 +44,21 @@ class OpenAITranscriber:
     breaker: BreakerKey
     last_resort: bool = False
 
-    async def transcribe(self, audio: bytes) -> AsyncGenerator[str, None]:
-        """The words of an utterance (a WAV file), in one piece; empty when there are none."""
-        text = await self.api.transcribe(self.model, audio, "en")
+    async def transcribe(self, utterance: Utterance) -> AsyncGenerator[str, None]:
+        """The words of an utterance, in one piece; empty when there are none."""
+        text = await self.api.transcribe(self.model, utterance.wav(), "en")
         if len(text) > MAX_TRANSCRIPT_CHARACTERS:
             raise ProviderFailed(self.name, "a transcript past its limit", FailureCause.TOO_LARGE)
         yield text.strip()
+
+    def open(self) -> None:
+        """It is asked for each utterance anew."""
+
+    def hear(self, number: int, pcm: bytes, said_bytes: int) -> None:
+        """It takes an utterance as a whole."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mediaserver.pipeline.deepgram_links import DeepgramTranscriber
+from mediaserver.pipeline.hearing import Transcriber
 from mediaserver.pipeline.openai_links import OpenAIReplier, OpenAISynthesizer, OpenAITranscriber
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
@@ -49,9 +51,11 @@ class ProviderAccess:
     def warm(self, tenant: TenantContext) -> None:
         """Open connections to whom a call of this tenant will ask; returns at once."""
         if self.warmer is not None:
-            asked = (*tenant.stt, *tenant.llm, *tenant.tts)
-            models = [one for one in tenant.llm if one.kind != "openai"]
-            self.warmer.warm({self.root_of(one) for one in asked if one not in models})
+            # A provider that listens is connected to by the call itself.
+            asked = [one for one in tenant.stt if one.kind != "deepgram"]
+            asked += [one for one in tenant.llm if one.kind == "openai"]
+            asked += tenant.tts
+            self.warmer.warm({self.root_of(one) for one in asked})
 
 
 def breaker_key(stage: Stage, provider: ResolvedProvider, access: ProviderAccess) -> BreakerKey:
@@ -61,23 +65,33 @@ def breaker_key(stage: Stage, provider: ResolvedProvider, access: ProviderAccess
     )
 
 
-def transcribers(
-    providers: Sequence[ResolvedProvider], access: ProviderAccess
-) -> tuple[OpenAITranscriber, ...]:
-    """The transcription chain.
+def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcriber:
+    """A link of the transcription chain.
 
     No prompt with the business's vocabulary: on tiny.en it doubled the decoder's loops and gained no accuracy.
     """
-    return tuple(
-        OpenAITranscriber(
+    breaker = breaker_key(Stage.STT, provider, access)
+    if provider.kind == "deepgram":
+        return DeepgramTranscriber(
             provider.name,
-            access.api_of(provider),
-            provider.model or EMBEDDED_STT_MODEL,
-            breaker_key(Stage.STT, provider, access),
-            last_resort=provider.kind == "embedded",
+            access.http,
+            access.root_of(provider),
+            provider.secret() or "",
+            provider.model or "",
+            breaker,
         )
-        for provider in providers
+    return OpenAITranscriber(
+        provider.name,
+        access.api_of(provider),
+        provider.model or EMBEDDED_STT_MODEL,
+        breaker,
+        last_resort=provider.kind == "embedded",
     )
+
+
+def transcribers(providers: Sequence[ResolvedProvider], access: ProviderAccess) -> tuple[Transcriber, ...]:
+    """The transcription chain."""
+    return tuple(transcriber(provider, access) for provider in providers)
 
 
 def synthesizer(

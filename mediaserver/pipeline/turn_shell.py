@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from loguru import logger
-from pipecat.audio.utils import pcm_to_wav
 from pipecat.frames.frames import (
     EagerEndOfTurnCancelFrame,
     InterruptionFrame,
@@ -28,6 +27,7 @@ from mediaserver.pipeline.hearing import Hearing
 from mediaserver.pipeline.output import EngineOutput
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.pipeline.turn_strategies import CallerTurnFrame, CallerTurnStart, CallerTurnStop
+from mediaserver.providers.utterance import BYTES_PER_MS, Utterance
 from mediaserver.turns import TurnParams, TurnTaker
 from mediaserver.turns.events import (
     Action,
@@ -50,10 +50,7 @@ from mediaserver.turns.events import (
     Withdraw,
 )
 
-SPEECH_RATE_HZ = 16_000
-TRAILING_SILENCE_MS = 200
-"""Added to an utterance: recognizers garble a last word that ends with the audio."""
-MAX_UTTERANCE_BYTES = 60 * SPEECH_RATE_HZ * 2
+MAX_UTTERANCE_BYTES = 60_000 * BYTES_PER_MS
 """Twice what the transport cuts speech to; past it the oldest goes."""
 MAX_ACTIONS = 128
 """What may wait for the pipeline: a turn has three or four."""
@@ -115,6 +112,9 @@ class TurnShell:
         self._confirmed: LLMContext | None = None
         self._audio = bytearray()
         """The present utterance."""
+        self._utterance = 0
+        self._said_bytes = 0
+        """Of the present utterance; past `MAX_UTTERANCE_BYTES` that is more than is kept."""
         self._asked_pcm: tuple[int, bytes] = (0, b"")
         """What was transcribed last, for the turn model."""
         self._transcriptions: dict[int, asyncio.Task[None]] = {}
@@ -161,12 +161,21 @@ class TurnShell:
     def add_audio(self, pcm: bytes) -> None:
         """The next audio of the present utterance."""
         self._audio += pcm
+        self._said_bytes += len(pcm)
+        self._hearing.hear(self._utterance, pcm, self._said_bytes)
         if (excess := len(self._audio) - MAX_UTTERANCE_BYTES) > 0:
             del self._audio[:excess]
 
     def begin_audio(self, pcm: bytes) -> None:
         """The first audio of an utterance."""
-        self._audio = bytearray(pcm)
+        self._drop_audio()
+        self.add_audio(pcm)
+
+    def _drop_audio(self) -> None:
+        """What comes next is another utterance."""
+        self._audio.clear()
+        self._utterance += 1
+        self._said_bytes = 0
 
     def frame_passed(self) -> None:
         """An interruption or a withdrawal has reached the end of the pipeline."""
@@ -192,7 +201,7 @@ class TurnShell:
                 case Hold():
                     self._output.hold()
                 case Resume():
-                    self._audio.clear()
+                    self._drop_audio()
                     self._output.release_hold()
                 case Transcribe():
                     self._transcribe(action.number)
@@ -222,23 +231,22 @@ class TurnShell:
     # Words.
 
     def _transcribe(self, number: int) -> None:
-        pcm = bytes(self._audio)
-        self._asked_pcm = (number, pcm)
+        utterance = Utterance(self._utterance, bytes(self._audio), self._said_bytes)
+        self._asked_pcm = (number, utterance.pcm)
         while len(self._transcriptions) >= MAX_TRANSCRIPTIONS:
             oldest = min(self._transcriptions)
             self._transcriptions.pop(oldest).cancel()
             logger.warning("transcription {} given up: {} are outstanding", oldest, MAX_TRANSCRIPTIONS)
         task = asyncio.get_running_loop().create_task(
-            self._words_of(number, pcm), name=f"transcription-{number}"
+            self._words_of(number, utterance), name=f"transcription-{number}"
         )
         self._transcriptions[number] = task
         task.add_done_callback(lambda _: self._transcriptions.pop(number, None))
 
-    async def _words_of(self, number: int, pcm: bytes) -> None:
+    async def _words_of(self, number: int, utterance: Utterance) -> None:
         text = ""
-        silence = bytes(TRAILING_SILENCE_MS * SPEECH_RATE_HZ // 1000 * 2)
         try:
-            async for frame in self._hearing.run_stt(pcm_to_wav(pcm + silence, SPEECH_RATE_HZ)):
+            async for frame in self._hearing.words_of(utterance):
                 if isinstance(frame, TranscriptionFrame):
                     text = frame.text
                 elif frame is not None:
@@ -318,7 +326,7 @@ class TurnShell:
         await self._aggregator.push_frame(LLMContextFrame(context=provisional, speculation=True))
 
     async def _confirm(self, confirmed: Confirm) -> None:
-        self._audio.clear()
+        self._drop_audio()
         if confirmed.text:
             self._host.answer_due(confirmed.text)
         if confirmed.speculated:

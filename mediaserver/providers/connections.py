@@ -25,6 +25,11 @@ from mediaserver.providers.failures import AnswerMalformed, AnswerTooLarge
 from mediaserver.providers.stats import ProviderStats
 
 MAX_PROVIDER_CONNECTIONS = 1_000
+MAX_LIVE_CONNECTIONS = 2_000
+"""Web sockets, which a call has for as long as it lasts."""
+MAX_LIVE_MESSAGE_BYTES = 256 * 1024
+LIVE_CLOSE_S = 0.5
+"""For the closing handshake of a web socket."""
 KEEPALIVE_S = 50.0
 """Less than the 60 s after which common load balancers close an idle connection."""
 DEAD_PEER_MS = 2_000
@@ -96,13 +101,14 @@ class ProviderClient:
     """
 
     def __init__(self, stats: ProviderStats | None = None) -> None:
-        self._stats = stats or ProviderStats()
+        self.stats = stats or ProviderStats()
         self._trusted = ssl.create_default_context()
         self._proxies = getproxies()
         """The operator's HTTP_PROXY and HTTPS_PROXY, by scheme. Not aiohttp's own ``trust_env``: that takes credentials from
         a .netrc file too, which would stand against the tenant's key."""
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._live: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
     async def request(
@@ -127,7 +133,7 @@ class ProviderClient:
             # request; a caller who waits for nothing is dearer.
             if opened.new:
                 raise
-            self._stats.dead_connections_retried += 1
+            self.stats.dead_connections_retried += 1
             response = await self._fresh.request(method, url, **options)
         async with response:
             # A body that grows when it is unpacked has no bound; speech and short texts gain nothing from packing.
@@ -135,13 +141,35 @@ class ProviderClient:
                 raise AnswerMalformed("a packed body")
             yield Answer(response)
 
+    @asynccontextmanager
+    async def websocket(
+        self, url: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A web socket (RFC 6455) of its own, without compression.
+
+        Raises:
+            aiohttp.ClientError, OSError, ValueError: as the client does; `WSServerHandshakeError` with the status.
+        """
+        if self._live is None:
+            self._live = self._session(limit=MAX_LIVE_CONNECTIONS, force_close=True)
+        async with self._live.ws_connect(
+            url,
+            headers=headers,
+            proxy=self._proxy_of(URL(url)),
+            max_msg_size=MAX_LIVE_MESSAGE_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=LIVE_CLOSE_S),
+        ) as live:
+            yield live
+
     def _proxy_of(self, url: URL) -> str | None:
         """The proxy for an address; None where NO_PROXY has it, or there is none for its scheme."""
         if url.host is None or proxy_bypass(url.host):
             return None
         return self._proxies.get(url.scheme)
 
-    def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+    def _session(
+        self, *, limit: int = MAX_PROVIDER_CONNECTIONS, force_close: bool = False
+    ) -> aiohttp.ClientSession:
         async def opens(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
             if context.trace_request_ctx is not None:
                 context.trace_request_ctx.new = True
@@ -150,9 +178,7 @@ class ProviderClient:
         traces.on_connection_create_start.append(opens)
         lasting: dict[str, Any] = {"force_close": True} if force_close else {"keepalive_timeout": KEEPALIVE_S}
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=self._trusted, limit=MAX_PROVIDER_CONNECTIONS, socket_factory=_socket, **lasting
-            ),
+            connector=aiohttp.TCPConnector(ssl=self._trusted, limit=limit, socket_factory=_socket, **lasting),
             headers={"Accept-Encoding": "identity"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -162,10 +188,10 @@ class ProviderClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for session in (self._pooled, self._fresh):
+        for session in (self._pooled, self._fresh, self._live):
             if session is not None:
                 await session.close()
-        self._pooled = self._fresh = None
+        self._pooled = self._fresh = self._live = None
 
     async def __aenter__(self) -> ProviderClient:
         """As it is: connections are opened by requests."""

@@ -23,6 +23,7 @@ from perf.harness.plot import svg
 from perf.harness.processes import Cores
 from perf.harness.servers import (
     Server,
+    SimulatedProviders,
     our_server,
     provider_stats,
     simulated_providers,
@@ -87,6 +88,9 @@ def add(commands: Any) -> None:
         "--end-of-turn-ms", type=int, help="our tenant's wait, whatever the words (default: by the words)"
     )
     run.add_argument("--speech-stop-ms", type=int, help="our tenant's silence before transcription")
+    run.add_argument(
+        "--live-stt", action="store_true", help="our tenant is transcribed while its callers speak"
+    )
     run.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     run.add_argument("--plot", type=Path, metavar="FILE", help="an SVG of it")
     run.add_argument("--results", action="store_true", help="also a dated copy in perf/results/")
@@ -113,23 +117,23 @@ def measure(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="perf-")))
         scenario = scenario_of(options)
-        url, providers_pid = stack.enter_context(simulated_providers(scenario, speech, directory, cores))
+        providers = stack.enter_context(simulated_providers(scenario, speech, directory, cores))
         session = Session(
             binary,
             speech,
             cores,
-            url,
-            providers_pid,
+            providers.url,
+            providers.pid,
             _say,
             options.seconds or (SHORT_SECONDS if options.short else 30.0),
             options.barge_in_every,
         )
         knee, soak, losses, ratio = None, None, None, None
         if not options.only_stock:
-            knee, soak, losses = _steps(options, session, url, directory)
+            knee, soak, losses = _steps(options, session, providers, directory)
         if options.stock or options.only_stock:
-            ratio = _stock(options, session, url, directory)
-        counts = provider_stats(url).counts
+            ratio = _stock(options, session, providers.url, directory)
+        counts = provider_stats(providers.url).counts
     steps = session.steps
     judged = _judged(options, session) if options.gate else []
     found = report.document(
@@ -175,7 +179,7 @@ def target_of(text: str) -> Server:
 
 
 def _steps(
-    options: argparse.Namespace, session: Session, url: str, directory: Path
+    options: argparse.Namespace, session: Session, providers: SimulatedProviders, directory: Path
 ) -> tuple[int | None, dict[str, float] | None, dict[str, float | None] | None]:
     """Every shape that was asked for, on the server."""
     with ExitStack() as stack:
@@ -196,7 +200,14 @@ def _steps(
             if workers is None and worker_option():
                 workers = options.server_cores
             server = stack.enter_context(
-                our_server(url, directory, session.cores, workers=workers, turn_taking=turn_taking)
+                our_server(
+                    providers,
+                    directory,
+                    session.cores,
+                    workers=workers,
+                    turn_taking=turn_taking,
+                    live_stt=options.live_stt,
+                )
             )
             # What a server does once after its start is not the first step's.
             time.sleep(SETTLE_S)
@@ -258,6 +269,7 @@ def _conditions(
         "providers": scenario.document(),
         "end_of_turn_ms": options.end_of_turn_ms,
         "workers": options.workers,
+        "live_stt": options.live_stt,
         "python": platform.python_version(),
     }
 

@@ -1,7 +1,7 @@
 """Simulated providers as a process: ``python -m perf.harness.providers --speech FOLDER [--script FILE | --preset NAME]``.
 
-OpenAI's chat completions (streamed or whole), batch transcription and streamed speech, with the delays and faults of a
-`Scenario`. Prints its port. ``GET /stats`` counts requests and faults, and says how late answers were since it was last asked; ``PUT /scenario`` changes the scenario while it runs.
+OpenAI's chat completions (streamed or whole), batch transcription and streamed speech, and Deepgram's live transcription, with
+the delays and faults of a `Scenario`. Prints the ports of both. ``GET /stats`` counts requests and faults, and says how late answers were since it was last asked; ``PUT /scenario`` changes the scenario while it runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from zlib import crc32
 
 import orjson
 import uvloop
+from aiohttp import web
 
 from perf.harness import http
 from perf.harness.http import Connection, Exchange
 from perf.harness.latency import PRESETS, Fault, Scenario, Stage
+from perf.harness.live_recognition import LIVE_FAULTS, RecognisingEar
 from perf.harness.recognition import Recogniser, wav_in
 from perf.harness.speech import read
+from perf.live_stt import LiveFault, LiveStt
 
 SPEECH_RATE_HZ = 24_000
 TONE_HZ = 440
@@ -55,6 +58,7 @@ class SimulatedProviders:
         self._random = Random(scenario.seed)
         self._replied = 0
         self.counts: Counter[str] = Counter()
+        self.live = LiveStt(lambda: RecognisingEar(recogniser, clock), self._live_answer)
         self.late_ms: deque[float] = deque(maxlen=LATE_KEPT)
 
     def serve(self, exchange: Exchange) -> None:
@@ -77,7 +81,8 @@ class SimulatedProviders:
             exchange.end(http.whole(orjson.dumps({"error": {"message": str(error)}}), b"400 Bad Request"))
 
     def _stats(self, exchange: Exchange) -> None:
-        document = {"counts": dict(self.counts), "late_ms": list(self.late_ms)}
+        live = {f"live {name}": count for name, count in self.live.counts.items()}
+        document = {"counts": {**self.counts, **live}, "late_ms": list(self.late_ms)}
         self.late_ms.clear()
         exchange.end(http.whole(orjson.dumps(document)))
 
@@ -91,6 +96,10 @@ class SimulatedProviders:
         self.counts["stt without words"] += not text
         response = http.whole(orjson.dumps({"text": text}))
         self._answer(exchange, "stt", self._scenario.stt, iter(()), response)
+
+    def _live_answer(self) -> tuple[float, LiveFault | None]:
+        delay_ms, fault = self._scenario.stt.draw(self._random)
+        return delay_ms, LIVE_FAULTS[fault] if fault is not None else None
 
     def _chat(self, exchange: Exchange) -> None:
         request = orjson.loads(exchange.body)
@@ -230,7 +239,10 @@ async def run(scenario: Scenario, speech: Path, port: int) -> None:
     loop = asyncio.get_running_loop()
     providers = SimulatedProviders(scenario, Recogniser(read(speech)), loop.time, loop.call_later)
     server = await loop.create_server(lambda: Connection(providers.serve), "127.0.0.1", port, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    live = web.AppRunner(providers.live.application)
+    await live.setup()
+    await web.TCPSite(live, "127.0.0.1", 0, backlog=1024).start()
+    print(server.sockets[0].getsockname()[1], live.addresses[0][1], flush=True)
     await server.serve_forever()
 
 

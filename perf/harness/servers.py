@@ -38,19 +38,32 @@ class Server:
     metrics_url: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SimulatedProviders:
+    """Where they are."""
+
+    url: str
+    """Root of the OpenAI-compatible API."""
+    live_url: str
+    """Root of the live transcription."""
+    pid: int
+
+
 @contextlib.contextmanager
 def simulated_providers(
     scenario: Scenario, speech: Path, directory: Path, cores: Cores
-) -> Iterator[tuple[str, int]]:
-    """The providers' API root and their process."""
+) -> Iterator[SimulatedProviders]:
+    """The providers, in a process of their own."""
     script = directory / "scenario.json"
     script.write_bytes(orjson.dumps(scenario.document()))
     process = start(
         python("perf.harness.providers", "--speech", str(speech), "--script", str(script)), cores.others
     )
     with stopped_after(process):
-        port = int(_line_with(process, ""))
-        yield f"http://127.0.0.1:{port}/v1", process.pid
+        port, live_port = map(int, _line_with(process, "").split())
+        yield SimulatedProviders(
+            f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{live_port}/v1", process.pid
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +84,17 @@ def provider_stats(url: str) -> ProviderStats:
 
 @contextlib.contextmanager
 def our_server(
-    providers_url: str, directory: Path, cores: Cores, *, workers: int | None, turn_taking: dict[str, int]
+    providers: SimulatedProviders,
+    directory: Path,
+    cores: Cores,
+    *,
+    workers: int | None,
+    turn_taking: dict[str, int],
+    live_stt: bool,
 ) -> Iterator[Server]:
     """`mediaserver serve` with one tenant, everything else at its defaults."""
     sip_port, http_port = _free_port(), _free_port()
-    tenant = _tenant(providers_url, turn_taking)
+    tenant = _tenant(providers, turn_taking, live_stt=live_stt)
     (directory / "tenant.yaml").write_text(yaml.safe_dump(tenant))
     node = {
         "sip": {"host": "127.0.0.1", "port": sip_port},
@@ -84,7 +103,7 @@ def our_server(
         "data_dir": str(directory / "data"),
         "capacity": {"slots": FEWEST_SLOTS},
         "tenants": ["tenant.yaml"],
-        "models": {"url": providers_url},
+        "models": {"url": providers.url},
     }
     config = directory / "node.yaml"
     config.write_text(yaml.safe_dump(node))
@@ -127,8 +146,11 @@ def _fixed_wait_ms(turn_taking: dict[str, int]) -> float | None:
     return None if value is None else float(value)
 
 
-def _tenant(url: str, turn_taking: dict[str, int]) -> dict[str, object]:
-    provider = {"kind": "openai", "base_url": url, "model": "simulated"}
+def _tenant(
+    providers: SimulatedProviders, turn_taking: dict[str, int], *, live_stt: bool
+) -> dict[str, object]:
+    provider = {"kind": "openai", "base_url": providers.url, "model": "simulated"}
+    live = {"kind": "deepgram", "base_url": providers.live_url, "model": "simulated"}
     tenant: dict[str, object] = {
         "tenant_id": "bakery",
         "business_name": "Bench Bakery",
@@ -140,7 +162,11 @@ def _tenant(url: str, turn_taking: dict[str, int]) -> dict[str, object]:
         "hours": {"monday": [{"opens": "08:00", "closes": "18:00"}]},
         "human": {"name": "Rosa"},
         "voice": {"name": "alloy"},
-        "providers": {"stt": [provider], "llm": [provider], "tts": [provider]},
+        "providers": {
+            "stt": [live, provider] if live_stt else [provider],
+            "llm": [provider],
+            "tts": [provider],
+        },
         "max_concurrent_calls": FEWEST_SLOTS,
     }
     if turn_taking:

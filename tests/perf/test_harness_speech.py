@@ -11,6 +11,7 @@ import pytest
 import soxr
 
 from perf.audio import FRAME, LINE_RATE_HZ, Samples, decode
+from perf.harness.live_recognition import RecognisingEar
 from perf.harness.recognition import Recogniser, wav_in
 from perf.harness.speech import SENTENCES, Sentence, assemble, inner_pauses_ms, read, speech_end, write
 
@@ -111,3 +112,35 @@ def test_a_wav_file_is_found_in_a_form() -> None:
     for wrong in (b"", b"RIFF", b"RIFF0000WAVE", body.replace(b"data", b"none"), body[:70]):
         with pytest.raises(ValueError, match="WAV"):
             wav_in(wrong)
+
+
+def test_a_recogniser_that_listens_tells_each_word_once_at_every_pause(folder: Path) -> None:
+    utterances = read(folder)
+    now_s = 0.0
+    ear = RecognisingEar(Recogniser(utterances), lambda: now_s)
+    for spoken in utterances:
+        # Between two utterances nothing is heard, and time passes.
+        now_s += 1.0
+        told = []
+        at_16k = soxr.resample(decode(spoken.codes), LINE_RATE_HZ, 16_000).astype(np.int16)
+        ends = [clause.ends * 2 + 500 for clause in spoken.clauses]
+        begin = 0
+        for end in (*ends[:-1], len(at_16k)):
+            for at in range(begin, end, 3_200):
+                piece = at_16k[at : min(end, at + 3_200)]
+                now_s += len(piece) / 16_000
+                ear.hear(piece.tobytes())
+            begin = end
+            told.append(ear.words())
+        assert told == [clause.text for clause in spoken.clauses]
+        assert ear.words() == ""
+
+
+def test_words_before_a_gap_are_told_with_those_after_it(folder: Path) -> None:
+    first, second = read(folder)[:2]
+    now_s = 0.0
+    ear = RecognisingEar(Recogniser(read(folder)), lambda: now_s)
+    for spoken in (first, second):
+        now_s += 10.0
+        ear.hear(soxr.resample(decode(spoken.codes), LINE_RATE_HZ, 16_000).astype(np.int16).tobytes())
+    assert ear.words() == f"{first.text} {second.text}"

@@ -38,9 +38,10 @@ NUMBER = "+15550199"
 GREETING = "Hello, this is the test bakery. How can I help you?"
 
 
-def tenant(url: str, **changes: object) -> TenantConfig:
-    """A tenant whose providers are the simulators at ``url``."""
+def tenant(url: str, listener_url: str | None = None, /, **changes: object) -> TenantConfig:
+    """A tenant whose providers are the simulators at ``url``; before them who listens at ``listener_url``."""
     provider = {"kind": "openai", "base_url": url, "model": "simulated"}
+    listeners = [] if listener_url is None else [{"kind": "deepgram", "base_url": listener_url}]
     document: dict[str, object] = {
         "tenant_id": "bakery",
         "business_name": "Test Bakery",
@@ -52,7 +53,7 @@ def tenant(url: str, **changes: object) -> TenantConfig:
         "hours": {"monday": [{"opens": "08:00", "closes": "18:00"}]},
         "human": {"name": "Rosa"},
         "voice": {"name": "alloy"},
-        "providers": {"stt": [provider], "llm": [provider], "tts": [provider]},
+        "providers": {"stt": [*listeners, provider], "llm": [provider], "tts": [provider]},
         **changes,
     }
     return TenantConfig.model_validate(document)
@@ -134,13 +135,14 @@ async def running_node(
     host: str = "127.0.0.1",
     http: Mapping[str, object] | None = None,
     redactor: Redactor | None = None,
+    listener_url: str | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant; stop it with everything that it started."""
     script = script or Script()
     with running(script) as url:
         tenant_file = directory / "tenant.yaml"
-        tenant_file.write_text(yaml.safe_dump(tenant(url, **changes).model_dump(mode="json")))
+        tenant_file.write_text(yaml.safe_dump(tenant(url, listener_url, **changes).model_dump(mode="json")))
         config = NodeConfig(
             sip=SipConfig(host=host, port=sip_port),
             media=MediaConfig(host=host, first_port=0, port_count=12),

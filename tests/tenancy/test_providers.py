@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from config.node import PlatformProviders
-from config.tenant import Embedded, OpenAICompatible, Provider, Providers
+from config.tenant import Deepgram, Embedded, OpenAICompatible, Provider, Providers
 from tenancy import Chains, Origin, ResolvedProvider, resolve
-from tenancy.providers import DEFAULT_LLM_MODEL, OPENAI_API_ROOT
+from tenancy.providers import DEEPGRAM_API_ROOT, DEFAULT_LLM_MODEL, OPENAI_API_ROOT
 
 SECRET = "sk-secret"
 OWN = OpenAICompatible(model="own", api_key_env="TENANT_KEY")
@@ -158,3 +159,35 @@ def test_every_chain_ends_with_the_embedded_models_and_accounts_for_every_step(
     named = sum(step.kind == "openai" for step in own) + (len(shared) if use_platform else 0)
     implicit = use_platform and not shared and bool(environ.get("OPENAI_API_KEY", "").strip())
     assert len(others) + len(chains.skipped) == named + implicit
+
+
+def test_a_listener_has_its_own_account_and_root() -> None:
+    own = (Deepgram(), Deepgram(model="nova-2", base_url="https://stt.example/v1"))
+    environ = {"DEEPGRAM_API_KEY": SECRET, "OPENAI_API_KEY": "other", "OPENAI_BASE_URL": "http://gateway/v1"}
+    platform = PlatformProviders(stt=(Deepgram(api_key_env="SHARED_KEY"), SHARED))
+    chains = resolve(Providers(stt=own), platform, environ)
+    assert [(step.kind, step.base_url, step.model, step.secret()) for step in chains.stt] == [
+        ("deepgram", DEEPGRAM_API_ROOT, "nova-3", SECRET),
+        ("deepgram", "https://stt.example/v1", "nova-2", None),
+        ("embedded", None, None, None),
+    ]
+    assert [text.rpartition(": ")[2] for text in chains.skipped] == [
+        "SHARED_KEY is not set",
+        "SHARED_KEY is not set",
+    ]
+
+
+def test_a_listener_transcribes_and_does_nothing_else() -> None:
+    listener = {"kind": "deepgram", "api_key_env": "KEY"}
+    for stage in ("llm", "tts"):
+        with pytest.raises(ValidationError, match="deepgram"):
+            Providers.model_validate({stage: [listener]})
+        with pytest.raises(ValidationError, match="deepgram"):
+            PlatformProviders.model_validate({stage: [listener]})
+
+
+def test_a_platform_s_provider_without_a_kind_is_openai_compatible() -> None:
+    platform = PlatformProviders.model_validate({"stt": [{"model": "whisper-1"}, {"kind": "deepgram"}]})
+    assert [step.kind for step in platform.stt] == ["openai", "deepgram"]
+    with pytest.raises(ValidationError, match="nonsense"):
+        PlatformProviders.model_validate({"stt": [{"kind": "nonsense"}]})
