@@ -48,7 +48,6 @@ CALLER_RATE_HZ = 16_000
 BYTES_PER_MS = CALLER_RATE_HZ * 2 // 1000
 DETECTOR_TAIL_MS = 220
 """The detector holds on to speech for two or three windows; what it calls speech past that was there, and quiet."""
-MAX_EVENT_AGE_US = 1_000_000
 MAX_UTTERANCE_MS = 30_000
 """Speech that goes on for longer (a television, a caller who tells everything) is transcribed in pieces of this length."""
 
@@ -250,7 +249,8 @@ class CallTransport(BaseTransport):
                 self._utterance.started(event.media_ms)
                 self._turns.begin_audio(event.pcm)
                 for_ms = max(0, len(event.pcm) // BYTES_PER_MS - self._preroll_ms)
-                self._turns.tell(turn.SpeechStarted(for_ms, self._engine_output.speech_left_ms))
+                left_ms = self._engine_output.speech_left_ms
+                self._turns.tell(turn.SpeechStarted(for_ms, left_ms), event.at_us)
             case SpeechAudio():
                 self._turns.add_audio(event.pcm)
                 if self._utterance.exceeded(event.media_ms):
@@ -261,10 +261,10 @@ class CallTransport(BaseTransport):
                 self._last_speech_at_us = event.last_speech_at_us
                 self.turn_clock.speech_ended(event.last_speech_at_us)
                 self._turns.add_audio(event.pcm)
-                self._turns.tell(turn.SpeechPaused(_silent_ms(event)))
+                self._turns.tell(turn.SpeechPaused(_silent_ms(event)), event.at_us)
             case SpeechResumed():
                 self._paused_from_ms = None
-                self._turns.tell(turn.SpeechResumed(self._engine_output.speech_left_ms))
+                self._turns.tell(turn.SpeechResumed(self._engine_output.speech_left_ms), event.at_us)
             case SpeechStopped():
                 paused_from_ms, self._paused_from_ms = self._paused_from_ms, None
                 said_more = paused_from_ms is not None and event.media_ms > paused_from_ms + DETECTOR_TAIL_MS
@@ -272,15 +272,12 @@ class CallTransport(BaseTransport):
                     self._last_speech_at_us = event.last_speech_at_us
                     self.turn_clock.speech_ended(event.last_speech_at_us)
                 self._turns.add_audio(event.pcm)
-                self._turns.tell(turn.SpeechStopped(_silent_ms(event), said_more=said_more))
+                self._turns.tell(turn.SpeechStopped(_silent_ms(event), said_more=said_more), event.at_us)
 
 
 def _silent_ms(event: SpeechPaused | SpeechStopped) -> int:
-    """How long nothing has been heard, as of now: a busy loop takes an event late."""
-    since_us = time.monotonic_ns() // 1000 - event.last_speech_at_us
-    known_us = event.at_us - event.last_speech_at_us
-    # The engine's clock is this machine's; another clock's times say nothing about now.
-    return (since_us if known_us <= since_us < known_us + MAX_EVENT_AGE_US else known_us) // 1000
+    """How long nothing had been heard when it became certain."""
+    return (event.at_us - event.last_speech_at_us) // 1000
 
 
 def _why_lost(event: MediaTimeout | StreamFailed) -> str:

@@ -52,6 +52,10 @@ from mediaserver.turns.events import (
 
 MAX_UTTERANCE_BYTES = 60_000 * BYTES_PER_MS
 """Twice what the transport cuts speech to; past it the oldest goes."""
+MAX_EVENT_AGE_MS = 1_000
+LATE_MS = 20
+CATCH_UP_S = 0.005
+"""A timer that is later than that waits so long for what is on its way from the engine."""
 MAX_ACTIONS = 128
 """What may wait for the pipeline: a turn has three or four."""
 MAX_TRANSCRIPTIONS = 4
@@ -120,6 +124,10 @@ class TurnShell:
         self._transcriptions: dict[int, asyncio.Task[None]] = {}
         self._judgements: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._told_ms = 0
+        """The core's clock."""
+        self._excused_ms: int | None = None
+        """The deadline that was late and has been waited with."""
         self._actions: asyncio.Queue[Action] = asyncio.Queue(MAX_ACTIONS)
         self._worker: asyncio.Task[None] | None = None
         self._passed = asyncio.Event()
@@ -154,9 +162,15 @@ class TurnShell:
 
     # What it is told.
 
-    def tell(self, event: Event) -> None:
-        """Something happened just now."""
-        self._perform(self.taker.handle(event, _now_ms()))
+    def tell(self, event: Event, at_us: int | None = None) -> None:
+        """Something happened just now, or when the engine says it did: a loop that was held up learns of it late."""
+        now_ms = _now_ms()
+        at_ms = now_ms if at_us is None else at_us // 1000
+        if not now_ms - MAX_EVENT_AGE_MS < at_ms <= now_ms:
+            # The engine's clock is this machine's; another clock's times say nothing about now.
+            at_ms = now_ms
+        self._told_ms = max(self._told_ms, at_ms)
+        self._perform(self.taker.handle(event, self._told_ms))
 
     def add_audio(self, pcm: bytes) -> None:
         """The next audio of the present utterance."""
@@ -193,7 +207,14 @@ class TurnShell:
 
     def _poll(self) -> None:
         self._timer = None
-        self._perform(self.taker.poll(_now_ms()))
+        now_ms, due_ms = _now_ms(), self.taker.next_deadline_ms
+        if due_ms is not None and due_ms != self._excused_ms and now_ms - due_ms > LATE_MS:
+            # The loop was held up: what was heard meanwhile may be waiting, and no silence has passed then.
+            self._excused_ms = due_ms
+            self._timer = asyncio.get_running_loop().call_later(CATCH_UP_S, self._poll)
+            return
+        self._told_ms = max(self._told_ms, now_ms)
+        self._perform(self.taker.poll(self._told_ms))
 
     def _perform(self, actions: tuple[Action, ...]) -> None:
         for action in actions:

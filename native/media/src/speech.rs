@@ -4,6 +4,7 @@
 //!
 //! * a start hands over the pre-roll with the onset; the audio handed over from there to the stop has no gap and no
 //!   overlap, and the pre-roll of the next start repeats nothing of it;
+//! * silence that was assumed while packets were late is none of it: the detector hears it, the transcription does not;
 //! * media time counts samples, so it only grows; every event carries where its audio begins or what it found;
 //! * a pause is reported while speech still counts as going on, long before the detector is sure of its end: at most one
 //!   until speech resumes or stops, with all audio so far, so that transcription need not wait;
@@ -100,6 +101,8 @@ const AUDIBLE_RMS: i64 = 104;
 /// The detector holds on for one or two windows after speech; silence is not sought further back than this.
 const TAIL_MAX: u64 = 120 * SAMPLES_PER_MS;
 
+const SILENCE: [i16; WINDOW] = [0; WINDOW];
+
 /// Windows without speech that make a pause where noise is audible all the time.
 const UNLIKELY_MS: u64 = 2 * WINDOW_MS as u64;
 
@@ -126,6 +129,8 @@ pub struct SpeechCutter {
     audible_until: u64,
     /// Within a pause: where it began.
     paused_from: Option<u64>,
+    /// What is held from here on was assumed.
+    assumed_from: Option<u64>,
     windows: u64,
     /// What is heard now is our own echo.
     echo: bool,
@@ -157,6 +162,7 @@ impl SpeechCutter {
             threshold: params.detector.threshold,
             audible_until: 0,
             paused_from: None,
+            assumed_from: None,
             windows: 0,
             echo: false,
             echoes: 0,
@@ -185,8 +191,40 @@ impl SpeechCutter {
         self.echo = echo;
     }
 
-    /// Take 16 kHz audio that arrived at `at_us`.
+    /// Take 16 kHz audio that arrived at `at_us`. What was assumed before it was wrong: the audio was late.
     pub fn push(&mut self, pcm: &[i16], at_us: u64) {
+        if let Some(from) = self.assumed_from.take() {
+            self.pass_over(from);
+        }
+        self.append(pcm, at_us);
+    }
+
+    /// Assume a window of silence at most where nothing has come by `at_us`: who sends nothing while he is silent must come to an end.
+    pub fn assume_silence(&mut self, samples: usize, at_us: u64) {
+        let from = self.held_until();
+        self.assumed_from.get_or_insert(from);
+        self.append(&SILENCE[..samples.min(WINDOW)], at_us);
+    }
+
+    /// What was assumed was right: it is as good as heard.
+    pub fn confirm_silence(&mut self) {
+        self.assumed_from = None;
+    }
+
+    /// Hand over what came before the assumed silence, and leave that out.
+    fn pass_over(&mut self, from: u64) {
+        if self.is_speech() && from > self.handed {
+            let media_ms = self.handed / SAMPLES_PER_MS;
+            let pcm = self.hand_over(from);
+            self.events.push(SpeechEvent::Audio { media_ms, pcm });
+        }
+        self.handed = self.handed.max(self.held_until());
+    }
+
+    fn append(&mut self, pcm: &[i16], at_us: u64) {
+        if pcm.is_empty() {
+            return;
+        }
         self.held.extend(pcm);
         if self.arrivals.len() == ARRIVALS {
             self.arrivals.pop_front();
@@ -209,7 +247,7 @@ impl SpeechCutter {
     fn pause(&mut self, from: u64, at_us: u64) {
         self.paused_from = Some(from);
         let last_speech_at_us = self.end_of_speech(from);
-        let pcm = self.hand_over(self.held_until());
+        let pcm = self.hand_over(self.heard_until());
         self.events.push(SpeechEvent::Paused {
             media_ms: from / SAMPLES_PER_MS,
             at_us,
@@ -291,7 +329,9 @@ impl SpeechCutter {
             }
             None => self.follow_pause(probability, from_ms, at_us),
         }
-        while self.is_speech() && self.judged.saturating_sub(self.handed) >= self.chunk {
+        while self.is_speech()
+            && self.judged.min(self.heard_until()).saturating_sub(self.handed) >= self.chunk
+        {
             let media_ms = self.handed / SAMPLES_PER_MS;
             let pcm = self.hand_over(self.handed + self.chunk);
             self.events.push(SpeechEvent::Audio { media_ms, pcm });
@@ -328,6 +368,11 @@ impl SpeechCutter {
 
     fn held_until(&self) -> u64 {
         self.held_from + self.held.len() as u64
+    }
+
+    /// Up to where it was not assumed.
+    fn heard_until(&self) -> u64 {
+        self.assumed_from.unwrap_or_else(|| self.held_until())
     }
 
     /// Arrival of the packet that reaches up to sample `place`.

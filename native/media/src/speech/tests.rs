@@ -214,3 +214,110 @@ proptest! {
         }
     }
 }
+
+/// Speech in packets of 20 ms, of which those from `late` on come after so many frames of assumed silence, at once.
+fn stalled(params: SpeechParams, late: u64, assumed: u64) -> (Vec<SpeechEvent>, Vec<i16>) {
+    let mut cutter = SpeechCutter::new(params);
+    let (mut events, mut spoken) = (Vec::new(), Vec::new());
+    let mut judge = |cutter: &mut SpeechCutter| {
+        while cutter.held_until() - cutter.judged >= WINDOW as u64 {
+            let from = (cutter.judged - cutter.held_from) as usize;
+            let loud = cutter.held.range(from..from + WINDOW).any(|&x| x != 0);
+            cutter.judge(if loud { 0.9 } else { 0.0 });
+        }
+        events.extend(cutter.drain_events());
+    };
+    for packet in 0..150_u64 {
+        if packet == late {
+            for frame in 0..assumed {
+                cutter.assume_silence(320, (packet + frame) * 20_000);
+                judge(&mut cutter);
+            }
+        }
+        // Not zero anywhere, and different everywhere within the second that matters.
+        let level = i16::from(packet < 100);
+        let pcm: Vec<i16> = (0..320)
+            .map(|x| level * (3_000 + (packet * 320 + x) as i16 % 20_000))
+            .collect();
+        if packet < 100 {
+            spoken.extend(&pcm);
+        }
+        cutter.push(&pcm, (packet.max(late) + assumed) * 20_000);
+        judge(&mut cutter);
+    }
+    (events, spoken)
+}
+
+/// All that was handed over.
+fn handed_over(events: &[SpeechEvent]) -> Vec<i16> {
+    let of = |event: &SpeechEvent| match event {
+        SpeechEvent::Started { pcm, .. }
+        | SpeechEvent::Audio { pcm, .. }
+        | SpeechEvent::Paused { pcm, .. }
+        | SpeechEvent::Stopped { pcm, .. } => pcm.clone(),
+        SpeechEvent::Resumed { .. } => Vec::new(),
+    };
+    events.iter().flat_map(of).collect()
+}
+
+#[test]
+fn silence_that_was_assumed_is_not_in_what_was_said() {
+    for pause_ms in [0, 20, 40] {
+        for assumed in 0..9 {
+            for late in [30, 31, 37, 50, 99] {
+                let params = SpeechParams { pause_ms, ..PARAMS };
+                let (events, spoken) = stalled(params, late, assumed);
+                let heard = handed_over(&events);
+                assert!(
+                    heard.starts_with(&spoken),
+                    "{late}, {assumed}, {pause_ms}: {:?}",
+                    heard.iter().zip(&spoken).position(|(x, y)| x != y)
+                );
+                assert!(heard[spoken.len()..].iter().all(|&x| x == 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stall_within_speech_is_a_pause_that_is_taken_back() {
+    let params = SpeechParams {
+        pause_ms: 20,
+        ..PARAMS
+    };
+    let (events, _) = stalled(params, 50, 4);
+    let kinds: Vec<&str> = pauses(&events).iter().map(|&(kind, ..)| kind).collect();
+    assert_eq!(kinds, ["paused", "resumed", "paused"]);
+}
+
+#[test]
+fn silence_that_is_confirmed_ends_what_was_said() {
+    let mut cutter = SpeechCutter::new(PARAMS);
+    for packet in 0..50 {
+        cutter.push(&[3_000; 320], packet * 20_000);
+    }
+    while cutter.held_until() - cutter.judged >= WINDOW as u64 {
+        cutter.judge(0.9);
+    }
+    for frame in 0..5 {
+        cutter.assume_silence(320, (50 + frame) * 20_000);
+    }
+    cutter.confirm_silence();
+    cutter.push(&[0; 320], 55 * 20_000);
+    for _ in 0..8 {
+        cutter.push(&[0; 320], 56 * 20_000);
+        while cutter.held_until() - cutter.judged >= WINDOW as u64 {
+            cutter.judge(0.0);
+        }
+    }
+    let events: Vec<_> = cutter.drain_events().collect();
+    let heard = handed_over(&events);
+    assert_eq!(heard.iter().filter(|&&x| x != 0).count(), 50 * 320);
+    assert!(matches!(
+        events.last(),
+        Some(SpeechEvent::Stopped {
+            media_ms: 992..=1_024,
+            ..
+        })
+    ));
+}

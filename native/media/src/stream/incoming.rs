@@ -260,6 +260,9 @@ impl Incoming {
                 if let Some(echo) = &mut self.echo {
                     speech.set_echo(echo.heard(&self.listened));
                 }
+                if !heard {
+                    speech.confirm_silence();
+                }
                 speech.push(&self.listened, at_us);
             }
         }
@@ -283,7 +286,7 @@ impl Incoming {
         };
         if silent_us > SPEECH_STALL_US {
             self.assumed += LISTENED_FRAME as u32;
-            speech.push(&[0; LISTENED_FRAME], now_us);
+            speech.assume_silence(LISTENED_FRAME, now_us);
         }
     }
 }
