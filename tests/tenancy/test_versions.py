@@ -143,11 +143,13 @@ def test_a_version_is_named_by_a_hash() -> None:
 class Life(RuleBasedStateMachine):
     """Random operations by authors who may have seen an older history, against what the rules promise."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(contents=st.lists(st.sampled_from(["one", "two", "three"]), max_size=4))
+    def begin(self, contents: list[str]) -> None:
         self.history = History()
         self.contents: list[str] = []
         self.seen: list[int | None] = [None]
+        for content in contents:
+            self.publish(content)
 
     def apply(self, outcome: Applied | Declined) -> bool:
         before = self.history
@@ -166,27 +168,44 @@ class Life(RuleBasedStateMachine):
         return True
 
     def expected_active(self, data: st.DataObject) -> int | None:
-        return data.draw(st.sampled_from(self.seen[-3:]))
+        return data.draw(st.sampled_from([self.seen[-1], *self.seen[-3:]]))
+
+    def one_of(self, data: st.DataObject, states: tuple[VersionState, ...]) -> int:
+        """Mostly a version to which the operation applies, else any number."""
+        fitting = [each.version for each in self.history.versions if each.state in states]
+        anyone = st.integers(0, len(self.history.versions) + 1)
+        likely: bool = data.draw(st.booleans())
+        return data.draw(st.sampled_from(fitting) if fitting and likely else anyone)
+
+    @rule(content=st.sampled_from(["one", "two", "three", "four"]))
+    def publish(self, content: str) -> None:
+        self.draft(content)
+        version = len(self.history.versions)
+        self.apply(self.history.validate(version, ADA))
+        self.apply(self.history.activate(version, ADA, expected=self.seen[-1]))
 
     @rule(content=st.sampled_from(["one", "two", "three"]))
     def draft(self, content: str) -> None:
         if self.apply(self.history.draft(digest(content), 1, ADA)):
             self.contents.append(content)
 
-    @rule(version=st.integers(0, 12))
-    def validate(self, version: int) -> None:
+    @rule(data=st.data())
+    def validate(self, data: st.DataObject) -> None:
+        version = self.one_of(data, (VersionState.DRAFT,))
         found = self.history.get(version)
         done = self.apply(self.history.validate(version, ADA))
         assert done == (found is not None and found.state is VersionState.DRAFT)
 
-    @rule(version=st.integers(0, 12))
-    def reject(self, version: int) -> None:
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        version = self.one_of(data, OPEN)
         found = self.history.get(version)
         done = self.apply(self.history.reject(version, ADA))
         assert done == (found is not None and found.state in OPEN)
 
-    @rule(version=st.integers(0, 12), data=st.data())
-    def activate(self, version: int, data: st.DataObject) -> None:
+    @rule(data=st.data())
+    def activate(self, data: st.DataObject) -> None:
+        version = self.one_of(data, (VersionState.VALIDATED,))
         before, expected = self.history.active, self.expected_active(data)
         target = self.history.get(version)
         if self.apply(self.history.activate(version, BO, expected=expected)):
@@ -198,8 +217,9 @@ class Life(RuleBasedStateMachine):
             if before is not None:
                 self.left(before.version, VersionState.SUPERSEDED)
 
-    @rule(version=st.integers(0, 12), data=st.data())
-    def roll_back(self, version: int, data: st.DataObject) -> None:
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        version = self.one_of(data, ONCE_ACTIVE)
         before, expected = self.history.active, self.expected_active(data)
         if self.apply(self.history.roll_back(version, BO, expected=expected)):
             assert before is not None
