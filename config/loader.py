@@ -21,6 +21,7 @@ from config.errors import (
 )
 from config.node import NodeConfig
 from config.problems import problem_details, problems_of
+from config.references import check_references
 from config.tenant import TenantConfig
 from config.yaml_tree import Document, FieldPath, parse_document
 
@@ -57,7 +58,17 @@ def load_tenant_config(path: Path) -> TenantConfig:
 
 def parse_tenant_config(data: bytes, file: str) -> TenantConfig:
     """Parse a tenant's YAML; ``file`` is what errors call it. Raises `ConfigError`."""
-    return _validated(TenantConfig, _document(data, file))
+    return parse_checked_tenant(data, file)[0]
+
+
+def parse_checked_tenant(data: bytes, file: str) -> tuple[TenantConfig, tuple[Problem, ...]]:
+    """Parse a tenant's YAML and return it with the warnings for its author. Raises `ConfigError`."""
+    document = _document(data, file)
+    config = _validated(TenantConfig, document)
+    findings = check_references(config, document)
+    if findings.errors:
+        raise InvalidConfigError(findings.errors)
+    return config, findings.warnings
 
 
 def load_node_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> NodeConfig:

@@ -19,12 +19,16 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
 TENANT_SCHEMA_VERSION: Final = 1
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+MAX_TEXT_CHARACTERS: Final = 2_000
+MAX_INSTRUCTIONS_CHARACTERS: Final = 20_000
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 """Lower-case letters, digits and inner hyphens, 1 to 63: safe in a file name and a metric label."""
@@ -243,13 +247,15 @@ class TenantConfig(StrictModel):
     emergency: Emergency | None = None
     voice: Voice = Voice()
     providers: Providers = Providers()
-    instructions: Annotated[str, StringConstraints(max_length=20_000)] = ""
+    instructions: Annotated[str, StringConstraints(max_length=MAX_INSTRUCTIONS_CHARACTERS)] = ""
     """Added to the system prompt where an LLM speaks."""
     turn_taking: TurnTaking = TurnTaking()
     max_concurrent_calls: int = Field(default=10, ge=1, le=10_000)
 
-    @model_validator(mode="after")
-    def _numbers_once(self) -> TenantConfig:
-        if len(set(self.numbers)) != len(self.numbers):
-            raise ValueError("numbers: each number may stand there once")
-        return self
+    @field_validator("numbers")
+    @classmethod
+    def _numbers_once(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        for index, number in enumerate(numbers):
+            if number in numbers[:index]:
+                raise ValueError(f"each number may stand there once; {number} stands there twice")
+        return numbers
