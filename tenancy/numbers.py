@@ -65,6 +65,9 @@ class TrunkNotation:
     def __post_init__(self) -> None:
         if self.country is not None and self.country not in phonenumbers.SUPPORTED_REGIONS:
             raise ValueError(f"country: {self.country!r} is not an ISO 3166 region such as 'DE'")
+        if self.country is not None:
+            # The library reads a plan when it is first asked for, which takes milliseconds: not in the first call.
+            PhoneMetadata.metadata_for_region(self.country)
         _check_prefixes("international_prefixes", self.international_prefixes, _DIGITS)
         _check_prefixes("technical_prefixes", self.technical_prefixes, _PREFIX)
         if self.national_prefix and not _DIGITS.fullmatch(self.national_prefix):

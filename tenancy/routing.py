@@ -13,6 +13,7 @@ metrics, tells unknown from not on this trunk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,6 +23,13 @@ from typing import Final, assert_never
 from tenancy.called import Refusal, Unreadable
 from tenancy.numbers import Candidates
 from tenancy.site_keys import KeyFault, OriginFault, SiteKey, origin_fault
+
+_SIP_ROOT: Final = re.compile(
+    r"sips?:(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9=.;-]{1,200})?"
+)
+_HTTP_ROOT: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]{0,200}[A-Za-z0-9._~-])?"
+)
 
 
 class Standing(StrEnum):
@@ -34,12 +42,25 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a tenant that has moved is answered."""
+    """Where a tenant that has moved is answered. Raises `ValueError`, which names the field."""
 
     sip_uri: str
-    """The Contact of a redirection, for example ``sip:cell-2.example.com``; the called user part is put before the host."""
+    """A SIP or SIPS URI without a user part, for example ``sip:cell-2.example.com;transport=tcp``."""
     http_url: str
     """The root of that node's HTTP API, without a slash at its end."""
+
+    def __post_init__(self) -> None:
+        if not _SIP_ROOT.fullmatch(self.sip_uri):
+            raise ValueError(f"sip_uri: {self.sip_uri[:60]!r} is not a URI such as 'sip:cell-2.example.com'")
+        if not _HTTP_ROOT.fullmatch(self.http_url):
+            raise ValueError(
+                f"http_url: {self.http_url[:60]!r} is not a root such as 'https://cell-2.example.com'"
+            )
+
+    def contact(self, key: str) -> str:
+        """The Contact that sends a call for a number there (RFC 3261 8.1.3.4)."""
+        scheme, _, rest = self.sip_uri.partition(":")
+        return f"{scheme}:{key}@{rest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,7 @@ class Moved:
     """The tenant is answered elsewhere, or nowhere any more."""
 
     tenant_id: str
+    key: str
     home: Home | None
 
 
@@ -135,8 +157,10 @@ class Answer:
     http_status: int
     text: str
     """For whoever called: names no tenant."""
-    home: Home | None = None
-    """Where a redirection (302, 307) points."""
+    contact: str | None = None
+    """Of 302: the Contact."""
+    location: str | None = None
+    """Of 307: the root that the request's path is put behind."""
 
 
 UNKNOWN: Final = Answer("unknown", 404, "Not Found", 404, "there is no such number or key here")
@@ -189,7 +213,7 @@ def _standing(found: Registration) -> Outcome:
         case Standing.SUSPENDED:
             return Suspended(found.tenant_id)
         case Standing.MOVED:
-            return Moved(found.tenant_id, found.home)
+            return Moved(found.tenant_id, found.key, found.home)
         case _:
             assert_never(found.standing)
 
@@ -205,7 +229,10 @@ def answer(outcome: Refused) -> Answer:
         case NotOnThisTrunk() | Ambiguous() | Suspended():
             return FIXED_ANSWERS[type(outcome)]
         case Moved():
-            return GONE if outcome.home is None else replace(MOVED, home=outcome.home)
+            home = outcome.home
+            if home is None:
+                return GONE
+            return replace(MOVED, contact=home.contact(outcome.key), location=home.http_url)
         case MalformedKey() | OriginRefused():
             return _browser(outcome)
         case _:

@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 import phonenumbers
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
+from sipbridge.errors import UriError
+from sipbridge.uri import SipUri
 from tenancy.called import (
     MAX_NUMBER_CHARACTERS,
     MAX_URI_CHARACTERS,
@@ -351,6 +353,34 @@ def test_anything_gives_bounded_numbers_or_a_named_refusal(text: str, notation: 
         else:
             assert found.shown.isascii()
             assert found.shown.isprintable()
+
+
+USERS = st.text("+0123456789-.()*#", min_size=1, max_size=20)
+
+
+@given(
+    st.sampled_from(["sip:", "sips:", "SIP:"]),
+    USERS,
+    st.sampled_from(["", ";phone-context=+49", ";phone-context=pbx.example", ";ext=1", ";PHONE-CONTEXT=+1"]),
+    st.sampled_from(["@192.0.2.1", "@h:5060;user=phone", "@[2001:db8::1];transport=tcp"]),
+    st.booleans(),
+)
+def test_a_uri_means_the_same_whether_the_sip_stack_has_parsed_it_or_not(
+    scheme: str, number: str, parameters: str, host: str, escape: bool
+) -> None:
+    user = quote(number, safe="") if escape else number.replace("#", "%23")
+    uri = f"{scheme}{user}{parameters}{host}"
+    assert read_user(SipUri.parse(uri).user or "") == read_uri(uri)
+
+
+@given(st.from_regex(r"\A\+?[0-9][0-9.()-]{0,19}\Z"), st.sampled_from([None, "+49", "pbx.example"]))
+def test_so_does_a_tel_uri(number: str, context: str | None) -> None:
+    uri = f"tel:{number}" + ("" if context is None else f";phone-context={context}")
+    try:
+        parsed = SipUri.parse(uri)
+    except UriError:  # the stack refuses it before anybody asks whose number it is
+        assume(False)
+    assert read_user(parsed.user or "", parsed.param("phone-context")) == read_uri(uri)
 
 
 # -- addresses that are no numbers ---------------------------------------------------------------------

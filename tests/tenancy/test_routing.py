@@ -55,8 +55,8 @@ def test_each_outcome() -> None:
     assert routed("t", (ONE, TWO), registered(TWO)) == Routed("a", TWO)
     assert routed("t", (ONE,), registered(TWO)) == Unknown()
     assert routed("t", (ONE,), registered(ONE, "a", Standing.SUSPENDED)) == Suspended("a")
-    assert routed("t", (ONE,), registered(ONE, "a", Standing.MOVED, home=HOME)) == Moved("a", HOME)
-    assert routed("t", (ONE,), registered(ONE, "a", Standing.MOVED)) == Moved("a", None)
+    assert routed("t", (ONE,), registered(ONE, "a", Standing.MOVED, home=HOME)) == Moved("a", ONE, HOME)
+    assert routed("t", (ONE,), registered(ONE, "a", Standing.MOVED)) == Moved("a", ONE, None)
     assert routed("t", (ONE, TWO), registered(ONE), registered(TWO, "b")) == Ambiguous((ONE, TWO))
     unreadable = Unreadable(Refusal.SHORT, "1")
     assert route("t", unreadable, {}) is unreadable
@@ -69,7 +69,7 @@ def test_a_trunk_learns_nothing_of_tenants_that_are_not_its_own(standing: Standi
     assert outcome == NotOnThisTrunk("a", "t")
     nobody = answer(Unknown())
     told = answer(outcome)
-    assert (told.sip_status, told.sip_reason, told.http_status, told.text, told.home) == (
+    assert (told.sip_status, told.sip_reason, told.http_status, told.text, told.contact) == (
         nobody.sip_status, nobody.sip_reason, nobody.http_status, nobody.text, None,
     )  # fmt: skip
     assert told.code != nobody.code
@@ -118,8 +118,8 @@ ANSWERED: list[tuple[Refused, int, int]] = [
     (NotOnThisTrunk("secret-tenant", "t"), 404, 404),
     (Ambiguous((ONE, TWO)), 485, 409),
     (Suspended("secret-tenant"), 480, 403),
-    (Moved("secret-tenant", HOME), 302, 307),
-    (Moved("secret-tenant", None), 410, 410),
+    (Moved("secret-tenant", THREE, HOME), 302, 307),
+    (Moved("secret-tenant", THREE, None), 410, 410),
     (MalformedKey(KeyFault.CHECKSUM), 400, 400),
     (OriginRefused("secret-tenant", OriginFault.NOT_LISTED), 403, 403),
 ]  # fmt: skip
@@ -132,7 +132,20 @@ def test_each_refusal_has_its_answer_which_names_nobody(outcome: Refused, sip: i
     assert (told.sip_status, told.http_status) == (sip, http)
     assert "secret-tenant" not in str(told)
     assert ONE not in str(told)
-    assert (told.home is not None) == (sip == 302)
+    redirected = (f"sip:{THREE}@cell-2.example.com", "https://cell-2.example.com")
+    assert (told.contact, told.location) == (redirected if sip == 302 else (None, None))
+
+
+def test_a_home_is_a_root_that_fits_into_a_header() -> None:
+    assert Home("sips:[2001:db8::1]:5061;transport=tcp", "http://h:8080/a").contact(ONE) == (
+        f"sips:{ONE}@[2001:db8::1]:5061;transport=tcp"
+    )
+    for sip in ("", "tel:+1", "sip:", "sip:a@b", "sip:b\r\nX: y", "sip:b>;x", "sip:b?x=y"):
+        with pytest.raises(ValueError, match=r"^sip_uri"):
+            Home(sip, HOME.http_url)
+    for http in ("", "https://", "https://a@b", "https://a/", "https://a?x", "https://a\nb", "ftp://a"):
+        with pytest.raises(ValueError, match=r"^http_url"):
+            Home(HOME.sip_uri, http)
 
 
 def test_every_kind_of_refusal_is_in_the_table() -> None:
@@ -230,4 +243,4 @@ def test_a_browsers_call() -> None:
     other = SiteKey.from_random(bytes([1]) * RANDOM_BYTES)
     assert route_site(other, found, page) == Unknown()
     gone = Registration(key.text, "a", Standing.MOVED, origins=frozenset({page}), home=HOME)
-    assert route_site(key, gone, page) == Moved("a", HOME)
+    assert route_site(key, gone, page) == Moved("a", key.text, HOME)
