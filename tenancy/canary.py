@@ -24,12 +24,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, assert_never
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from config.tenant import StrictModel
 from tenancy.sequential import MeanTally, RateTally
+from tenancy.versions import Applied, Declined, History, Origin
 
 SHARE_STEPS: Final = 10_000
 """A share is counted in hundredths of a percent."""
@@ -220,6 +221,13 @@ class Canary:
             return self
         return replace(self, verdict=self._verdict(now_ms))
 
+    def baseline_gone(self, active: int | None, now_ms: int) -> Canary:
+        """End the trial where another version than its baseline has become active: there is nothing to compare with."""
+        if self.verdict is not None or active == self.plan.baseline:
+            return self
+        reason = f"version {active} is active now, and the trial compared with {self.plan.baseline}"
+        return replace(self, verdict=Verdict(Decision.ROLL_BACK, reason, now_ms))
+
     def _verdict(self, now_ms: int) -> Verdict | None:
         plan = self.plan
         bounds = plan.bounds()
@@ -261,6 +269,23 @@ class Canary:
 
 TRIAL: Final = TypeAdapter(Canary)
 """Dumps a trial to JSON and reads it back, for a restart in the middle of it."""
+
+
+def settle(trial: Canary, history: History, origin: Origin) -> Applied | Declined | None:
+    """Carry a verdict out in the tenant's history; None while there is none.
+
+    A promotion is an activation that saw the baseline active, so that one that somebody overtook is a `Conflict`. What is
+    rolled back was never active for every call: it is rejected, and the baseline stays as it is.
+    """
+    match trial.decision:
+        case Decision.CONTINUE:
+            return None
+        case Decision.PROMOTE:
+            return history.activate(trial.plan.version, origin, expected=trial.plan.baseline)
+        case Decision.ROLL_BACK:
+            return history.reject(trial.plan.version, origin)
+        case _:
+            assert_never(trial.decision)
 
 
 def in_share(call_id: str, version: int, share: int) -> bool:

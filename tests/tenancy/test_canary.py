@@ -6,6 +6,7 @@ import math
 import random
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,15 @@ from tenancy.canary import (
     Decision,
     Metric,
     in_share,
+    settle,
 )
 from tenancy.sequential import MeanTally, RateTally
+from tenancy.versions import Applied, Conflict, History, Origin, VersionState, WrongState
 
 TRACES: Final = Path(__file__).parents[1] / "traces" / "canary"
 OLD: Final = 1
 NEW: Final = 2
+ADA: Final = Origin("ada", "trial", datetime(2025, 3, 3, tzinfo=UTC))
 
 
 def plan(**changes: object) -> CanaryPlan:
@@ -286,6 +290,56 @@ def test_a_verdict_is_final() -> None:
         assert trial.version_for(f"call-{number}") == OLD
     assert trial.verdict is verdict
     assert (trial.canary.calls, trial.late) == (at, 1_000)
+
+
+def history_of_two() -> History:
+    history = History()
+    for content in "ab":
+        made = history.draft(content * 64, 1, ADA)
+        assert isinstance(made, Applied)
+        valid = made.history.validate(made.version.version, ADA)
+        assert isinstance(valid, Applied)
+        history = valid.history
+    active = history.activate(OLD, ADA, expected=None)
+    assert isinstance(active, Applied)
+    return active.history
+
+
+def ended(at_end: AtEnd) -> Canary:
+    return Canary(plan(max_duration_ms=60_000, at_end=at_end), 0).tick(60_000)
+
+
+def test_a_verdict_is_carried_out_in_the_history() -> None:
+    history = history_of_two()
+    assert settle(Canary(plan(), 0), history, ADA) is None
+    promoted = settle(ended(AtEnd.PROMOTE), history, ADA)
+    assert isinstance(promoted, Applied)
+    assert promoted.history.active == promoted.version
+    assert promoted.version.version == NEW
+    back = settle(ended(AtEnd.ROLL_BACK), history, ADA)
+    assert isinstance(back, Applied)
+    assert back.version.state is VersionState.REFUSED
+    assert back.history.active == history.active
+    # Nobody activates by hand what a trial has found bad.
+    again = back.history.activate(NEW, ADA, expected=OLD)
+    assert isinstance(again, WrongState)
+    third = history.draft("c" * 64, 1, ADA)
+    assert isinstance(third, Applied)
+    valid = third.history.validate(3, ADA)
+    assert isinstance(valid, Applied)
+    overtaken = valid.history.activate(3, ADA, expected=OLD)
+    assert isinstance(overtaken, Applied)
+    assert settle(ended(AtEnd.PROMOTE), overtaken.history, ADA) == Conflict(OLD, 3)
+
+
+def test_a_trial_ends_when_its_baseline_is_no_longer_active() -> None:
+    trial = Canary(plan(), 0)
+    assert trial.baseline_gone(OLD, 5) is trial
+    gone = trial.baseline_gone(3, 5)
+    assert gone.verdict is not None
+    assert (gone.decision, gone.verdict.at_ms) == (Decision.ROLL_BACK, 5)
+    assert "version 3 is active now" in gone.verdict.reason
+    assert gone.baseline_gone(4, 6) is gone
 
 
 def test_calls_of_other_versions_and_what_is_not_known_count_for_nothing() -> None:

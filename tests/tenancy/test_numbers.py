@@ -219,6 +219,15 @@ def test_a_number_without_its_area_code_is_named_so() -> None:
     assert route("t", found, {}) == Unknown(Refusal.LOCAL)
 
 
+def test_the_countrys_own_international_prefix_counts_only_where_it_is_the_trunks() -> None:
+    other = replace(GERMAN, international_prefixes=("000",))
+    assert "+4930123456" in numbers("004930123456", GERMAN)
+    assert "+4930123456" in numbers("0004930123456", other)
+    assert "+4930123456" not in numbers("004930123456", other)
+    # The library would take the country code off a number that is too long with it; the trunk leaves no plus out.
+    assert numbers("14155550100", replace(AMERICAN, national_prefix="")) != ("+14155550100",)
+
+
 def test_technical_prefixes_are_stripped_and_what_they_could_be_as_digits_stays_a_reading() -> None:
     marked = TrunkNotation(technical_prefixes=("77#", "9901"))
     assert numbers("77#+15550100", marked) == ("+15550100",)
