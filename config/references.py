@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.errors import Problem
-from config.tenant import OpenAICompatible, TenantConfig
+from config.tenant import Embedded, TenantConfig
 from config.variables import VariableError, fill_in, texts_with_variables
 from config.yaml_tree import Document, FieldPath, field_name
 
@@ -131,7 +131,7 @@ def _unused_providers(config: TenantConfig) -> Iterator[Fault]:
             if step in chain[:index]:
                 yield path, "the same provider stands earlier in the chain"
             elif (
-                isinstance(step, OpenAICompatible)
+                not isinstance(step, Embedded)
                 and not config.providers.use_platform
                 and step.api_key_env is None
                 and step.base_url is None

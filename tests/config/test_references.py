@@ -171,6 +171,7 @@ def test_a_person_who_is_the_receptionist_is_refused(addition: str, field: str, 
         ("faq:\n  - {question: Why?, answer: a}\n  - {question: why?, answer: b}", "faq[1].question", 13, "faq[0].question"),
         ("providers:\n  llm:\n    - {kind: openai, model: x, api_key_env: A}\n    - {kind: openai, model: x, api_key_env: A}", "providers.llm[1]", 14, "earlier in the chain"),
         ("providers: {use_platform: false, stt: [{kind: openai, model: x}]}", "providers.stt[0]", 11, "never asked"),
+        ("providers: {use_platform: false, stt: [{kind: deepgram}]}", "providers.stt[0]", 11, "never asked"),
     ],
 )  # fmt: skip
 def test_what_may_not_be_meant_is_a_warning(addition: str, field: str, line: int, words: str) -> None:
