@@ -12,7 +12,7 @@ ASK ?= What are your opening hours on Friday?
 
 export CARGO_NET_RETRY := 5
 
-.PHONY: run call test lint types bench perf perf-gate docs clean setup rust-test py-test fuzz loom address-sanitizer
+.PHONY: run call test lint types bench perf perf-gate schema docs clean setup rust-test py-test fuzz loom address-sanitizer
 
 run: setup  ## start the server with the demo tenants
 	@$(BIN)/mediaserver serve
@@ -92,6 +92,9 @@ perf: setup  ## the same and what takes longer: calls under load, the most that 
 
 perf-gate: setup  ## a minute of calls: fails where conversations are not sound
 	$(BIN)/python -m perf run --gate --short
+
+schema: setup  ## the JSON Schema of a tenant's file, for editors
+	$(BIN)/python -m config.schema > config/tenant.schema.json
 
 docs: setup  ## the API of the packages as HTML in var/docs
 	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config

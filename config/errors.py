@@ -7,6 +7,8 @@ ConfigError
 ├── ConfigComplexityError     nested too deeply, too many values, or aliases that expand without end
 ├── DuplicateKeyError         a mapping names one key twice
 ├── InvalidConfigError        YAML, but not this schema: every problem with file, line and field
+│   ├── NewerSchemaError      of a later schema version than this program knows
+│   └── UpgradeError          of an earlier one, and not what that version is
 └── EnvironmentOverrideError  an environment variable that overrides a field holds a wrong value
 """
 
@@ -85,6 +87,14 @@ class InvalidConfigError(ConfigError):
             shown.append(f"and {len(problems) - self.MAX_SHOWN} more")
         super().__init__("\n".join(shown))
         self.problems = problems
+
+
+class NewerSchemaError(InvalidConfigError):
+    """The document is of a later schema version than this program knows."""
+
+
+class UpgradeError(InvalidConfigError):
+    """The document says that it is of an earlier schema version, and cannot be read as one."""
 
 
 class EnvironmentOverrideError(ConfigError):

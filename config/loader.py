@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from config.errors import (
     ConfigError,
+    ConfigSyntaxError,
     EnvironmentOverrideError,
     InvalidConfigError,
     OversizedConfigError,
@@ -21,7 +22,9 @@ from config.errors import (
 )
 from config.node import NodeConfig
 from config.problems import problem_details, problems_of
+from config.references import check_references
 from config.tenant import TenantConfig
+from config.upgrades import TENANT_UPGRADES
 from config.yaml_tree import Document, FieldPath, parse_document
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -57,7 +60,29 @@ def load_tenant_config(path: Path) -> TenantConfig:
 
 def parse_tenant_config(data: bytes, file: str) -> TenantConfig:
     """Parse a tenant's YAML; ``file`` is what errors call it. Raises `ConfigError`."""
-    return _validated(TenantConfig, _document(data, file))
+    return parse_checked_tenant(data, file)[0]
+
+
+def parse_checked_tenant(data: bytes, file: str) -> tuple[TenantConfig, tuple[Problem, ...]]:
+    """Parse a tenant's YAML and return it with the warnings for its author. Raises `ConfigError`."""
+    document = TENANT_UPGRADES.upgrade(_document(data, file))
+    config = _validated(TenantConfig, document)
+    findings = check_references(config, document)
+    if findings.errors:
+        raise InvalidConfigError(findings.errors)
+    return config, findings.warnings
+
+
+def stored_tenant(body: bytes, source: str) -> TenantConfig:
+    """Read a configuration that this program, or an earlier one, has stored as canonical JSON. Raises `ConfigError`.
+
+    References are not checked: they were when it was stored, and a stored version goes on to serve calls.
+    """
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ConfigSyntaxError(Problem(Place(source), "", f"not JSON: {error}")) from error
+    return _validated(TenantConfig, TENANT_UPGRADES.upgrade(Document(source, value, {})))
 
 
 def load_node_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> NodeConfig:

@@ -19,12 +19,17 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
 TENANT_SCHEMA_VERSION: Final = 1
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+MAX_TEXT_CHARACTERS: Final = 2_000
+MAX_INSTRUCTIONS_CHARACTERS: Final = 20_000
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 """Lower-case letters, digits and inner hyphens, 1 to 63: safe in a file name and a metric label."""
@@ -57,13 +62,23 @@ def _time_of_day(value: object) -> time:
     raise ValueError(f"{value!r} is not a time of day as '08:30' (00:00 to 23:59, local)")
 
 
-TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+TimeOfDay = Annotated[
+    time,
+    BeforeValidator(_time_of_day),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_CLOCK.pattern}$", "examples": ["08:30"]}),
+]
 
 
 class StrictModel(BaseModel):
     """The base of every configuration model: frozen, nothing unknown, nothing coerced silently."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        str_strip_whitespace=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Weekday(StrEnum):
@@ -82,7 +97,9 @@ class OpeningInterval(StrictModel):
     """One stretch of opening time within a day, local to the tenant's time zone."""
 
     opens: TimeOfDay
+    """24 hours, ``HH:MM``."""
     closes: TimeOfDay
+    """Later on the same day; ``23:59`` stands for midnight."""
 
     @model_validator(mode="after")
     def _in_order(self) -> OpeningInterval:
@@ -95,9 +112,13 @@ class Service(StrictModel):
     """Something that the business does and a caller may ask about."""
 
     name: ShortText
+    """What callers call it."""
     description: Text
+    """One or two sentences, as they are said."""
     price: ShortText | None = None
+    """As it is said, for example ``from 180 dollars``."""
     keywords: tuple[ShortText, ...] = Field(default=(), max_length=50)
+    """Words of a caller that mean this service."""
 
 
 class FaqEntry(StrictModel):
@@ -105,7 +126,9 @@ class FaqEntry(StrictModel):
 
     question: Text
     answer: Text
+    """May have variables such as ``{address}``."""
     keywords: tuple[ShortText, ...] = Field(default=(), max_length=50)
+    """Words of a caller that mean this question."""
 
 
 class HumanContact(StrictModel):
@@ -113,14 +136,18 @@ class HumanContact(StrictModel):
 
     name: ShortText
     number: E164 | None = None
+    """Told to callers who ask for it."""
 
 
 class Emergency(StrictModel):
     """What counts as an emergency for this business and what the caller is told then."""
 
     keywords: tuple[ShortText, ...] = Field(min_length=1, max_length=50)
+    """Words of a caller that mean an emergency."""
     instructions: Text
+    """Said whole and first. May have variables such as ``{emergency_number}``."""
     number: E164 | None = None
+    """Told after the instructions, unless they contain it."""
 
 
 class Voice(StrictModel):
@@ -128,6 +155,7 @@ class Voice(StrictModel):
 
     name: ShortText = "joe"
     speed: float = Field(default=1.0, ge=0.5, le=2.0)
+    """1.0 is the voice's own speed."""
 
 
 class OpenAICompatible(StrictModel):
@@ -138,6 +166,7 @@ class OpenAICompatible(StrictModel):
     """The API's root, for example ``https://api.openai.com/v1``; unset: OpenAI's, or with the platform's key the
     platform's."""
     model: ShortText
+    """The provider's name of the model."""
     api_key_env: EnvironmentVariable | None = None
     """The environment variable that holds the key. The key itself never stands in a configuration."""
 
@@ -171,8 +200,11 @@ class Providers(StrictModel):
     """
 
     stt: tuple[Listener, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    """Speech to text."""
     llm: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    """Replies."""
     tts: tuple[Provider, ...] = Field(default=(Embedded(),), min_length=1, max_length=4)
+    """Text to speech."""
     use_platform: bool = True
     """False: the platform's providers are not asked, for a business whose callers' words may not leave."""
 
@@ -226,30 +258,44 @@ class TenantConfig(StrictModel):
     """Everything that one business decides about its receptionist."""
 
     schema_version: Literal[1] = TENANT_SCHEMA_VERSION
+    """The version of this schema."""
     tenant_id: TenantId
+    """Lower-case letters, digits and inner hyphens, 1 to 63. It never changes."""
     business_name: ShortText
+    """As callers know it."""
     business_kind: ShortText
+    """For example ``dental clinic``."""
     numbers: tuple[E164, ...] = Field(min_length=1, max_length=100)
     """The called numbers that reach this tenant."""
     time_zone: TimeZone
+    """IANA time zone, for example ``Europe/Berlin``."""
     greeting: Text
+    """What callers hear first. May have variables such as ``{business_name}``."""
     address: Text
+    """As it is said."""
     directions: Text | None = None
+    """How to get there, as it is said."""
     hours: dict[Weekday, Annotated[tuple[OpeningInterval, ...], Field(max_length=12)]]
     """Opening intervals per weekday; a day that is absent or empty is closed."""
     services: tuple[Service, ...] = Field(default=(), max_length=100)
+    """What callers may ask about."""
     faq: tuple[FaqEntry, ...] = Field(default=(), max_length=200)
+    """Questions that callers ask."""
     human: HumanContact
     emergency: Emergency | None = None
+    """Absent: the receptionist refers people in danger to the emergency services."""
     voice: Voice = Voice()
     providers: Providers = Providers()
-    instructions: Annotated[str, StringConstraints(max_length=20_000)] = ""
-    """Added to the system prompt where an LLM speaks."""
+    instructions: Annotated[str, StringConstraints(max_length=MAX_INSTRUCTIONS_CHARACTERS)] = ""
+    """Added to the system prompt where an LLM speaks. May have variables such as ``{human_name}``."""
     turn_taking: TurnTaking = TurnTaking()
     max_concurrent_calls: int = Field(default=10, ge=1, le=10_000)
+    """Calls at a time; a further caller is told that the line is busy."""
 
-    @model_validator(mode="after")
-    def _numbers_once(self) -> TenantConfig:
-        if len(set(self.numbers)) != len(self.numbers):
-            raise ValueError("numbers: each number may stand there once")
-        return self
+    @field_validator("numbers")
+    @classmethod
+    def _numbers_once(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        for index, number in enumerate(numbers):
+            if number in numbers[:index]:
+                raise ValueError(f"each number may stand there once; {number} stands there twice")
+        return numbers

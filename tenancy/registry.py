@@ -23,6 +23,7 @@ from config.canonical import canonical_json
 from config.loader import load_tenants
 from config.node import NodeConfig, PlatformProviders
 from config.tenant import TenantConfig
+from config.variables import VariableError, filled_in
 from tenancy.call_log import MAX_LISTED_CALLS, insert_call, newest_calls
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.database import SHARED_MIGRATIONS, Shards, fetch, open_database, store_errors, transaction
@@ -168,7 +169,7 @@ class Registry:
             version, digest = active
             config = self._configs.get((tenant_id, version))
             if config is None:
-                config = await _load_version(shard, path, version)
+                config = _as_said(await _load_version(shard, path, version))
                 self._configs[tenant_id, version] = config
                 if len(self._configs) > MAX_CACHED_CONFIGS:
                     self._configs.popitem(last=False)
@@ -306,6 +307,16 @@ async def _active_version(shard: aiosqlite.Connection, path: Path) -> tuple[int,
             shard, "SELECT version, content_hash FROM active_version JOIN config_versions USING (version)"
         )
     return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _as_said(config: TenantConfig) -> TenantConfig:
+    """The configuration with its variables filled in."""
+    try:
+        return filled_in(config)
+    except VariableError as error:
+        # Stored before texts had variables: a brace was a brace then.
+        logger.warning("the texts of {} are said as they stand: {}", config.tenant_id, error)
+        return config
 
 
 async def _load_version(shard: aiosqlite.Connection, path: Path, version: int) -> TenantConfig:

@@ -61,7 +61,7 @@ def test_a_built_wheel_has_the_packages_and_their_data_and_nothing_else() -> Non
     inside = {str(name) for name in names}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".yaml", ".typed", ".html", ".js", ".css"):
+            if path.suffix in (".py", ".pyi", ".yaml", ".json", ".typed", ".html", ".js", ".css"):
                 assert str(path.relative_to(ROOT)) in inside
     assert any(name.startswith("mediaserver/_native") and name.endswith(".so") for name in inside)
     assert not [name for name in inside if name.endswith((".pyc", ".db", ".wav")) or "/tests/" in name]

@@ -125,6 +125,21 @@ async def test_a_call_keeps_the_version_that_it_began_with(registry: Registry) -
         before.config_version = 2  # type: ignore[misc]
 
 
+async def test_a_call_hears_texts_with_their_variables_filled_in(registry: Registry) -> None:
+    await put(registry, "a", "+15550100", greeting="'{business_name} on {number}, {{hello}}.'")
+    context = await registry.context_for("+15550100", call_id="1")
+    assert context.config.greeting == f"{context.config.business_name} on +15550100, {{hello}}."
+    # What is kept is what was written.
+    assert await registry.restore_version("a", 1, author="test", reason="again") == 1
+
+
+async def test_a_brace_that_was_stored_before_there_were_variables_is_a_brace(registry: Registry) -> None:
+    written = tenant("a", "+15550100").model_copy(update={"greeting": "Hello {friend."})
+    await registry.import_tenant(written, author="test", reason="an earlier program's")
+    context = await registry.context_for("+15550100", call_id="1")
+    assert context.config.greeting == "Hello {friend."
+
+
 async def test_an_earlier_version_is_restored_as_a_new_one(registry: Registry) -> None:
     await put(registry, "a", "+15550100", "+15550101")
     await put(registry, "a", "+15550100", greeting="Other.")
