@@ -59,7 +59,9 @@ class Vault:
         now_ms: Callable[[], int],
         opened: OpenKeys | None = None,
     ) -> None:
-        self._envelopes = Envelopes(store, keks, random_bytes, opened or OpenKeys(keks, now_ms))
+        self._envelopes = Envelopes(
+            store, keks, random_bytes, OpenKeys(keks, now_ms) if opened is None else opened
+        )
 
     # -- keys --------------------------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ class KeyResolver:
         chosen = next(index for index, each in enumerate(judged) if each.state is KeyState.USABLE)
         key = steps[chosen].key
         hold = self._hold(service, key) if key is not None else None
-        if hold is not None and hold.state is not KeyState.RATE_LIMITED:
+        if hold is not None and key is not None and hold.version == key.version:
             hold.trying_until_ms = now_ms + self._policy.try_lost_ms
         return Resolution(service, judged, chosen)
 
@@ -284,7 +284,8 @@ class KeyResolver:
             return JudgedStep(
                 step, hold.state, f"{named} is {hold.state} for {left_ms} ms more", hold.until_ms
             )
-        if hold.trying_until_ms is not None and now_ms < hold.trying_until_ms:
+        limited = hold.state is KeyState.RATE_LIMITED
+        if not limited and hold.trying_until_ms is not None and now_ms < hold.trying_until_ms:
             reason = f"{named} was {hold.state} and is being tried by another call"
             return JudgedStep(step, hold.state, reason, hold.trying_until_ms)
         return JudgedStep(step, KeyState.USABLE, f"{named} was {hold.state} and may be tried again")
