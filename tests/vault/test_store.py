@@ -274,6 +274,24 @@ async def test_a_reader_sees_nothing_of_a_change_that_is_under_way(tmp_path: Pat
     await store.aclose()
 
 
+async def test_reads_during_a_change_that_fails_never_show_it(store: SecretStore) -> None:
+    await store.commit([AddDataKey(key()), new(row())], link())
+
+    def broken(_: Head | None) -> Appended:
+        raise Interrupted
+
+    writes = [WriteSecret(row(version=2), (1, 1), 99), *(new(row(name=f"m{n}"), 99) for n in range(20))]
+    changing = asyncio.create_task(store.commit(writes, broken))
+    while not changing.done():
+        found = await store.secret("a", "n")
+        assert found is not None
+        assert found.secret.version == 1
+        assert len(await store.secrets("a")) == 1
+        await asyncio.sleep(0)
+    with pytest.raises(Interrupted):
+        await changing
+
+
 async def test_a_change_goes_on_to_its_end_when_its_task_is_cancelled(tmp_path: Path) -> None:
     store = await opened(tmp_path / "vault.db")
     for yields in range(12):
