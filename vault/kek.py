@@ -136,14 +136,12 @@ def _key_bytes(text: str) -> bytes | None:
         return bytes.fromhex(text)
     if _BASE64.fullmatch(text):
         try:
-            key = base64.b64decode(text.rstrip("=").translate(_URL_TO_STANDARD) + "=", validate=True)
+            standard = text.rstrip("=").replace("-", "+").replace("_", "/")
+            key = base64.b64decode(standard + "=", validate=True)
         except binascii.Error:
             return None
         return key if len(key) == KEY_BYTES else None
     return None
-
-
-_URL_TO_STANDARD: Final = str.maketrans("-_", "+/")
 
 
 def kek_from_environment(label: str, variable: str, environ: Mapping[str, str]) -> LocalKek:

@@ -3,6 +3,9 @@
 Two connections: one that writes, one change after the other, and one that reads, each answer by a single statement. So
 no reader sees a change that is under way. A change runs to its end even where the task that asked for it is cancelled.
 
+What is replaced, revoked or retired is overwritten in the file (``secure_delete``); the write-ahead log holds it, sealed,
+until its next checkpoint.
+
 Triggers keep the audit trail append-only and versions from going back. They guard against this program's own errors and
 against statements typed by hand; whoever can write the file can drop them, which is what the chain of hashes is for
 (`vault.audit`).

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.vault.conftest import ADA, NOON, Clock, local, put, vault_over
 from tests.vault.test_store import tamper
-from vault import AuditBroken, SqliteStore, Vault
+from vault import AuditBroken, SqliteStore, Vault, facade
 from vault.audit import Action, Appended, Chain, Deed, Entry, Finding, Head, Verifier
 from vault.records import SecretStore
 from vault.sealing import KeyMaterial
@@ -81,8 +83,8 @@ def test_a_changed_entry_is_named(deeds: list[Deed], data: st.DataObject) -> Non
     field = data.draw(
         st.sampled_from(["at", "actor", "action", "tenant_id", "name", "version", "kek_id", "hash"])
     )
-    value = {"version": 99, "hash": bytes(32)}.get(field, "forged, longer than any above")
-    changed = replace(made.entries[at], **{field: value})
+    forged: dict[str, Any] = {"version": 99, "hash": bytes(32)}
+    changed = replace(made.entries[at], **{field: forged.get(field, "forged, longer than any above")})
     finding = verify((*made.entries[:at], changed, *made.entries[at + 1 :]), made.head)
     assert finding is not None
     assert finding.sequence == at + 1
@@ -190,6 +192,31 @@ async def test_what_was_done_stands_in_the_trail(store: SecretStore) -> None:
     moved = vault_over(store, local("k2", "k1"), clock=Clock())
     await moved.rotate_kek(actor="cy", at=NOON)
     assert await moved.verify_audit() is None, "the trail outlives the key-encryption key"
+
+
+async def test_a_trail_of_many_pages_is_verified_while_it_grows(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facade, "PAGE_MAX", 3)
+    vault = vault_over(store)
+    await put(vault, "a", "k", "x")
+
+    async def grows() -> None:
+        for number in range(20):
+            await put(vault_over(store, seed=50), "a", f"n{number}", "x")
+
+    growing = asyncio.create_task(grows())
+    verified = 0
+    while not growing.done():
+        assert await vault.verify_audit() is None
+        verified += 1
+        await asyncio.sleep(0)
+    await growing
+    assert verified >= 1
+    assert await vault.verify_audit() is None
+    head = await vault.audit_head()
+    assert head is not None
+    assert head.sequence == 23
 
 
 async def opened(path: Path) -> tuple[SqliteStore, Vault]:

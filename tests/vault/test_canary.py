@@ -15,7 +15,7 @@ import io
 import logging
 import traceback
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tests.vault.transit_server import TOKEN, TransitServer, cut_off, echo, sayi
 from vault import (
     KeyRef,
     KeyResolver,
+    LocalKek,
     LocalKeyEncryption,
     Origin,
     Outcome,
@@ -233,13 +234,14 @@ def no_key_encryption_keys(directory: Path, written: Written) -> None:
     path.write_text(KEK_TEXT)
     path.chmod(0o644)
     long, half = KEK_TEXT * 2, KEK_TEXT[:-4]
-    for refused in (
+    attempts: list[Callable[[], LocalKek]] = [
         lambda: kek_from_file("k", path),
         lambda: kek_from_text("k", long, "x"),
         lambda: kek_from_text("k", half, "x"),
         lambda: kek_from_text("not a label", KEK_TEXT, "x"),
         lambda: kek_from_environment("k", "KEK", {"KEK": long}),
-    ):
+    ]
+    for refused in attempts:
         with pytest.raises(VaultError) as caught:
             refused()
         written.errors.append(str(caught.value) + repr(caught.value))

@@ -188,6 +188,11 @@ def test_a_key_that_is_put_anew_starts_afresh() -> None:
     assert calls.use(renewed, EMBEDDED).steps[0].state is KeyState.DENIED
     calls.report(Outcome.SUCCEEDED, renewed)
     assert len(calls.resolver) == 0
+    calls.report(Outcome.RATE_LIMITED, renewed)
+    calls.report(Outcome.DENIED, own(version=1))
+    assert calls.use(renewed, EMBEDDED).steps[0].state is KeyState.RATE_LIMITED, (
+        "of the old one, nothing counts"
+    )
 
 
 def test_services_learn_for_themselves() -> None:

@@ -29,6 +29,7 @@ from tests.vault.transit_server import (
     hang,
     hang_in_the_body,
     saying,
+    tls_of_this_machine,
     transit_server,
 )
 from vault import (
@@ -303,6 +304,21 @@ async def test_nobody_listens() -> None:
         await transit.aclose()
 
 
+async def test_over_tls_the_service_must_be_who_it_says(tmp_path: Path) -> None:
+    serving, trusting = tls_of_this_machine(tmp_path)
+    async with transit_server(serving) as server:
+        transit = TransitKeyEncryption(settings(server), lambda: Secret(TOKEN), trusting)
+        wrapped = await transit.wrap(KEY, PLACE)
+        assert (await transit.unwrap(wrapped, PLACE)).reveal() == KEY.reveal()
+        await transit.aclose()
+        wary = TransitKeyEncryption(settings(server), lambda: Secret(TOKEN))
+        sent = len(server.requests)
+        with pytest.raises(KekUnavailable, match="ClientConnectorCertificateError"):
+            await wary.wrap(KEY, PLACE)
+        assert len(server.requests) == sent
+        await wary.aclose()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -412,20 +428,22 @@ async def test_with_openbao_itself(bao: str) -> None:
         await transit.unwrap(WrappedKey(row.wrapped.kek_id, broken), row.place)
     await transit.aclose()
 
-    async def refused(error: type[VaultError], text: str, **changes: str) -> None:
-        token = changes.pop("token", TOKEN)
-        other = TransitKeyEncryption(
-            TransitSettings(bao, **({"key": "tenants"} | changes)), lambda: Secret(token)
-        )  # type: ignore[arg-type]
-        wrapped = WrappedKey(
-            f"{TransitSettings(bao, **({'key': 'tenants'} | changes)).name}:v2", row.wrapped.blob
-        )  # type: ignore[arg-type]
+    async def refused(
+        error: type[VaultError],
+        text: str,
+        *,
+        key: str = "tenants",
+        mount: str = "transit",
+        token: str = TOKEN,
+    ) -> None:
+        chosen = TransitSettings(bao, key, mount)
+        other = TransitKeyEncryption(chosen, lambda: Secret(token))
         with pytest.raises(error, match=text):
-            await other.unwrap(wrapped, row.place)
+            await other.unwrap(WrappedKey(f"{chosen.name}:v2", row.wrapped.blob), row.place)
         await other.aclose()
 
     await refused(KekMissing, "has no such key", key="none")
     await refused(KekMissing, "no transit engine at that mount", mount="nowhere")
-    await refused(KekDenied, "denied", token="hvs.wrong")
+    await refused(KekDenied, "denied", token="another-token")
     await asyncio.to_thread(_api, bao, "sys/seal")
     await refused(KekUnavailable, "is sealed")

@@ -13,6 +13,7 @@ from vault import (
     BadInput,
     Conflict,
     KekMissing,
+    KekUnavailable,
     LocalKeyEncryption,
     SealBroken,
     Secret,
@@ -25,7 +26,7 @@ from vault.envelopes import NAMES_MAX
 from vault.memory import MemoryStore
 from vault.open_keys import OpenKeys
 from vault.records import SecretStore
-from vault.sealing import KeyPlace, WrappedKey
+from vault.sealing import KeyMaterial, KeyPlace, WrappedKey
 
 
 async def test_a_key_is_had_by_its_tenant_and_name(store: SecretStore) -> None:
@@ -185,18 +186,33 @@ async def moved(store: MemoryStore, source: tuple[str, str], target: tuple[str, 
     store._secrets[target] = replace(store._secrets[target], sealed=store._secrets[source].sealed)
 
 
-async def test_a_row_of_another_tenant_name_or_version_does_not_open() -> None:
-    for source in (("a", "k"), ("b", "l")):
-        store = MemoryStore()
-        vault = vault_over(store)
-        for tenant, name in (("a", "k"), ("a", "l"), ("b", "l")):
-            await put(vault, tenant, name, f"{tenant} {name}")
-        await moved(store, source, ("a", "l"))
-        with pytest.raises(SealBroken, match="a: l version 1 does not open"):
-            await vault.get("a", "l")
-        assert await value(vault, "a", "k") == "a k"
-    store._secrets["a", "k"] = replace(store._secrets["a", "k"], version=2)
-    with pytest.raises(SealBroken, match="a: k version 2"):
+@pytest.mark.parametrize("source", [("a", "k"), ("b", "l")])
+async def test_a_row_of_another_tenant_or_name_does_not_open(source: tuple[str, str]) -> None:
+    store = MemoryStore()
+    vault = vault_over(store)
+    for tenant, name in (("a", "k"), ("a", "l"), ("b", "l")):
+        await put(vault, tenant, name, f"{tenant} {name}")
+    await moved(store, source, ("a", "l"))
+    with pytest.raises(SealBroken, match="a: l version 1 does not open"):
+        await vault.get("a", "l")
+    assert await value(vault, "a", "k") == "a k"
+
+
+async def test_a_row_under_another_version_or_data_key_does_not_open() -> None:
+    store = MemoryStore()
+    vault = vault_over(store)
+    await put(vault, "a", "k", "x")
+    row = store._secrets["a", "k"]
+    store._secrets["a", "k"] = replace(row, version=2)
+    with pytest.raises(SealBroken, match="a: k version 2 does not open"):
+        await vault.get("a", "k")
+    store._data_keys["a", 2] = replace(store._data_keys["a", 1], place=KeyPlace("a", 2))
+    store._secrets["a", "k"] = replace(row, generation=2)
+    with pytest.raises(SealBroken, match="a: k version 1 names a data key that is not its own"):
+        await vault.get("a", "k")
+    store._secrets["a", "k"] = row
+    del store._data_keys["a", 1]
+    with pytest.raises(SealBroken, match="names a data key that is not its own"):
         await vault.get("a", "k")
 
 
@@ -300,3 +316,47 @@ async def test_an_unwrap_that_fails_is_not_remembered() -> None:
     assert len(opened) == 0
     opened = OpenKeys(right, clock)
     assert (await opened.open(row)).reveal() == (await right.unwrap(row.wrapped, KeyPlace("a", 1))).reveal()
+
+
+class Gate:
+    """Key-encryption keys that answer when a test says so."""
+
+    def __init__(self) -> None:
+        self.inner = local()
+        self.open = asyncio.Event()
+        self.error: KekUnavailable | None = None
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    async def unwrap(self, wrapped: WrappedKey, place: KeyPlace) -> KeyMaterial:
+        self.asked += 1
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return await self.inner.unwrap(wrapped, place)
+
+
+async def test_many_calls_of_one_tenant_ask_the_key_service_once() -> None:
+    store, gate, clock = MemoryStore(), Gate(), Clock()
+    await put(vault_over(store), "a", "k", "x")
+    await put(vault_over(store), "b", "k", "y")
+    vault = vault_over(store, gate, clock=clock, keep_ms=1_000)  # type: ignore[arg-type]
+    calls = [asyncio.create_task(value(vault, "ab"[number % 2], "k")) for number in range(100)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    calls[0].cancel()
+    gate.open.set()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(ends[0], asyncio.CancelledError)
+    assert ends[1:] == ["y", *(["x", "y"] * 49)]
+    assert gate.asked == 2
+    # A failure is everybody's who waited for it, and nobody's afterwards.
+    clock.now += 1_000
+    gate.error = KekUnavailable("sealed")
+    ends = await asyncio.gather(*(value(vault, "a", "k") for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [KekUnavailable] * 5
+    assert gate.asked == 3
+    gate.error = None
+    assert await value(vault, "a", "k") == "x"
