@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .stamps
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find native -name '*.rs' -o -name 'Cargo.toml')
-PACKAGES := mediaserver tenancy admission config sipbridge perf
+PACKAGES := mediaserver tenancy admission config vault sipbridge perf
 NUMBER ?= +15550100
 ASK ?= What are your opening hours on Friday?
 
@@ -97,7 +97,7 @@ schema: setup  ## the JSON Schema of a tenant's file, for editors
 	$(BIN)/python -m config.schema > config/tenant.schema.json
 
 docs: setup  ## the API of the packages as HTML in var/docs
-	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config
+	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config vault
 	cargo doc --locked --workspace --no-deps --quiet && mkdir -p var/docs && cp -r target/doc var/docs/rust
 
 clean:

@@ -1,0 +1,87 @@
+"""Tenants' keys: sealed, kept, rotated, accounted for, and which of them a call uses."""
+
+from vault.audit import Action, Entry, Finding, Head
+from vault.errors import (
+    AuditBroken,
+    BadInput,
+    Conflict,
+    KekDenied,
+    KekMissing,
+    KekUnavailable,
+    KekUnusable,
+    KeyEncryptionError,
+    SealBroken,
+    SecretMissing,
+    SecretRevoked,
+    VaultError,
+    VaultFull,
+    VaultStoreCorrupt,
+    VaultStoreError,
+    VaultStoreLocked,
+)
+from vault.facade import SecretInfo, Vault
+from vault.kek import (
+    KeyEncryption,
+    LocalKek,
+    LocalKeyEncryption,
+    kek_from_environment,
+    kek_from_file,
+)
+from vault.process import CoreDumps, CoreDumpsPossible, forbid_core_dumps
+from vault.records import SecretStore
+from vault.resolver import KeyRef, KeyResolver, KeyState, Origin, Outcome, Resolution, Service, Step, classify
+from vault.rotation import DataKeyRotation, Failure, KekRotation
+from vault.secret import Secret
+from vault.sqlite import SqliteStore
+from vault.transit import TransitKeyEncryption, TransitSettings, token_from_file
+
+__all__ = [
+    "Action",
+    "AuditBroken",
+    "BadInput",
+    "Conflict",
+    "CoreDumps",
+    "CoreDumpsPossible",
+    "DataKeyRotation",
+    "Entry",
+    "Failure",
+    "Finding",
+    "Head",
+    "KekDenied",
+    "KekMissing",
+    "KekRotation",
+    "KekUnavailable",
+    "KekUnusable",
+    "KeyEncryption",
+    "KeyEncryptionError",
+    "KeyRef",
+    "KeyResolver",
+    "KeyState",
+    "LocalKek",
+    "LocalKeyEncryption",
+    "Origin",
+    "Outcome",
+    "Resolution",
+    "SealBroken",
+    "Secret",
+    "SecretInfo",
+    "SecretMissing",
+    "SecretRevoked",
+    "SecretStore",
+    "Service",
+    "SqliteStore",
+    "Step",
+    "TransitKeyEncryption",
+    "TransitSettings",
+    "Vault",
+    "VaultError",
+    "VaultFull",
+    "VaultStoreCorrupt",
+    "VaultStoreError",
+    "VaultStoreLocked",
+    "classify",
+    "forbid_core_dumps",
+    "kek_from_environment",
+    "kek_from_file",
+    "token_from_file",
+]
