@@ -228,7 +228,7 @@ class PostgresConfig(StrictModel):
     connections_max: int = Field(default=10, ge=1, le=500)
     """Connections at most; who finds none free waits for ``wait_ms`` and is told that the database is busy."""
     wait_ms: int = Field(default=5_000, ge=100, le=60_000)
-    """How long a connection, a lock or a statement may take."""
+    """How long to wait for a connection or a lock; a statement may take twice that."""
 
     @model_validator(mode="after")
     def _kept_within_max(self) -> PostgresConfig:

@@ -111,6 +111,7 @@ class Database:
         self._connection = connection
         self._engine: AsyncEngine | None = None
         self._using = asyncio.Lock()
+        self._closed = False
 
     @property
     def engine(self) -> AsyncEngine:
@@ -133,7 +134,7 @@ class Database:
 
         In one piece: a cursor that is left behind by a cancelled task would hold its connection at an old snapshot.
         """
-        with store_errors(self.path):
+        with self._errors():
             parameters = [values[name] for name in query.parameters]
             return list(await self._connection.execute_fetchall(query.sql, parameters))
 
@@ -148,19 +149,27 @@ class Database:
             return await unbroken(self._write(work))
 
     async def _read(self, work: Work[T]) -> T:
-        with store_errors(self.path):
+        with self._errors():
             async with self.engine.connect() as connection:
                 return await work(connection)
 
     async def _write(self, work: Work[T]) -> T:
-        with store_errors(self.path):
+        with self._errors():
             async with self.engine.connect() as connection:
                 await connection.execution_options(**{WRITES: True})
                 async with connection.begin():
                     return await work(connection)
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"{self.path}: the registry is closed")
+        with store_errors(self.path):
+            yield
+
     async def close(self) -> None:
         """Close the connection; waits for nobody."""
+        self._closed = True
         await unbroken(self._close())
 
     async def _close(self) -> None:

@@ -6,10 +6,12 @@ Where all of it is kept is the store's: SQLite files or Postgres (`tenancy.store
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from loguru import logger
 from pydantic import ValidationError
@@ -17,7 +19,7 @@ from pydantic import ValidationError
 from config.canonical import canonical_json
 from config.loader import load_tenants
 from config.node import NodeConfig, PlatformProviders
-from config.tenant import TenantConfig
+from config.tenant import TENANT_ID_PATTERN, TenantConfig
 from tenancy.call_log import MAX_LISTED_CALLS, record_of, row_of
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
@@ -38,6 +40,7 @@ from tenancy.store import NewVersion, Store, TenantRow, TenantStatus, VersionKey
 MAX_CALLED_CHARACTERS = 64
 MAX_CACHED_CONFIGS = 1_024
 """Parsed configurations kept. A version of one content never changes, so that none goes stale."""
+_TENANT_ID: Final = re.compile(TENANT_ID_PATTERN)
 
 
 async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Registry:
@@ -202,17 +205,17 @@ class Registry:
 
         ``moved_to`` is that node's address, for `TenantStatus.MOVED` alone. Raises `UnknownTenant`.
         """
-        if not await self._store.set_status(tenant_id, status, moved_to):
-            raise UnknownTenant(f"no tenant {tenant_id!r}")
+        if not _is_tenant_id(tenant_id) or not await self._store.set_status(tenant_id, status, moved_to):
+            raise _unknown_tenant(tenant_id)
 
     async def status(self, tenant_id: str) -> TenantRow:
         """Whether a tenant's calls are taken, and where it has moved to. Raises `UnknownTenant`."""
         return await self._known(tenant_id)
 
     async def _known(self, tenant_id: str) -> TenantRow:
-        row = await self._store.tenant(tenant_id)
+        row = await self._store.tenant(tenant_id) if _is_tenant_id(tenant_id) else None
         if row is None:
-            raise UnknownTenant(f"no tenant {tenant_id!r}")
+            raise _unknown_tenant(tenant_id)
         return row
 
     async def active_tenants(self) -> tuple[ActiveTenant, ...]:
@@ -239,6 +242,15 @@ class Registry:
         await self._known(tenant_id)
         bounded = max(0, min(limit, MAX_LISTED_CALLS))
         return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded)]
+
+
+def _is_tenant_id(text: str) -> bool:
+    """Whether a tenant can have this id; what cannot be one is not asked for."""
+    return _TENANT_ID.fullmatch(text) is not None
+
+
+def _unknown_tenant(tenant_id: str) -> UnknownTenant:
+    return UnknownTenant(f"no tenant {tenant_id[:MAX_CALLED_CHARACTERS]!r}")
 
 
 def spellings(called: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
@@ -131,4 +131,6 @@ def tenant_tables(scope: tuple[str, ...] = ()) -> TenantTables:
 
 
 def _scope_columns(scope: tuple[str, ...]) -> list[Column[str]]:
-    return [Column(name, Text, primary_key=True) for name in scope]
+    # The default is the table's; it is said here so that no statement gives the column a value.
+    default = text("current_setting('app.tenant_id', true)")
+    return [Column(name, Text, primary_key=True, server_default=default) for name in scope]
