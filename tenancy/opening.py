@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config.node import NodeConfig, PostgresConfig
 from tenancy.errors import StoreError
-from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import Store
+
+if TYPE_CHECKING:
+    from tenancy.postgres_store import PostgresStore
 
 
 async def open_store(config: NodeConfig, environ: Mapping[str, str]) -> Store:
@@ -26,6 +29,8 @@ async def open_sqlite(config: NodeConfig) -> SqliteStore:
 
 async def open_postgres(config: PostgresConfig, environ: Mapping[str, str]) -> PostgresStore:
     """The database whose URL the environment has. Raises `StoreError`."""
+    from tenancy.postgres_store import PostgresStore  # a node on SQLite does without the driver
+
     url = environ.get(config.url_env, "")
     if not url.strip():
         raise StoreError(f"the store is Postgres, and {config.url_env} is not set")

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
-from sqlalchemy import URL, bindparam, func, make_url, select, text
+from sqlalchemy import URL, bindparam, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -36,8 +36,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 MAX_MESSAGE_CHARACTERS = 300
 SCOPED_TABLES: Final = ("config_versions", "active_version", "calls")
-_SET_TENANT: Final = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
-_MAY_PASS_OVER: Final = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+_MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 # SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
 _UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
@@ -57,6 +56,8 @@ class PostgresStore:
         """The statements on numbers and status."""
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
+        # SET LOCAL: it ends with the transaction, whoever has the connection next.
+        self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
         self._closed = False
 
     @classmethod
@@ -87,7 +88,7 @@ class PostgresStore:
 
     async def _prepare(self) -> None:
         async with self.transaction() as connection:
-            if (await connection.execute(_MAY_PASS_OVER)).scalar_one():
+            if (await connection.exec_driver_sql(_MAY_PASS_OVER)).scalar_one():
                 raise StoreError(
                     f"{self._place}: its role may pass over row-level security (SUPERUSER or BYPASSRLS);"
                     " tenants would not be kept apart. Use a role of NOSUPERUSER NOBYPASSRLS"
@@ -116,7 +117,7 @@ class PostgresStore:
     async def tenant_transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """The same for what is shared and for one tenant's rows; no other's can be seen."""
         async with self.transaction() as connection:
-            await connection.execute(_SET_TENANT, {"tenant_id": tenant_id})
+            await connection.execute(self._set_tenant, {"tenant_id": tenant_id})
             yield connection
 
     @contextlib.contextmanager

@@ -31,11 +31,8 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
-from tenancy.opening import open_store
 from tenancy.providers import resolve
-from tenancy.shards import MAX_OPEN_SHARDS
-from tenancy.sqlite_store import SqliteStore
-from tenancy.store import NewVersion, Store, TenantRow, TenantStatus, VersionKey
+from tenancy.store import MAX_OPEN_SHARDS, NewVersion, Store, TenantRow, TenantStatus, VersionKey
 
 MAX_CALLED_CHARACTERS = 64
 MAX_CACHED_CONFIGS = 1_024
@@ -48,6 +45,8 @@ async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Regis
 
     A tenant whose own data cannot be used, or that has moved, is logged and left as it is: the others answer.
     """
+    from tenancy.opening import open_store  # call workers need contexts alone, and no databases' libraries
+
     tenants = load_tenants(config.tenants)
     registry = Registry(await open_store(config, environ), config.providers, environ)
     try:
@@ -80,6 +79,8 @@ class Registry:
         max_open_shards: int = MAX_OPEN_SHARDS,
     ) -> Registry:
         """Open or create the SQLite databases in ``directory``."""
+        from tenancy.sqlite_store import SqliteStore  # as in `open_registry`
+
         return cls(await SqliteStore.open(directory, max_open_shards), platform, environ)
 
     @property

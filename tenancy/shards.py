@@ -12,9 +12,7 @@ from pathlib import Path
 from tenancy.database import Database, open_database, unbroken
 from tenancy.errors import StoreError
 from tenancy.schema_history import SchemaHistory
-
-MAX_OPEN_SHARDS = 256
-"""Files open at a time; each is up to three file descriptors and a thread. More users wait."""
+from tenancy.store import MAX_OPEN_SHARDS
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import TenantElsewhere
 from tenancy.repository import SharedRepository, TenantRepository, tenant_of
 from tenancy.schema_history import SchemaHistory
-from tenancy.shards import MAX_OPEN_SHARDS, Shards
+from tenancy.shards import Shards
 from tenancy.store import (
+    MAX_OPEN_SHARDS,
     CallRow,
     NewVersion,
     TenantRow,

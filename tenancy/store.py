@@ -14,6 +14,9 @@ from typing import Protocol
 
 from tenancy.context import VersionInfo
 
+MAX_OPEN_SHARDS = 256
+"""Tenants' SQLite files open at a time; each is up to three file descriptors and a thread. More users wait."""
+
 
 class TenantStatus(StrEnum):
     """Whether a tenant's calls are taken."""
