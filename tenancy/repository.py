@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Table, bindparam, delete, func, select, update
+from sqlalchemy import Column, Table, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -223,6 +223,42 @@ class TenantRepository:
             .limit(limit)
         )
         return tuple(CallRow(*row) for row in rows)
+
+    async def calls_after(
+        self, connection: AsyncConnection, key: int, limit: int
+    ) -> tuple[tuple[int, CallRow], ...]:
+        """Calls in the order in which they were kept, from after a key on; each with its own."""
+        table = self.tables.calls
+        columns = _columns(table, (*self.tables.scope, "call_key"))
+        rows = await connection.execute(
+            select(table.c.call_key, *columns)
+            .where(table.c.call_key > key)
+            .order_by(table.c.call_key)
+            .limit(limit)
+        )
+        return tuple((row[0], CallRow(*row[1:])) for row in rows)
+
+    async def calls_like(self, connection: AsyncConnection, calls: Sequence[CallRow]) -> tuple[CallRow, ...]:
+        """What is kept under the ids and starts of these calls, in order."""
+        table = self.tables.calls
+        rows = await connection.execute(
+            select(*_columns(table, (*self.tables.scope, "call_key")))
+            .where(
+                tuple_(table.c.call_id, table.c.started_at).in_(
+                    [(each.call_id, each.started_at) for each in calls]
+                )
+            )
+            .order_by(table.c.started_at, table.c.call_id)
+        )
+        return tuple(CallRow(*row) for row in rows)
+
+    async def counts(self, connection: AsyncConnection) -> tuple[int, int]:
+        """How many versions and calls there are."""
+        versions, calls = self.tables.config_versions, self.tables.calls
+        return (
+            (await connection.execute(select(func.count()).select_from(versions))).scalar_one(),
+            (await connection.execute(select(func.count()).select_from(calls))).scalar_one(),
+        )
 
 
 def values_of(row: StoredVersion | CallRow) -> dict[str, object]:

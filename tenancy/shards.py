@@ -21,8 +21,18 @@ class _Shard:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     database: Database | None = None
+    file: tuple[int, int] | None = None
+    """Which file it is that is open: device and inode."""
     users: int = 0
     working: bool = False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Shards:
@@ -52,6 +62,9 @@ class Shards:
     async def use(self, tenant_id: str) -> AsyncIterator[Database]:
         """One tenant's database, to one user at a time."""
         async with self._alone(tenant_id) as shard:
+            if shard.database is not None and shard.file != _identity(self.path(tenant_id)):
+                # Another program has put a file in its place (a restore): the old one is nobody's.
+                await unbroken(self._close(tenant_id, shard))
             if shard.database is None:
                 await unbroken(self._open(tenant_id, shard))
             assert shard.database is not None
@@ -87,6 +100,7 @@ class Shards:
             while self._open_count >= self._limit:
                 await self._close_one()
             shard.database = await open_database(self.path(tenant_id), self._history)
+            shard.file = _identity(self.path(tenant_id))
             self._open_count += 1
 
     async def _close_one(self) -> None:

@@ -85,6 +85,11 @@ class SqliteStore:
             lambda connection: self._shared.set_status(connection, tenant_id, status, moved_to)
         )
 
+    async def suspended(self, tenant_id: str) -> bool:
+        """Whether it is, or was before it moved."""
+        rows = await self._reader.fetch(self._tenant, tenant_id=tenant_id)
+        return any(status == TenantStatus.SUSPENDED for _, status, _ in rows)
+
     async def import_version(self, new: NewVersion) -> int:
         return await self.claim_for(new.tenant_id, new.numbers, lambda: self.add_version(new))
 
