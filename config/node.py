@@ -237,6 +237,45 @@ class BudgetsConfig(StrictModel):
     """The same for speech."""
 
 
+class PostgresConfig(StrictModel):
+    """A Postgres database, and how much of it this node uses."""
+
+    url_env: str = Field(default="MEDIASERVER_POSTGRES_URL", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")
+    """The environment variable with the URL, ``postgresql://role:password@host:5432/database``. The role must not be able
+    to pass over row-level security, and owns the tables."""
+    connections_kept: int = Field(default=2, ge=1, le=500)
+    """Connections that stay open."""
+    connections_max: int = Field(default=10, ge=1, le=500)
+    """Connections at most; who finds none free waits for ``wait_ms`` and is told that the database is busy."""
+    wait_ms: int = Field(default=5_000, ge=100, le=60_000)
+    """How long to wait for a connection or a lock; a statement may take twice that."""
+
+    @model_validator(mode="after")
+    def _kept_within_max(self) -> PostgresConfig:
+        if self.connections_kept > self.connections_max:
+            raise ValueError(
+                f"connections_kept ({self.connections_kept}) must not exceed connections_max ({self.connections_max})"
+            )
+        return self
+
+
+class StoreConfig(StrictModel):
+    """Where tenants, their configurations and their calls are kept."""
+
+    kind: Literal["sqlite", "postgres"] = "sqlite"
+    """sqlite: files in ``data_dir``. postgres: a server, for several nodes."""
+    max_open_shards: int = Field(default=256, ge=1, le=10_000)
+    """Tenants' SQLite files open at a time; each takes up to three file descriptors and a thread."""
+    postgres: PostgresConfig | None = None
+    """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
+    to take."""
+
+    @property
+    def postgres_or_default(self) -> PostgresConfig:
+        """The Postgres section, or what it is where it is left out."""
+        return PostgresConfig() if self.postgres is None else self.postgres
+
+
 class NodeConfig(StrictModel):
     """Everything that an operator decides about one node.
 
@@ -249,6 +288,7 @@ class NodeConfig(StrictModel):
     http: HttpConfig = HttpConfig()
     data_dir: Path = Field(default=Path("var/node"), validate_default=False)
     """shared.db, tenant shards, phrase cache. Relative to the working directory: this file's may be read-only."""
+    store: StoreConfig = StoreConfig()
     capacity: CapacityConfig = CapacityConfig()
     providers: PlatformProviders = PlatformProviders()
     tenants: tuple[Path, ...] = Field(default=(), max_length=1_000)

@@ -31,7 +31,8 @@ MAX_INSTRUCTIONS_CHARACTERS: Final = 20_000
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+TENANT_ID_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+TenantId = Annotated[str, StringConstraints(pattern=TENANT_ID_PATTERN)]
 """Lower-case letters, digits and inner hyphens, 1 to 63: safe in a file name and a metric label."""
 E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
 """A telephone number as ITU-T E.164 writes it: ``+``, country code, number; at most 15 digits."""

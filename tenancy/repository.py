@@ -1,0 +1,279 @@
+"""The statements, for both backings. Each works on a connection whose transaction its caller begins and ends.
+
+Where tenants share the tables, the connection has been given its tenant (`tenancy.postgres_store`), and row-level security
+narrows every statement here to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Column, Table, bindparam, delete, func, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tenancy.context import VersionInfo
+from tenancy.errors import NumberTaken, TenantMoved
+from tenancy.schema import SharedTables, TenantTables, shared_tables, tenant_tables
+from tenancy.store import (
+    CallRow,
+    NewVersion,
+    StoredVersion,
+    TenantRow,
+    TenantStatus,
+    VersionContent,
+    VersionKey,
+)
+
+ONLY_ROW: Final = 1
+
+
+def insert_into(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert with its dialect's ``ON CONFLICT``."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+class SharedRepository:
+    """Numbers and the tenants' status."""
+
+    def __init__(self) -> None:
+        self._tables: SharedTables = shared_tables()
+        tenants, numbers = self._tables.tenants, self._tables.numbers
+        row = select(tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
+        self.owner_query = row.join_from(numbers, tenants, numbers.c.tenant_id == tenants.c.tenant_id).where(
+            numbers.c.number == bindparam("number")
+        )
+        self.tenant_query = row.where(tenants.c.tenant_id == bindparam("tenant_id"))
+
+    async def owner_of(self, connection: AsyncConnection, number: str) -> TenantRow | None:
+        """Whose number it is."""
+        return tenant_of(tuple(await connection.execute(self.owner_query, {"number": number})))
+
+    async def tenant(self, connection: AsyncConnection, tenant_id: str) -> TenantRow | None:
+        """The tenant of an id."""
+        return tenant_of(tuple(await connection.execute(self.tenant_query, {"tenant_id": tenant_id})))
+
+    async def tenant_ids(
+        self, connection: AsyncConnection, status: TenantStatus | None = None
+    ) -> tuple[str, ...]:
+        """The tenants with a status, in order."""
+        tenants = self._tables.tenants
+        query = select(tenants.c.tenant_id).order_by(tenants.c.tenant_id)
+        if status is TenantStatus.MOVED:
+            query = query.where(tenants.c.moved_to.is_not(None))
+        elif status is not None:
+            query = query.where(tenants.c.moved_to.is_(None), tenants.c.status == status)
+        return tuple((await connection.execute(query)).scalars())
+
+    async def numbers_of(self, connection: AsyncConnection, tenant_id: str) -> tuple[str, ...]:
+        """A tenant's numbers, in order."""
+        numbers = self._tables.numbers
+        query = select(numbers.c.number).where(numbers.c.tenant_id == tenant_id).order_by(numbers.c.number)
+        return tuple((await connection.execute(query)).scalars())
+
+    async def set_status(
+        self, connection: AsyncConnection, tenant_id: str, status: TenantStatus, moved_to: str | None
+    ) -> bool:
+        """Whether there is such a tenant. What it was before it moved stays noted."""
+        if (status is TenantStatus.MOVED) != (moved_to is not None):
+            raise ValueError("a tenant that has moved has an address, and no other has one")
+        tenants = self._tables.tenants
+        changes: dict[str, str | None] = {"moved_to": moved_to}
+        if status is not TenantStatus.MOVED:
+            changes["status"] = status.value
+        done = await connection.execute(
+            update(tenants).where(tenants.c.tenant_id == tenant_id).values(changes)
+        )
+        return done.rowcount == 1
+
+    async def claim(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[str]) -> None:
+        """Give a tenant, new or known, exactly these numbers. Raises `NumberTaken`, `TenantMoved`."""
+        tenants, numbers = self._tables.tenants, self._tables.numbers
+        await connection.execute(
+            insert_into(connection, tenants)
+            .values(tenant_id=tenant_id, status=TenantStatus.ACTIVE.value)
+            .on_conflict_do_nothing()
+        )
+        # Of two who import one tenant at once, the second waits here (SQLite: at its BEGIN).
+        row = (
+            await connection.execute(
+                select(tenants.c.moved_to).where(tenants.c.tenant_id == tenant_id).with_for_update()
+            )
+        ).one()
+        if row.moved_to is not None:
+            raise TenantMoved(tenant_id, row.moved_to)
+        await connection.execute(
+            delete(numbers).where(numbers.c.tenant_id == tenant_id, numbers.c.number.not_in(wanted))
+        )
+        if wanted:
+            # In one order, so that no two who want the same numbers wait for each other.
+            await connection.execute(
+                insert_into(connection, numbers).on_conflict_do_nothing(),
+                [{"number": number, "tenant_id": tenant_id} for number in sorted(set(wanted))],
+            )
+        taken = await connection.execute(
+            select(numbers.c.number, numbers.c.tenant_id)
+            .where(numbers.c.number.in_(wanted), numbers.c.tenant_id != tenant_id)
+            .order_by(numbers.c.number)
+        )
+        for number, owner in taken:
+            raise NumberTaken(f"{number} belongs to {owner}; {tenant_id} cannot have it")
+
+
+class TenantRepository:
+    """Configuration versions, which of them is active, and calls: of the connection's tenant."""
+
+    def __init__(self, scope: tuple[str, ...] = ()) -> None:
+        self.tables: TenantTables = tenant_tables(scope)
+        versions, active = self.tables.config_versions, self.tables.active_version
+        self.active_query = select(versions.c.version, versions.c.content_hash).join_from(
+            active, versions, active.c.version == versions.c.version
+        )
+        self.content_query = select(versions.c.content_hash, versions.c.body).where(
+            versions.c.version == bindparam("number")
+        )
+
+    async def active(self, connection: AsyncConnection) -> VersionKey | None:
+        """The active version."""
+        row = (await connection.execute(self.active_query)).one_or_none()
+        return None if row is None else VersionKey(*row)
+
+    async def content(self, connection: AsyncConnection, version: int) -> VersionContent | None:
+        """What a version says."""
+        row = (await connection.execute(self.content_query, {"number": version})).one_or_none()
+        return None if row is None else VersionContent(*row)
+
+    async def stored_versions(
+        self, connection: AsyncConnection, *, version: int | None = None
+    ) -> tuple[StoredVersion, ...]:
+        """One version, or all, oldest first."""
+        table = self.tables.config_versions
+        query = select(*_columns(table, self.tables.scope)).order_by(table.c.version)
+        if version is not None:
+            query = query.where(table.c.version == version)
+        return tuple(StoredVersion(*row) for row in await connection.execute(query))
+
+    async def versions(self, connection: AsyncConnection) -> tuple[VersionInfo, ...]:
+        """All versions, newest first."""
+        versions, active = self.tables.config_versions, self.tables.active_version
+        rows = await connection.execute(
+            select(
+                versions.c.version,
+                versions.c.content_hash,
+                versions.c.schema_version,
+                versions.c.author,
+                versions.c.reason,
+                versions.c.created_at,
+                active.c.version.is_not(None),
+            )
+            .join_from(versions, active, active.c.version == versions.c.version, isouter=True)
+            .order_by(versions.c.version.desc())
+        )
+        return tuple(VersionInfo(*row) for row in rows)
+
+    async def add_version(self, connection: AsyncConnection, new: NewVersion) -> int:
+        """Make a version the active one, unless its content is active already; returns its number."""
+        present = await self.active(connection)
+        if present is not None and present.content_hash == new.content_hash:
+            return present.version
+        table = self.tables.config_versions
+        last: int | None = (await connection.execute(select(func.max(table.c.version)))).scalar_one()
+        version = (last or 0) + 1
+        stored = StoredVersion(
+            version, new.content_hash, new.schema_version, new.author, new.reason, new.created_at, new.body
+        )
+        await self.put_versions(connection, (stored,))
+        await self.activate(connection, version)
+        return version
+
+    async def put_versions(self, connection: AsyncConnection, stored: Sequence[StoredVersion]) -> None:
+        """Write versions as they are."""
+        if stored:
+            await connection.execute(
+                insert_into(connection, self.tables.config_versions), [values_of(each) for each in stored]
+            )
+
+    async def activate(self, connection: AsyncConnection, version: int) -> None:
+        """Make a version that is there the active one."""
+        active = self.tables.active_version
+        statement = insert_into(connection, active).values(only_row=ONLY_ROW, version=version)
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[*self.tables.scope, "only_row"], set_={"version": version}
+            )
+        )
+
+    async def add_calls(self, connection: AsyncConnection, calls: Sequence[CallRow]) -> None:
+        """Keep calls, but for those that are kept already."""
+        if calls:
+            await connection.execute(
+                insert_into(connection, self.tables.calls).on_conflict_do_nothing(
+                    index_elements=[*self.tables.scope, "call_id", "started_at"]
+                ),
+                [values_of(each) for each in calls],
+            )
+
+    async def newest_calls(self, connection: AsyncConnection, limit: int) -> tuple[CallRow, ...]:
+        """The newest calls, latest first."""
+        table = self.tables.calls
+        rows = await connection.execute(
+            select(*_columns(table, (*self.tables.scope, "call_key")))
+            .order_by(table.c.started_at.desc(), table.c.call_key.desc())
+            .limit(limit)
+        )
+        return tuple(CallRow(*row) for row in rows)
+
+    async def calls_after(
+        self, connection: AsyncConnection, key: int, limit: int
+    ) -> tuple[tuple[int, CallRow], ...]:
+        """Calls in the order in which they were kept, from after a key on; each with its own."""
+        table = self.tables.calls
+        columns = _columns(table, (*self.tables.scope, "call_key"))
+        rows = await connection.execute(
+            select(table.c.call_key, *columns)
+            .where(table.c.call_key > key)
+            .order_by(table.c.call_key)
+            .limit(limit)
+        )
+        return tuple((row[0], CallRow(*row[1:])) for row in rows)
+
+    async def calls_like(self, connection: AsyncConnection, calls: Sequence[CallRow]) -> tuple[CallRow, ...]:
+        """What is kept under the ids and starts of these calls, in order."""
+        table = self.tables.calls
+        rows = await connection.execute(
+            select(*_columns(table, (*self.tables.scope, "call_key")))
+            .where(
+                tuple_(table.c.call_id, table.c.started_at).in_(
+                    [(each.call_id, each.started_at) for each in calls]
+                )
+            )
+            .order_by(table.c.started_at, table.c.call_id)
+        )
+        return tuple(CallRow(*row) for row in rows)
+
+    async def counts(self, connection: AsyncConnection) -> tuple[int, int]:
+        """How many versions and calls there are."""
+        versions, calls = self.tables.config_versions, self.tables.calls
+        return (
+            (await connection.execute(select(func.count()).select_from(versions))).scalar_one(),
+            (await connection.execute(select(func.count()).select_from(calls))).scalar_one(),
+        )
+
+
+def values_of(row: StoredVersion | CallRow) -> dict[str, object]:
+    """A row's columns."""
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _columns(table: Table, without: Sequence[str]) -> list[Column[Any]]:
+    return [column for column in table.c if column.name not in without]
+
+
+def tenant_of(rows: Sequence[Sequence[Any]]) -> TenantRow | None:
+    """The tenant of a row of `SharedRepository`'s queries, if there is one."""
+    for tenant_id, status, moved_to in rows:
+        if moved_to is not None:
+            return TenantRow(tenant_id, TenantStatus.MOVED, moved_to)
+        return TenantRow(tenant_id, TenantStatus(status))
+    return None
