@@ -35,6 +35,7 @@ from mediaserver.telemetry.redaction import Redactor
 from mediaserver.turns import TurnCounters
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
+from mediaserver.workers.memory import MemoryWatch, end_for_memory
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
@@ -62,7 +63,7 @@ from mediaserver.workers.messages import (
     TurnLatency,
     TurnsCounted,
 )
-from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
+from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
 
@@ -135,7 +136,7 @@ class _Call:
         try:
             await self._run(resources)
         except MemoryError:
-            os._exit(EXIT_NO_MEMORY)
+            end_for_memory()
         except Exception as error:  # noqa: BLE001 - the call's outer boundary: the edge ends the call
             logger.exception("pipeline failed")
             self._send(CallOver(f"pipeline failed: {type(error).__name__}", failed=True))
@@ -291,6 +292,8 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     meters = WorkerMeters(os.getpid(), time.monotonic_ns())
     loop_watch = LoopWatch(meters, "worker")
     loop_watch.start()
+    memory = MemoryWatch(end_for_memory)
+    memory.start()
     turn_model = TurnModel()
     care = ProviderCare.fresh()
     http = ProviderClient(care.stats)
@@ -308,6 +311,7 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     except MediaServerError as error:
         logger.error("worker ends: {}", error)
     finally:
+        memory.stop()
         loop_watch.stop()
         turn_model.close()
         await warmer.close()
