@@ -96,13 +96,18 @@ async def migrate(
     back: bool,
     tell: Callable[[str], None],
 ) -> int:
-    """Move tenants (none: all) and tell of each; returns the exit status. Raises `StoreError`."""
+    """Move tenants (none: all) and tell of each; returns the exit status. Raises `MediaServerError`, `StoreError`."""
+    if config.store.kind != "sqlite" or config.store.postgres is None:
+        raise MediaServerError(
+            "the node must have store.kind sqlite and a store.postgres section, and have been started with it:"
+            " it could not follow its tenants otherwise"
+        )
     from tenancy.migration import Migration, Outcome
     from tenancy.opening import open_postgres, open_sqlite
 
     files = await open_sqlite(config)
     try:
-        postgres = await open_postgres(config.store.postgres_or_default, environ)
+        postgres = await open_postgres(config.store.postgres, environ)
         try:
             mover = Migration(files, postgres)
             counts = dict.fromkeys(Outcome, 0)
