@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select, true, update
+from sqlalchemy import Select, bindparam, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.context import VersionInfo
@@ -46,8 +46,7 @@ class SqliteStore:
         self.shards = Shards(directory / "tenants", max_open_shards)
         self._owner = prepare(self.shared.owner_query)
         self._tenant = prepare(self.shared.tenant_query)
-        self._content = prepare(self.repository.content_query)
-        self._placement, self._active = (prepare(query) for query in _placement_queries(self.repository))
+        self._placement, self._active, self._content = map(prepare, _queries(self.repository))
 
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
@@ -126,10 +125,9 @@ class SqliteStore:
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         async with self.shards.use(tenant_id) as shard:
-            rows = await shard.fetch(self._content, number=version)
-            ((store,),) = await shard.fetch(self._placement)
+            ((store, content_hash, body),) = await shard.fetch(self._content, number=version)
         self._check_placement(store, tenant_id)
-        return VersionContent(*rows[0]) if rows else None
+        return None if body is None else VersionContent(content_hash, body)
 
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         return await self._read(tenant_id, self.repository.versions)
@@ -184,11 +182,14 @@ class SqliteStore:
             )
 
 
-def _placement_queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any]]:
-    """Where the tenant is; the same with its active version, if it has one."""
+def _queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Select[Any]]:
+    """Where the tenant is; the same with its active version, or with a version's content, if there is one."""
     tables = repository.tables
     placement, active, versions = tables.placement, tables.active_version, tables.config_versions
-    both = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
+    with_active = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
         placement.outerjoin(active, true()).outerjoin(versions, active.c.version == versions.c.version)
     )
-    return select(placement.c.store), both
+    with_content = select(placement.c.store, versions.c.content_hash, versions.c.body).select_from(
+        placement.outerjoin(versions, versions.c.version == bindparam("number"))
+    )
+    return select(placement.c.store), with_active, with_content
