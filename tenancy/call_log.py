@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 
 import orjson
 
@@ -27,8 +28,8 @@ def row_of(record: CallRecord) -> CallRow:
         called=record.called,
         caller=record.caller,
         config_version=record.config_version,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
+        started_at=record.started_at.astimezone(UTC),
+        ended_at=record.ended_at.astimezone(UTC),
         cause=record.cause,
         transcript=_array(transcript),
         messages=_array(messages),

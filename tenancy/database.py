@@ -90,9 +90,6 @@ class PreparedQuery:
     parameters: tuple[str, ...]
 
 
-_USER_VERSION = PreparedQuery("PRAGMA user_version", ())
-
-
 def prepare(query: Select[Any]) -> PreparedQuery:
     """Compile a query once, for what every call asks."""
     compiled = query.compile(dialect=sqlite.dialect())
@@ -187,18 +184,20 @@ async def open_database(path: Path, history: SchemaHistory) -> Database:
 async def _open_database(path: Path, history: SchemaHistory) -> Database:
     with store_errors(path):
         # Not `aiosqlite.connect`: all of it is one visit to the connection's thread.
-        connection = await aiosqlite.Connection(partial(connect, path, history), iter_chunk_size=64)
+        found: list[int] = []
+        connection = await aiosqlite.Connection(
+            partial(_connect_and_look, path, history, found), iter_chunk_size=64
+        )
     database = Database(path, connection)
     try:
-        await _update(database, history)
+        await _update(database, history, found[0])
     except BaseException:
         await database.close()
         raise
     return database
 
 
-async def _update(database: Database, history: SchemaHistory) -> None:
-    count = int((await database.fetch(_USER_VERSION))[0][0])
+async def _update(database: Database, history: SchemaHistory, count: int) -> None:
     if count > history.head:
         raise StoreError(
             f"{database.path}: schema version {count} is newer than this program's {history.head}"
@@ -215,8 +214,23 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def connect(path: Path, history: SchemaHistory | None = None) -> sqlite3.Connection:
-    """A connection with our settings, to a file that has a history's schema if it is new; blocks."""
+def _connect_and_look(path: Path, history: SchemaHistory, found: list[int]) -> sqlite3.Connection:
+    """A connection, to a file that has the history's schema if it is new; ``found`` gets its schema version."""
+    connection = connect(path)
+    try:
+        ((count,),) = connection.execute("PRAGMA user_version").fetchall()
+        if count == 0:
+            history.create(connection)
+            ((count,),) = connection.execute("PRAGMA user_version").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    found.append(int(count))
+    return connection
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with our settings; blocks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -226,8 +240,6 @@ def connect(path: Path, history: SchemaHistory | None = None) -> sqlite3.Connect
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        if history is not None:
-            history.create(connection)
     except BaseException:
         connection.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,12 @@ async def open_store(config: NodeConfig, environ: Mapping[str, str]) -> Store:
     """Open it, creating what is not there. Raises `StoreError`."""
     if config.store.kind == "postgres":
         return await open_postgres(config.store.postgres_or_default, environ)
-    return await open_sqlite(config)
+    files = await open_sqlite(config)
+    if config.store.postgres is None:
+        return files
+    from tenancy.both_stores import BothStores  # as in `open_postgres`
+
+    return BothStores(files, partial(open_postgres, config.store.postgres, environ))
 
 
 async def open_sqlite(config: NodeConfig) -> SqliteStore:

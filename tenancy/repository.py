@@ -87,9 +87,45 @@ class SharedRepository:
         )
         return done.rowcount == 1
 
+    async def lock(
+        self, connection: AsyncConnection, tenant_id: str, *, share: bool = False
+    ) -> TenantRow | None:
+        """Wait until nobody changes a tenant, and let nobody until the transaction ends (SQLite: nobody does anyway).
+
+        With ``share``, others may lock it in the same way.
+        """
+        query = self.tenant_query.with_for_update(read=share)
+        return tenant_of(tuple(await connection.execute(query, {"tenant_id": tenant_id})))
+
+    async def suspended(self, connection: AsyncConnection, tenant_id: str) -> bool:
+        """Whether it is, or was before it moved."""
+        rows = await connection.execute(self.tenant_query, {"tenant_id": tenant_id})
+        return any(row.status == TenantStatus.SUSPENDED for row in rows)
+
+    async def put_tenant(self, connection: AsyncConnection, row: TenantRow, *, suspended: bool) -> None:
+        """Write a tenant as it is."""
+        status = TenantStatus.SUSPENDED if suspended else TenantStatus.ACTIVE
+        changes = {"status": status.value, "moved_to": row.moved_to}
+        await connection.execute(
+            insert_into(connection, self._tables.tenants)
+            .values(tenant_id=row.tenant_id, **changes)
+            .on_conflict_do_update(index_elements=["tenant_id"], set_=changes)
+        )
+
+    async def all_numbers(self, connection: AsyncConnection) -> dict[str, str]:
+        """Whose every number is."""
+        numbers = self._tables.numbers
+        rows = await connection.execute(select(numbers.c.number, numbers.c.tenant_id))
+        return {row.number: row.tenant_id for row in rows}
+
+    async def release(self, connection: AsyncConnection, some: Sequence[str]) -> None:
+        """Take numbers from whoever has them."""
+        numbers = self._tables.numbers
+        await connection.execute(delete(numbers).where(numbers.c.number.in_(some)))
+
     async def claim(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[str]) -> None:
         """Give a tenant, new or known, exactly these numbers. Raises `NumberTaken`, `TenantMoved`."""
-        tenants, numbers = self._tables.tenants, self._tables.numbers
+        tenants = self._tables.tenants
         await connection.execute(
             insert_into(connection, tenants)
             .values(tenant_id=tenant_id, status=TenantStatus.ACTIVE.value)
@@ -103,6 +139,11 @@ class SharedRepository:
         ).one()
         if row.moved_to is not None:
             raise TenantMoved(tenant_id, row.moved_to)
+        await self.put_numbers(connection, tenant_id, wanted)
+
+    async def put_numbers(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[str]) -> None:
+        """Give a tenant that is there exactly these numbers. Raises `NumberTaken`."""
+        numbers = self._tables.numbers
         await connection.execute(
             delete(numbers).where(numbers.c.tenant_id == tenant_id, numbers.c.number.not_in(wanted))
         )
@@ -153,6 +194,12 @@ class TenantRepository:
         if version is not None:
             query = query.where(table.c.version == version)
         return tuple(StoredVersion(*row) for row in await connection.execute(query))
+
+    async def version_hashes(self, connection: AsyncConnection) -> dict[int, str]:
+        """Every version's content hash."""
+        table = self.tables.config_versions
+        rows = await connection.execute(select(table.c.version, table.c.content_hash))
+        return {row.version: row.content_hash for row in rows}
 
     async def versions(self, connection: AsyncConnection) -> tuple[VersionInfo, ...]:
         """All versions, newest first."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select, true
+from sqlalchemy import Select, bindparam, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.context import VersionInfo
@@ -39,14 +39,14 @@ class SqliteStore:
         self._writer = writer
         # Look-ups have their own connection: on the writer's they would see what is not committed.
         self._reader = reader
-        self._shared = SharedRepository()
+        self.shared = SharedRepository()
+        """The statements on numbers and status."""
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
         self.shards = Shards(directory / "tenants", max_open_shards)
-        self._owner = prepare(self._shared.owner_query)
-        self._tenant = prepare(self._shared.tenant_query)
-        self._content = prepare(self.repository.content_query)
-        self._placement, self._active = (prepare(query) for query in _placement_queries(self.repository))
+        self._owner = prepare(self.shared.owner_query)
+        self._tenant = prepare(self.shared.tenant_query)
+        self._placement, self._active, self._content = map(prepare, _queries(self.repository))
 
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
@@ -75,15 +75,19 @@ class SqliteStore:
         return tenant_of(await self._reader.fetch(self._tenant, tenant_id=tenant_id))
 
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
-        return await self._reader.read(lambda connection: self._shared.tenant_ids(connection, status))
+        return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
 
     async def numbers_of(self, tenant_id: str) -> tuple[str, ...]:
-        return await self._reader.read(lambda connection: self._shared.numbers_of(connection, tenant_id))
+        return await self._reader.read(lambda connection: self.shared.numbers_of(connection, tenant_id))
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         return await self._writer.write(
-            lambda connection: self._shared.set_status(connection, tenant_id, status, moved_to)
+            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
         )
+
+    async def shared_write(self, work: Work[T]) -> T:
+        """Do all of it or nothing, while nobody else writes numbers, status or, through them, versions."""
+        return await self._writer.write(work)
 
     async def suspended(self, tenant_id: str) -> bool:
         """Whether it is, or was before it moved."""
@@ -103,7 +107,7 @@ class SqliteStore:
         """
 
         async def work(connection: AsyncConnection) -> T:
-            await self._shared.claim(connection, tenant_id, numbers)
+            await self.shared.claim(connection, tenant_id, numbers)
             return await and_then()
 
         return await self._writer.write(work)
@@ -121,13 +125,23 @@ class SqliteStore:
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         async with self.shards.use(tenant_id) as shard:
-            rows = await shard.fetch(self._content, number=version)
-            ((store,),) = await shard.fetch(self._placement)
+            ((store, content_hash, body),) = await shard.fetch(self._content, number=version)
         self._check_placement(store, tenant_id)
-        return VersionContent(*rows[0]) if rows else None
+        return None if body is None else VersionContent(content_hash, body)
 
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         return await self._read(tenant_id, self.repository.versions)
+
+    async def is_here(self, tenant_id: str) -> bool:
+        """Whether the tenant's file is where it lives: else it was left for Postgres."""
+        async with self.shards.use(tenant_id) as shard:
+            ((store,),) = await shard.fetch(self._placement)
+        return bool(store == "here")
+
+    async def place_here(self, connection: AsyncConnection, *, here: bool) -> None:
+        """Say in a tenant's file, whose connection it is, where the tenant lives."""
+        value = "here" if here else "postgres"
+        await connection.execute(update(self.repository.tables.placement).values(store=value))
 
     async def add_version(self, new: NewVersion) -> int:
         """The tenant's part of `import_version`."""
@@ -140,7 +154,8 @@ class SqliteStore:
         async with self.shards.use(new.tenant_id) as shard:
             # A node that starts finds most of its tenants as they are.
             ((store, version, content_hash),) = await shard.fetch(self._active)
-            if store == "here" and content_hash == new.content_hash:
+            self._check_placement(store, new.tenant_id)
+            if content_hash == new.content_hash:
                 return int(version)
             return await shard.write(work)
 
@@ -167,11 +182,14 @@ class SqliteStore:
             )
 
 
-def _placement_queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any]]:
-    """Where the tenant is; the same with its active version, if it has one."""
+def _queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Select[Any]]:
+    """Where the tenant is; the same with its active version, or with a version's content, if there is one."""
     tables = repository.tables
     placement, active, versions = tables.placement, tables.active_version, tables.config_versions
-    both = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
+    with_active = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
         placement.outerjoin(active, true()).outerjoin(versions, active.c.version == versions.c.version)
     )
-    return select(placement.c.store), both
+    with_content = select(placement.c.store, versions.c.content_hash, versions.c.body).select_from(
+        placement.outerjoin(versions, versions.c.version == bindparam("number"))
+    )
+    return select(placement.c.store), with_active, with_content
