@@ -25,13 +25,17 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.database import unbroken
-from tenancy.errors import MigrationFailed, TenancyError
+from tenancy.errors import MigrationFailed, StoreLocked, TenancyError
 from tenancy.postgres_store import PostgresStore
 from tenancy.repository import TenantRepository
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import CallRow, StoredVersion, TenantRow, TenantStatus
 
 CALLS_AT_ONCE: Final = 500
+ATTEMPTS: Final = 4
+"""How often a tenant is tried whose locks others hold; each waits as long as any other writer."""
+T = TypeVar("T")
+Row = TypeVar("Row", CallRow, StoredVersion)
 IN_FILES: Final = "sqlite"
 """The address in Postgres of a tenant that is in a file: whoever asks Postgres alone is told that it has moved."""
 
@@ -90,7 +94,7 @@ class Migration:
 
         Raises `StoreError` where the shared part of either side cannot be read.
         """
-        await unbroken(self._agree_on_numbers())
+        await _patiently(self._agree_on_numbers)
         for tenant_id in tenant_ids or await self._files.tenant_ids():
             yield await self._reported(tenant_id, self._forward)
 
@@ -103,7 +107,7 @@ class Migration:
         self, tenant_id: str, move: Callable[[str], Coroutine[Any, Any, TenantReport]]
     ) -> TenantReport:
         try:
-            return await unbroken(move(tenant_id))
+            return await _patiently(lambda: move(tenant_id))
         except TenancyError as error:
             return TenantReport(tenant_id, Outcome.FAILED, reason=str(error))
 
@@ -265,7 +269,14 @@ class Migration:
         return report
 
 
-Row = TypeVar("Row", CallRow, StoredVersion)
+async def _patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do it, again where a lock was another's: SQLite gives its lock to whoever asks at the right moment."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await unbroken(work())
+        except StoreLocked:
+            continue
+    return await unbroken(work())
 
 
 def _plain(row: Row) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from tenancy import (
     TenantElsewhere,
     TenantMoved,
     TenantStatus,
+    database,
     migration,
     open_registry,
 )
@@ -205,8 +207,8 @@ async def test_no_call_fails_and_no_record_is_lost_while_tenants_move(
 
     async def moves() -> None:
         try:
-            assert set((await outcomes(mover.to_postgres())).values()) == {"moved"}
-            assert set((await outcomes(mover.to_sqlite())).values()) == {"moved"}
+            for run in (mover.to_postgres(), mover.to_sqlite()):
+                assert [each.reason for each in await reports(run)] == [""] * len(numbers)
         finally:
             done.set()
 
@@ -336,6 +338,30 @@ async def test_a_damaged_file_stays_where_it_is_and_others_go_on(
     assert "client-a.db: damaged" in first.reason
     assert second.outcome is Outcome.MOVED
     assert shard_file(tmp_path, "a").read_bytes().startswith(b"this is not")
+
+
+async def test_a_lock_that_another_holds_is_waited_for_within_bounds(
+    tmp_path: Path, url: str, there: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    node = await node_store(tmp_path, url)
+    files = await SqliteStore.open(tmp_path)
+    await node.import_version(version("a", "a", "+1"))
+    holder = sqlite3.connect(shard_file(tmp_path, "a"), isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        (report,) = [each async for each in Migration(files, there).to_postgres(["a"])]
+        assert report.outcome is Outcome.FAILED
+        assert "client-a.db: in use by another program" in report.reason
+        assert await node.active("a") is not None  # What only looks is not held up.
+        holder.execute("ROLLBACK")
+        await node.add_call("a", call("c"))
+        assert await outcomes(Migration(files, there).to_postgres(["a"])) == {"a": "moved"}
+        assert [each.call_id for each in await node.newest_calls("a", 9)] == ["c"]
+    finally:
+        holder.close()
+        await files.close()
+        await node.close()
 
 
 async def test_a_node_that_was_not_told_of_postgres_says_so(
