@@ -83,16 +83,13 @@ class RunningNode:
         on_line: Callable[[str], None] = lambda _: None,
         codecs: tuple[str, ...] = NARROWBAND_ONLY,
         srtp: SrtpPolicy = SrtpPolicy.OFF,
-        source: str | None = None,
-        transport: str = "udp",
     ) -> CallReport:
-        """Call a number with the softphone, from the address ``source``."""
+        """Call a number with the softphone."""
         ear = Ear("http://127.0.0.1:9/v1")
         options = PhoneOptions(
             target=SipUri("sip", number, self.host, self.sip_port),
             utterances=utterances,
-            local_host=source or self.host,
-            transport=transport,
+            local_host=self.host,
             codecs=codecs,
             srtp=srtp,
             vad_model=silero_weights(),
@@ -140,7 +137,7 @@ async def running_node(
     http: Mapping[str, object] | None = None,
     redactor: Redactor | None = None,
     listener_url: str | None = None,
-    trunks: Sequence[Mapping[str, object]] = (),
+    node_trunks: Sequence[Mapping[str, object]] = (),
     others: Sequence[Mapping[str, object]] = (),
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
@@ -158,7 +155,7 @@ async def running_node(
             http=HttpConfig(host=host, port=http_port, **dict(http or {})),  # type: ignore[arg-type] # passed through
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
-            trunks=tuple(TrunkConfig.model_validate(each, strict=False) for each in trunks),
+            trunks=tuple(TrunkConfig.model_validate(each, strict=False) for each in node_trunks),
             tenants=tuple(tenant_files),
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
