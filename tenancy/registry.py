@@ -152,14 +152,16 @@ class Registry:
 
     async def context_for(self, called: Called, *, call_id: str) -> TenantContext:
         """The context of a call, pinned to the version that is active now. Raises as `resolve`."""
-        return await self._context(await self.resolve(called), call_id)
+        return await self._pinned_context(await self.resolve(called), call_id)
 
     async def context_to_prepare(self, tenant: ActiveTenant) -> TenantContext:
         """The context in which a tenant's answers are made before anybody calls. Raises `StoreError`."""
         config = tenant.config
-        return await self._context(ResolvedTenant(config.tenant_id, config.numbers[0], NO_TRUNK), "warm-up")
+        return await self._pinned_context(
+            ResolvedTenant(config.tenant_id, config.numbers[0], NO_TRUNK), "warm-up"
+        )
 
-    async def _context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
+    async def _pinned_context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
         config, active = await self._active_config(tenant.tenant_id)
         chains = resolve(config.providers, self._platform, self._environ)
         return TenantContext(

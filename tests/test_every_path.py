@@ -36,9 +36,9 @@ PACKAGES = ("mediaserver", "tenancy", "admission", "config", "vault", "sipbridge
 ALLOWED = MappingProxyType(
     {
         # Who makes a context: the registry, and the worker that reads what the registry made.
-        "TenantContext": {"tenancy/registry.py:Registry._context", "tenancy/wire.py:load_context"},
-        "load_context": {"mediaserver/workers/call_worker.py:CallWorker._open"},
-        "_context": {
+        "TenantContext": {"tenancy/registry.py:Registry._pinned_context", "tenancy/wire.py:load_context"},
+        "load_context": {"mediaserver/workers/worker.py:_Call._run"},
+        "_pinned_context": {
             "tenancy/registry.py:Registry.context_for",
             "tenancy/registry.py:Registry.context_to_prepare",
         },
@@ -95,7 +95,9 @@ def other_makers(sources: Iterable[tuple[str, str]]) -> list[str]:
     for place, source in sources:
         for node in ast.walk(ast.parse(source)):
             match node:
-                case ast.Call(func=ast.Name(id="replace") | ast.Attribute(attr="replace"), keywords=[*keywords]):
+                case ast.Call(
+                    func=ast.Name(id="replace") | ast.Attribute(attr="replace"), keywords=[*keywords]
+                ):
                     if any(each.arg in ("tenant_id", "called_number", "trunk_id") for each in keywords):
                         others.append(f"{place}:{node.lineno}")
                 case ast.Attribute(value=ast.Name(id="TenantContext")):
@@ -104,7 +106,9 @@ def other_makers(sources: Iterable[tuple[str, str]]) -> list[str]:
                     others.append(f"{place}:{node.lineno}")
                 case ast.Assign(value=ast.Name(id="TenantContext")):
                     others.append(f"{place}:{node.lineno}")
-                case ast.ClassDef(bases=[*bases]) if any(ast.unparse(each).endswith("TenantContext") for each in bases):
+                case ast.ClassDef(bases=[*bases]) if any(
+                    ast.unparse(each).endswith("TenantContext") for each in bases
+                ):
                     others.append(f"{place}:{node.lineno}")
     return others
 
