@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     Discriminator,
     Field,
     StringConstraints,
@@ -17,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from config.addresses import IpAddress, IpNetwork, Ipv6Address
 from config.tenant import Deepgram, HttpUrl, OpenAICompatible, StrictModel
+from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
@@ -32,37 +32,6 @@ WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._\[\
 ANY_HOST = "0.0.0.0"
 
 
-def _address(text: str) -> str:
-    """Check and normalise an IP address."""
-    try:
-        return str(ip_address(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not an IPv4 or IPv6 address such as '192.0.2.10'") from error
-
-
-def _ipv6_address(text: str) -> str:
-    """Check and normalise an IPv6 address."""
-    try:
-        return str(IPv6Address(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not an IPv6 address such as '2001:db8::10'") from error
-
-
-def _network(text: str) -> str:
-    """Check and normalise an IP network."""
-    try:
-        return str(ip_network(text))
-    except ValueError as error:
-        raise ValueError(
-            f"{text!r} is not an IPv4 or IPv6 network such as '192.0.2.0/24': {error}"
-        ) from error
-
-
-IpAddress = Annotated[str, AfterValidator(_address)]
-"""An IPv4 or IPv6 address: media sockets and SDP take no names."""
-IpNetwork = Annotated[str, AfterValidator(_network)]
-"""An IPv4 or IPv6 network, or one address."""
-Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
 Codec = Literal["PCMU", "PCMA", "G722", "opus"]
 """A codec of the media engine, as IANA registers its name."""
 
@@ -284,6 +253,9 @@ class NodeConfig(StrictModel):
 
     schema_version: Literal[1] = 1
     sip: SipConfig = SipConfig()
+    trunks: tuple[TrunkConfig, ...] = Field(default=(), max_length=MAX_TRUNKS)
+    """Who sends calls. None: one trunk, ``any``, that takes them from everywhere and is read as ``+15550100``, ``0015550100`` or
+    ``15550100``; a node that lists a trunk has no ``any``, and refuses calls from elsewhere."""
     media: MediaConfig = MediaConfig()
     http: HttpConfig = HttpConfig()
     data_dir: Path = Field(default=Path("var/node"), validate_default=False)
@@ -301,3 +273,9 @@ class NodeConfig(StrictModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     """text: for people; json: one document a line."""
+
+    @field_validator("trunks")
+    @classmethod
+    def _trunks_apart(cls, trunks: tuple[TrunkConfig, ...]) -> tuple[TrunkConfig, ...]:
+        check_trunks(trunks)
+        return trunks

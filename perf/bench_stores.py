@@ -26,6 +26,7 @@ from tenancy.both_stores import BothStores
 from tenancy.migration import Migration, Outcome
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
+from tenancy.trunks import CalledNumber, Trunks
 
 TENANTS: Final = 10_000
 LOOK_UPS: Final = 3_000
@@ -68,7 +69,7 @@ async def _contexts(registry: Registry, numbers: list[int]) -> list[float]:
     took = []
     for number in numbers:
         began = time.perf_counter()
-        await registry.context_for(f"+1555{number:07}", call_id="bench")
+        await registry.context_for(CalledNumber(Trunks().web, f"+1555{number:07}"), call_id="bench")
         took.append((time.perf_counter() - began) * 1000)
     return took
 
@@ -160,7 +161,7 @@ async def _guarded(registry: Registry, number: int, failed: list[str]) -> None:
 
 async def _call(registry: Registry, number: int) -> None:
     call_id = f"{number}-{time.monotonic_ns()}"
-    context = await registry.context_for(f"+1555{number:07}", call_id=call_id)
+    context = await registry.context_for(CalledNumber(Trunks().web, f"+1555{number:07}"), call_id=call_id)
     now = datetime.now(UTC)
     lines: list[dict[str, object]] = [
         {"speaker": "caller", "text": f"This is sentence {n} of a call.", "at": now.isoformat()}

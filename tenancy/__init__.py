@@ -2,6 +2,7 @@
 
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
+    CallNotRouted,
     MigrationFailed,
     NumberTaken,
     RestoreRefused,
@@ -13,18 +14,22 @@ from tenancy.errors import (
     TenancyError,
     TenantElsewhere,
     TenantMoved,
-    TenantSuspended,
-    UnknownNumber,
     UnknownTenant,
     UnknownVersion,
 )
 from tenancy.providers import Chains, Origin, ResolvedProvider, resolve
 from tenancy.registry import Registry, open_registry
 from tenancy.store import TenantRow, TenantStatus
+from tenancy.trunks import Called, CalledNumber, CalledSite, CalledUri, Trunk, Trunks
 
 __all__ = [
     "ActiveTenant",
+    "CallNotRouted",
     "CallRecord",
+    "Called",
+    "CalledNumber",
+    "CalledSite",
+    "CalledUri",
     "Chains",
     "MigrationFailed",
     "NumberTaken",
@@ -44,8 +49,8 @@ __all__ = [
     "TenantMoved",
     "TenantRow",
     "TenantStatus",
-    "TenantSuspended",
-    "UnknownNumber",
+    "Trunk",
+    "Trunks",
     "UnknownTenant",
     "UnknownVersion",
     "VersionInfo",

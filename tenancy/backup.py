@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config.tenant import TENANT_ID_PATTERN, TenantConfig
+from tenancy.addresses import addresses_of
 from tenancy.database import BUSY_TIMEOUT_MS, Database, connect, open_database, store_errors, unbroken
 from tenancy.errors import RestoreRefused, StoreCorrupt, StoreError, StoreLocked, UnknownTenant
 from tenancy.repository import TenantRepository
@@ -261,7 +262,7 @@ async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) ->
     assert active is not None  # `_problems` has looked.
     wanted = next(each for each in versions if each.version == active.version)
     try:
-        numbers = TenantConfig.model_validate_json(wanted.body, strict=True).numbers
+        addresses = addresses_of(TenantConfig.model_validate_json(wanted.body, strict=True))
     except ValidationError as error:
         raise RestoreRefused(
             f"the backup's version {wanted.version} does not follow this program's schema: {error}"
@@ -279,7 +280,7 @@ async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) ->
             )
 
     try:
-        added, version = await store.claim_for(tenant_id, numbers, merge)
+        added, version = await store.claim_for(tenant_id, addresses, merge)
     except BaseException:
         if damaged is not None:
             await _put_back(store, tenant_id, damaged)

@@ -1,6 +1,6 @@
 """The store of a node whose tenants are being brought from SQLite to Postgres, or back, while it takes their calls.
 
-Numbers and status are ``shared.db``'s. Where a tenant's own data are, its file says (`tenancy.migrations.tenant`), in the same
+Addresses and status are ``shared.db``'s. Where a tenant's own data are, its file says (`tenancy.migrations.tenant`), in the same
 transaction in which what is in it was complete: so a tenant is asked for in its file first, always, and where that was left,
 in Postgres. Before something is written there, the tenant is locked and its file is read again: it may have come back.
 """
@@ -8,7 +8,7 @@ in Postgres. Before something is written there, the tenant is locked and its fil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,7 +18,17 @@ from tenancy.database import unbroken
 from tenancy.errors import StoreLocked, TenantElsewhere
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
-from tenancy.store import CallRow, NewVersion, Store, TenantRow, TenantStatus, VersionContent, VersionKey
+from tenancy.store import (
+    Address,
+    CallRow,
+    NewVersion,
+    OwnedAddress,
+    Store,
+    TenantRow,
+    TenantStatus,
+    VersionContent,
+    VersionKey,
+)
 
 T = TypeVar("T")
 ATTEMPTS = 4
@@ -52,8 +62,8 @@ class BothStores:
 
     # -- shared ----------------------------------------------------------------------------------------
 
-    async def owner_of(self, number: str) -> TenantRow | None:
-        return await self.files.owner_of(number)
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        return await self.files.registered(addresses)
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
         return await self.files.tenant(tenant_id)
@@ -61,8 +71,8 @@ class BothStores:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self.files.tenant_ids(status)
 
-    async def numbers_of(self, tenant_id: str) -> tuple[str, ...]:
-        return await self.files.numbers_of(tenant_id)
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self.files.addresses_of(tenant_id)
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         if await self.files.tenant(tenant_id) is not None and not await self.files.is_here(tenant_id):
@@ -71,11 +81,11 @@ class BothStores:
         return await self.files.set_status(tenant_id, status, moved_to)
 
     async def import_version(self, new: NewVersion) -> int:
-        return await self.files.claim_for(new.tenant_id, new.numbers, lambda: self._add_version(new))
+        return await self.files.claim_for(new.tenant_id, new.addresses, lambda: self._add_version(new))
 
     async def _add_version(self, new: NewVersion) -> int:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> int:
-            await postgres.shared.claim(connection, new.tenant_id, new.numbers)
+            await postgres.shared.claim(connection, new.tenant_id, new.addresses)
             return await postgres.repository.add_version(connection, new)
 
         return await self._write(new.tenant_id, lambda: self.files.add_version(new), there)

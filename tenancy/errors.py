@@ -1,12 +1,11 @@
 """What the tenancy package raises.
 
 TenancyError
-├── UnknownNumber        no tenant has the called number
+├── CallNotRouted        the call is no tenant's here; the error has the outcome (`tenancy.routing`)
 ├── UnknownTenant        no tenant has this id
 ├── UnknownVersion       the tenant has no such configuration version
-├── TenantSuspended      its tenant does not take calls
-├── TenantMoved          its tenant is another node's, whose address the error has
-├── NumberTaken          an import would take a number away from another tenant
+├── TenantMoved          the tenant is another node's, whose address the error has
+├── NumberTaken          an import would take a number, SIP address or site key away from another tenant
 ├── RestoreRefused       a backup cannot be brought back without losing something
 ├── MigrationFailed      a tenant could not be brought from one store to the other; it stays where it was
 └── StoreError           a database cannot be opened, read or written
@@ -19,13 +18,20 @@ TenancyError
 
 from __future__ import annotations
 
+from tenancy.routing import Refused, answer
+
 
 class TenancyError(Exception):
     """The root of this package's errors."""
 
 
-class UnknownNumber(TenancyError):  # noqa: N818
-    """No tenant has the called number. There is no default."""
+class CallNotRouted(TenancyError):  # noqa: N818
+    """The call is no tenant's here. There is no default."""
+
+    def __init__(self, outcome: Refused) -> None:
+        self.outcome = outcome
+        self.answer = answer(outcome)
+        super().__init__(f"{self.answer.code}: {outcome}")
 
 
 class UnknownTenant(TenancyError):  # noqa: N818
@@ -34,10 +40,6 @@ class UnknownTenant(TenancyError):  # noqa: N818
 
 class UnknownVersion(TenancyError):  # noqa: N818
     """The tenant has no such configuration version."""
-
-
-class TenantSuspended(TenancyError):  # noqa: N818
-    """The number's tenant exists and does not take calls."""
 
 
 class TenantMoved(TenancyError):  # noqa: N818
@@ -50,7 +52,7 @@ class TenantMoved(TenancyError):  # noqa: N818
 
 
 class NumberTaken(TenancyError):  # noqa: N818
-    """A number belongs to another tenant; the text names both."""
+    """A number, SIP address or site key belongs to another tenant; the text names both."""
 
 
 class RestoreRefused(TenancyError):  # noqa: N818

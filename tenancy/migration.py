@@ -94,7 +94,7 @@ class Migration:
 
         Raises `StoreError` where the shared part of either side cannot be read.
         """
-        await _patiently(self._agree_on_numbers)
+        await _patiently(self._agree_on_addresses)
         for tenant_id in tenant_ids or await self._files.tenant_ids():
             yield await self._reported(tenant_id, self._forward)
 
@@ -111,19 +111,19 @@ class Migration:
         except TenancyError as error:
             return TenantReport(tenant_id, Outcome.FAILED, reason=str(error))
 
-    async def _agree_on_numbers(self) -> None:
+    async def _agree_on_addresses(self) -> None:
         """Set right what a node that ended between its two commits has left: ``shared.db`` decides."""
 
         async def work(shared: AsyncConnection) -> None:
-            right = await self._files.shared.all_numbers(shared)
+            right = await self._files.shared.all_addresses(shared)
             async with self._postgres.transaction() as connection:
-                present = await self._postgres.shared.all_numbers(connection)
+                present = await self._postgres.shared.all_addresses(connection)
                 known = set(await self._files.shared.tenant_ids(shared))
                 # A tenant that the files do not know is Postgres's own.
                 wrong = [
-                    number
-                    for number, owner in present.items()
-                    if owner in known and right.get(number) != owner
+                    address
+                    for address, owned in present.items()
+                    if owned[0] in known and right.get(address) != owned
                 ]
                 if not wrong and not (right.items() - present.items()):
                     return
@@ -132,8 +132,8 @@ class Migration:
                 for tenant_id in known.intersection(there):
                     row = await self._postgres.shared.tenant(connection, tenant_id)
                     if row is not None and row.moved_to != IN_FILES:
-                        mine = await self._files.shared.numbers_of(shared, tenant_id)
-                        await self._postgres.shared.put_numbers(connection, tenant_id, mine)
+                        mine = await self._files.shared.addresses_of(shared, tenant_id)
+                        await self._postgres.shared.put_addresses(connection, tenant_id, mine)
 
         await self._files.shared_write(work)
 
@@ -186,7 +186,7 @@ class Migration:
     ) -> TenantReport:
         row = await self._files.shared.tenant(shared, tenant_id)
         assert row is not None  # Tenants are never deleted.
-        numbers = await self._files.shared.numbers_of(shared, tenant_id)
+        addresses = await self._files.shared.addresses_of(shared, tenant_id)
         suspended = await self._files.suspended(tenant_id)
         async with self._postgres.tenant_transaction(tenant_id) as target:
             source_side = _Side(connection, self._files.repository)
@@ -195,7 +195,7 @@ class Migration:
                 pass
             report = await _finish(tenant_id, copied, source_side, target_side)
             await self._postgres.shared.put_tenant(target, row, suspended=suspended)
-            await self._postgres.shared.put_numbers(target, tenant_id, numbers)
+            await self._postgres.shared.put_addresses(target, tenant_id, addresses)
         # Postgres has everything now, and the file still counts: this turns it, with this transaction's commit.
         await self._files.place_here(connection, here=False)
         return report
@@ -222,7 +222,7 @@ class Migration:
     async def _leave_postgres(self, tenant_id: str) -> None:
         async with self._postgres.tenant_transaction(tenant_id) as connection:
             await self._postgres.shared.set_status(connection, tenant_id, TenantStatus.MOVED, IN_FILES)
-            await self._postgres.shared.put_numbers(connection, tenant_id, ())
+            await self._postgres.shared.put_addresses(connection, tenant_id, ())
 
     async def _copy_some_back(self, tenant_id: str, copied: _Copied) -> bool:
         async with self._files.shards.use(tenant_id) as shard:
@@ -248,9 +248,9 @@ class Migration:
             row = await postgres.shared.lock(source, tenant_id)
             assert row is not None
             suspended = await postgres.shared.suspended(source, tenant_id)
-            numbers = await postgres.shared.numbers_of(source, tenant_id)
+            addresses = await postgres.shared.addresses_of(source, tenant_id)
             await self._files.shared.put_tenant(shared, row, suspended=suspended)
-            await self._files.shared.put_numbers(shared, tenant_id, numbers)
+            await self._files.shared.put_addresses(shared, tenant_id, addresses)
 
             async def work(connection: AsyncConnection) -> TenantReport:
                 await self._files.place_here(connection, here=True)
@@ -265,7 +265,7 @@ class Migration:
             # The file counts now. Who waited for the tenant's lock reads that, and writes there.
             away = TenantRow(tenant_id, TenantStatus.MOVED, IN_FILES)
             await postgres.shared.put_tenant(source, away, suspended=suspended)
-            await postgres.shared.put_numbers(source, tenant_id, ())
+            await postgres.shared.put_addresses(source, tenant_id, ())
         return report
 
 

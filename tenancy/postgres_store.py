@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from sqlalchemy import URL, bindparam, func, make_url, select
@@ -23,8 +23,10 @@ from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, Sto
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
+    Address,
     CallRow,
     NewVersion,
+    OwnedAddress,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -53,7 +55,7 @@ class PostgresStore:
         self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._place = place
         self.shared = SharedRepository()
-        """The statements on numbers and status."""
+        """The statements on addresses and status."""
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
@@ -158,8 +160,8 @@ class PostgresStore:
 
     # -- shared ----------------------------------------------------------------------------------------
 
-    async def owner_of(self, number: str) -> TenantRow | None:
-        return await self._shared_read(lambda connection: self.shared.owner_of(connection, number))
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        return await self._shared_read(lambda connection: self.shared.registered(connection, addresses))
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
         return await self._shared_read(lambda connection: self.shared.tenant(connection, tenant_id))
@@ -167,8 +169,8 @@ class PostgresStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._shared_read(lambda connection: self.shared.tenant_ids(connection, status))
 
-    async def numbers_of(self, tenant_id: str) -> tuple[str, ...]:
-        return await self._shared_read(lambda connection: self.shared.numbers_of(connection, tenant_id))
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         return await self._shared_write(
@@ -177,7 +179,7 @@ class PostgresStore:
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
-            await self.shared.claim(connection, new.tenant_id, new.numbers)
+            await self.shared.claim(connection, new.tenant_id, new.addresses)
             return await self.repository.add_version(connection, new)
 
         return await self._of_tenant(new.tenant_id, work)

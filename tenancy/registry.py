@@ -1,4 +1,4 @@
-"""Called number -> tenant -> context; imports of configurations; records of calls.
+"""What was called, on which trunk -> tenant -> context; imports of configurations; records of calls.
 
 Where all of it is kept is the store's: SQLite files or Postgres (`tenancy.store`).
 """
@@ -19,23 +19,43 @@ from config.canonical import canonical_json
 from config.errors import ConfigError
 from config.loader import load_tenants, stored_tenant
 from config.node import NodeConfig, PlatformProviders
-from config.tenant import TENANT_ID_PATTERN, TenantConfig
+from config.site_keys import SiteKey
+from config.tenant import TENANT_ID_PATTERN, WEB_TRUNK, TenantConfig
 from config.variables import VariableError, filled_in
+from tenancy.addresses import addresses_of, registration_of
 from tenancy.call_log import MAX_LISTED_CALLS, record_of, row_of
+from tenancy.called import Unreadable
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
+    CallNotRouted,
     StoreCorrupt,
     StoreError,
     TenantMoved,
-    TenantSuspended,
-    UnknownNumber,
     UnknownTenant,
     UnknownVersion,
 )
 from tenancy.providers import resolve
-from tenancy.store import MAX_OPEN_SHARDS, NewVersion, Store, TenantRow, TenantStatus, VersionKey
+from tenancy.routing import (
+    NoTrunk,
+    Outcome,
+    Registration,
+    Routed,
+    route,
+    route_site,
+)
+from tenancy.store import (
+    MAX_OPEN_SHARDS,
+    NewVersion,
+    Store,
+    TenantRow,
+    TenantStatus,
+    VersionKey,
+)
+from tenancy.trunks import Called, CalledSite, Trunks
 
-MAX_CALLED_CHARACTERS = 64
+NO_TRUNK: Final = "none"
+"""Stands for the trunk where nobody calls."""
+MAX_SHOWN_ID_CHARACTERS = 64
 MAX_CACHED_CONFIGS = 1_024
 """Parsed configurations kept. A version of one content never changes, so that none goes stale."""
 _TENANT_ID: Final = re.compile(TENANT_ID_PATTERN)
@@ -49,9 +69,17 @@ async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Regis
     from tenancy.opening import open_store  # call workers need contexts alone, and no databases' libraries
 
     tenants = load_tenants(config.tenants)
+    trunks = Trunks.of(config).ids
     registry = Registry(await open_store(config, environ), config.providers, environ)
     try:
         for tenant in tenants:
+            if trunks.isdisjoint(tenant.trunks):
+                logger.warning(
+                    "{} is called by none of its numbers here: its trunks are {}, the node's {}",
+                    tenant.tenant_id,
+                    ", ".join(tenant.trunks) or "none",
+                    ", ".join(sorted(trunks)),
+                )
             try:
                 await registry.import_tenant(tenant, author="node start", reason="tenant file")
             except (StoreError, TenantMoved) as error:
@@ -95,33 +123,52 @@ class Registry:
 
     # -- routing ---------------------------------------------------------------------------------------
 
-    async def resolve(self, called: str) -> ResolvedTenant:
-        """Whose number a SIP user part is.
+    async def outcome(self, called: Called) -> Outcome:
+        """Whose call it is: what was called on which trunk, and what is registered. Raises `StoreError`."""
+        if isinstance(called, CalledSite):
+            key = SiteKey.parse(called.key)
+            found = await self._registered(key.text) if isinstance(key, SiteKey) else {}
+            return route_site(key, found.get(str(key)), called.origin)
+        if called.trunk is None:
+            return NoTrunk()
+        reading = called.reading(called.trunk)
+        found = {} if isinstance(reading, Unreadable) else await self._registered(*reading.numbers)
+        return route(called.trunk.trunk_id, reading, found)
 
-        Raises:
-            UnknownNumber: no tenant has it. TenantSuspended: its tenant takes no calls. TenantMoved: its tenant is
-            another node's. StoreError.
-        """
-        for number in spellings(called):
-            owner = await self._store.owner_of(number)
-            if owner is None:
-                continue
-            if owner.moved_to is not None:
-                raise TenantMoved(owner.tenant_id, owner.moved_to)
-            if owner.status is not TenantStatus.ACTIVE:
-                raise TenantSuspended(f"the tenant of {number} is suspended")
-            return ResolvedTenant(owner.tenant_id, number)
-        raise UnknownNumber(f"no tenant has the number {called[:MAX_CALLED_CHARACTERS]!r}")
+    async def _registered(self, *addresses: str) -> dict[str, Registration]:
+        return {
+            each.address.address: registration_of(each) for each in await self._store.registered(addresses)
+        }
 
-    async def context_for(self, called: str, *, call_id: str) -> TenantContext:
-        """The context of a call to a number, pinned to the version that is active now. Raises as `resolve`."""
-        tenant = await self.resolve(called)
+    async def resolve(self, called: Called) -> ResolvedTenant:
+        """Whose call it is. Raises `CallNotRouted`, `StoreError`."""
+        outcome = await self.outcome(called)
+        if not isinstance(outcome, Routed):
+            raise CallNotRouted(outcome)
+        trunk_id = (
+            WEB_TRUNK if isinstance(called, CalledSite) or called.trunk is None else called.trunk.trunk_id
+        )
+        return ResolvedTenant(outcome.tenant_id, outcome.key, trunk_id)
+
+    async def context_for(self, called: Called, *, call_id: str) -> TenantContext:
+        """The context of a call, pinned to the version that is active now. Raises as `resolve`."""
+        return await self._pinned_context(await self.resolve(called), call_id)
+
+    async def context_to_prepare(self, tenant: ActiveTenant) -> TenantContext:
+        """The context in which a tenant's answers are made before anybody calls. Raises `StoreError`."""
+        config = tenant.config
+        return await self._pinned_context(
+            ResolvedTenant(config.tenant_id, config.numbers[0], NO_TRUNK), "warm-up"
+        )
+
+    async def _pinned_context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
         config, active = await self._active_config(tenant.tenant_id)
         chains = resolve(config.providers, self._platform, self._environ)
         return TenantContext(
             tenant_id=tenant.tenant_id,
             call_id=call_id,
             called_number=tenant.called_number,
+            trunk_id=tenant.trunk_id,
             config=config,
             config_version=active.version,
             content_hash=active.content_hash,
@@ -168,14 +215,14 @@ class Registry:
         """Make a configuration the active one; returns its version. The same content makes no new version.
 
         Raises:
-            NumberTaken: one of its numbers belongs to another tenant. TenantMoved: it is another node's. StoreError.
+            NumberTaken: one of its addresses belongs to another tenant. TenantMoved: it is another node's. StoreError.
             Nothing is changed then.
         """
         body = canonical_json(config)
         return await self._store.import_version(
             NewVersion(
                 tenant_id=config.tenant_id,
-                numbers=config.numbers,
+                addresses=addresses_of(config),
                 content_hash=hashlib.sha256(body).hexdigest(),
                 schema_version=config.schema_version,
                 author=author,
@@ -203,7 +250,8 @@ class Registry:
     async def set_status(self, tenant_id: str, status: TenantStatus, *, moved_to: str | None = None) -> None:
         """Suspend or activate a tenant, or note which node has it now. Calls in progress go on.
 
-        ``moved_to`` is that node's address, for `TenantStatus.MOVED` alone. Raises `UnknownTenant`.
+        ``moved_to``, for `TenantStatus.MOVED` alone, is that node's address. Calls are sent there where it is one of a
+        `tenancy.routing.Home`; else they are told that the tenant is gone. Raises `UnknownTenant`.
         """
         if not _is_tenant_id(tenant_id) or not await self._store.set_status(tenant_id, status, moved_to):
             raise _unknown_tenant(tenant_id)
@@ -260,21 +308,4 @@ def _as_said(config: TenantConfig) -> TenantConfig:
 
 
 def _unknown_tenant(tenant_id: str) -> UnknownTenant:
-    return UnknownTenant(f"no tenant {tenant_id[:MAX_CALLED_CHARACTERS]!r}")
-
-
-def spellings(called: str) -> tuple[str, ...]:
-    """The E.164 number that a called user part writes; it counts only if it is registered.
-
-    ``+15550100``; ``0015550100``, with ITU-T's international prefix; ``15550100``, where a trunk leaves out the plus.
-    RFC 3966's visual separators are passed over. Nothing is guessed: a national number matches nothing.
-    """
-    if len(called) > MAX_CALLED_CHARACTERS:
-        return ()
-    text = "".join(character for character in called if character not in "-.()")
-    digits = text.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit()):
-        return ()
-    if not text.startswith("+") and text.startswith("00"):
-        digits = text[2:]
-    return (f"+{digits}",) if 7 <= len(digits) <= 15 and digits[0] != "0" else ()
+    return UnknownTenant(f"no tenant {tenant_id[:MAX_SHOWN_ID_CHARACTERS]!r}")

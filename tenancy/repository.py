@@ -17,8 +17,11 @@ from tenancy.context import VersionInfo
 from tenancy.errors import NumberTaken, TenantMoved
 from tenancy.schema import SharedTables, TenantTables, shared_tables, tenant_tables
 from tenancy.store import (
+    MAX_ASKED,
+    Address,
     CallRow,
     NewVersion,
+    OwnedAddress,
     StoredVersion,
     TenantRow,
     TenantStatus,
@@ -27,6 +30,7 @@ from tenancy.store import (
 )
 
 ONLY_ROW: Final = 1
+_ASKED: Final = tuple(f"address_{n}" for n in range(MAX_ASKED))
 
 
 def insert_into(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -35,20 +39,27 @@ def insert_into(connection: AsyncConnection, table: Table) -> sqlite.Insert | po
 
 
 class SharedRepository:
-    """Numbers and the tenants' status."""
+    """Addresses and the tenants' status."""
 
     def __init__(self) -> None:
         self._tables: SharedTables = shared_tables()
-        tenants, numbers = self._tables.tenants, self._tables.numbers
-        row = select(tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
-        self.owner_query = row.join_from(numbers, tenants, numbers.c.tenant_id == tenants.c.tenant_id).where(
-            numbers.c.number == bindparam("number")
+        tenants, addresses = self._tables.tenants, self._tables.addresses
+        columns = (tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
+        self.registered_query = (
+            select(addresses.c.address, addresses.c.trunks, addresses.c.origins, *columns)
+            .join_from(addresses, tenants, addresses.c.tenant_id == tenants.c.tenant_id)
+            .where(addresses.c.address.in_([bindparam(name) for name in _ASKED]))
         )
-        self.tenant_query = row.where(tenants.c.tenant_id == bindparam("tenant_id"))
+        self.tenant_query = select(*columns).where(tenants.c.tenant_id == bindparam("tenant_id"))
 
-    async def owner_of(self, connection: AsyncConnection, number: str) -> TenantRow | None:
-        """Whose number it is."""
-        return tenant_of(tuple(await connection.execute(self.owner_query, {"number": number})))
+    async def registered(
+        self, connection: AsyncConnection, addresses: Sequence[str]
+    ) -> tuple[OwnedAddress, ...]:
+        """Those of some addresses that somebody has."""
+        return tuple(
+            owned_address(row)
+            for row in await connection.execute(self.registered_query, asked_for(addresses))
+        )
 
     async def tenant(self, connection: AsyncConnection, tenant_id: str) -> TenantRow | None:
         """The tenant of an id."""
@@ -66,11 +77,15 @@ class SharedRepository:
             query = query.where(tenants.c.moved_to.is_(None), tenants.c.status == status)
         return tuple((await connection.execute(query)).scalars())
 
-    async def numbers_of(self, connection: AsyncConnection, tenant_id: str) -> tuple[str, ...]:
-        """A tenant's numbers, in order."""
-        numbers = self._tables.numbers
-        query = select(numbers.c.number).where(numbers.c.tenant_id == tenant_id).order_by(numbers.c.number)
-        return tuple((await connection.execute(query)).scalars())
+    async def addresses_of(self, connection: AsyncConnection, tenant_id: str) -> tuple[Address, ...]:
+        """A tenant's addresses, in order."""
+        table = self._tables.addresses
+        rows = await connection.execute(
+            select(table.c.address, table.c.trunks, table.c.origins)
+            .where(table.c.tenant_id == tenant_id)
+            .order_by(table.c.address)
+        )
+        return tuple(Address(*row) for row in rows)
 
     async def set_status(
         self, connection: AsyncConnection, tenant_id: str, status: TenantStatus, moved_to: str | None
@@ -112,19 +127,21 @@ class SharedRepository:
             .on_conflict_do_update(index_elements=["tenant_id"], set_=changes)
         )
 
-    async def all_numbers(self, connection: AsyncConnection) -> dict[str, str]:
-        """Whose every number is."""
-        numbers = self._tables.numbers
-        rows = await connection.execute(select(numbers.c.number, numbers.c.tenant_id))
-        return {row.number: row.tenant_id for row in rows}
+    async def all_addresses(self, connection: AsyncConnection) -> dict[str, tuple[str, Address]]:
+        """Whose every address is, and how it is reached."""
+        table = self._tables.addresses
+        rows = await connection.execute(
+            select(table.c.address, table.c.tenant_id, table.c.trunks, table.c.origins)
+        )
+        return {row.address: (row.tenant_id, Address(row.address, row.trunks, row.origins)) for row in rows}
 
     async def release(self, connection: AsyncConnection, some: Sequence[str]) -> None:
-        """Take numbers from whoever has them."""
-        numbers = self._tables.numbers
-        await connection.execute(delete(numbers).where(numbers.c.number.in_(some)))
+        """Take addresses from whoever has them."""
+        table = self._tables.addresses
+        await connection.execute(delete(table).where(table.c.address.in_(some)))
 
-    async def claim(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[str]) -> None:
-        """Give a tenant, new or known, exactly these numbers. Raises `NumberTaken`, `TenantMoved`."""
+    async def claim(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[Address]) -> None:
+        """Give a tenant, new or known, exactly these addresses. Raises `NumberTaken`, `TenantMoved`."""
         tenants = self._tables.tenants
         await connection.execute(
             insert_into(connection, tenants)
@@ -139,27 +156,43 @@ class SharedRepository:
         ).one()
         if row.moved_to is not None:
             raise TenantMoved(tenant_id, row.moved_to)
-        await self.put_numbers(connection, tenant_id, wanted)
+        await self.put_addresses(connection, tenant_id, wanted)
 
-    async def put_numbers(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[str]) -> None:
-        """Give a tenant that is there exactly these numbers. Raises `NumberTaken`."""
-        numbers = self._tables.numbers
+    async def put_addresses(
+        self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[Address]
+    ) -> None:
+        """Give a tenant that is there exactly these addresses. Raises `NumberTaken`."""
+        table = self._tables.addresses
+        names = [each.address for each in wanted]
         await connection.execute(
-            delete(numbers).where(numbers.c.tenant_id == tenant_id, numbers.c.number.not_in(wanted))
+            delete(table).where(table.c.tenant_id == tenant_id, table.c.address.not_in(names))
         )
         if wanted:
-            # In one order, so that no two who want the same numbers wait for each other.
+            insert = insert_into(connection, table)
             await connection.execute(
-                insert_into(connection, numbers).on_conflict_do_nothing(),
-                [{"number": number, "tenant_id": tenant_id} for number in sorted(set(wanted))],
+                insert.on_conflict_do_update(
+                    index_elements=["address"],
+                    set_={"trunks": insert.excluded.trunks, "origins": insert.excluded.origins},
+                    where=table.c.tenant_id == insert.excluded.tenant_id,
+                ),
+                # In one order, so that no two who want the same addresses wait for each other.
+                [
+                    {
+                        "address": each.address,
+                        "tenant_id": tenant_id,
+                        "trunks": each.trunks,
+                        "origins": each.origins,
+                    }
+                    for each in sorted(wanted, key=lambda each: each.address)
+                ],
             )
         taken = await connection.execute(
-            select(numbers.c.number, numbers.c.tenant_id)
-            .where(numbers.c.number.in_(wanted), numbers.c.tenant_id != tenant_id)
-            .order_by(numbers.c.number)
+            select(table.c.address, table.c.tenant_id)
+            .where(table.c.address.in_(names), table.c.tenant_id != tenant_id)
+            .order_by(table.c.address)
         )
-        for number, owner in taken:
-            raise NumberTaken(f"{number} belongs to {owner}; {tenant_id} cannot have it")
+        for address, owner in taken:
+            raise NumberTaken(f"{address} belongs to {owner}; {tenant_id} cannot have it")
 
 
 class TenantRepository:
@@ -315,6 +348,22 @@ def values_of(row: StoredVersion | CallRow) -> dict[str, object]:
 
 def _columns(table: Table, without: Sequence[str]) -> list[Column[Any]]:
     return [column for column in table.c if column.name not in without]
+
+
+def asked_for(addresses: Sequence[str]) -> dict[str, str]:
+    """The values of `SharedRepository.registered_query`, which asks for a fixed number of addresses."""
+    if not 0 < len(addresses) <= MAX_ASKED:
+        raise ValueError(f"1 to {MAX_ASKED} addresses, not {len(addresses)}")
+    return {name: addresses[min(n, len(addresses) - 1)] for n, name in enumerate(_ASKED)}
+
+
+def owned_address(row: Sequence[Any]) -> OwnedAddress:
+    """A row of `SharedRepository.registered_query`; straight from the driver, the sets are texts."""
+    address, trunks, origins, tenant_id, status, moved_to = row
+    tenant = tenant_of(((tenant_id, status, moved_to),))
+    assert tenant is not None
+    sets = (frozenset(each.split()) if isinstance(each, str) else each for each in (trunks, origins))
+    return OwnedAddress(Address(address, *sets), tenant)
 
 
 def tenant_of(rows: Sequence[Sequence[Any]]) -> TenantRow | None:

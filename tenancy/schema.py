@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy core knows them; `tenancy.migrations` makes them.
 
-Numbers and tenants' status are shared. What belongs to one tenant has the same columns in both backings; in Postgres,
+Addresses and tenants' status are shared. What belongs to one tenant has the same columns in both backings; in Postgres,
 where all tenants share a table, each row names its tenant besides. That column is never written or asked for: its
 default is the session's tenant, and row-level security shows a session no other's.
 """
@@ -46,12 +46,27 @@ class PeerText(TypeDecorator[str]):
         return text.replace("\0", "?") if dialect.name == "postgresql" else text
 
 
+class Words(TypeDecorator[frozenset[str]]):
+    """A set of texts that have no spaces in them, in order."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: frozenset[str] | None, dialect: Dialect) -> str | None:
+        del dialect
+        return None if value is None else " ".join(sorted(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> frozenset[str] | None:
+        del dialect
+        return None if value is None else frozenset(value.split())
+
+
 @dataclass(frozen=True, slots=True)
 class SharedTables:
     """What is asked before the tenant is known."""
 
     tenants: Table
-    numbers: Table
+    addresses: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +93,13 @@ def shared_tables() -> SharedTables:
             Column("status", Text, nullable=False),
             Column("moved_to", Text),
         ),
-        numbers=Table(
-            "numbers",
+        addresses=Table(
+            "addresses",
             metadata,
-            Column("number", Text, primary_key=True),
+            Column("address", Text, primary_key=True),
             Column("tenant_id", Text, nullable=False),
+            Column("trunks", Words, nullable=False),
+            Column("origins", Words, nullable=False),
         ),
     )
 

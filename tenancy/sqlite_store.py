@@ -6,7 +6,7 @@ erased with it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import TenantElsewhere
-from tenancy.repository import SharedRepository, TenantRepository, tenant_of
+from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
 from tenancy.store import (
     MAX_OPEN_SHARDS,
+    Address,
     CallRow,
     NewVersion,
+    OwnedAddress,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -44,7 +46,7 @@ class SqliteStore:
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
         self.shards = Shards(directory / "tenants", max_open_shards)
-        self._owner = prepare(self.shared.owner_query)
+        self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
         self._placement, self._active, self._content = map(prepare, _queries(self.repository))
 
@@ -68,8 +70,9 @@ class SqliteStore:
 
     # -- shared ----------------------------------------------------------------------------------------
 
-    async def owner_of(self, number: str) -> TenantRow | None:
-        return tenant_of(await self._reader.fetch(self._owner, number=number))
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        rows = await self._reader.fetch(self._registered, **asked_for(addresses))
+        return tuple(map(owned_address, rows))
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
         return tenant_of(await self._reader.fetch(self._tenant, tenant_id=tenant_id))
@@ -77,8 +80,8 @@ class SqliteStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
 
-    async def numbers_of(self, tenant_id: str) -> tuple[str, ...]:
-        return await self._reader.read(lambda connection: self.shared.numbers_of(connection, tenant_id))
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self._reader.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         return await self._writer.write(
@@ -95,19 +98,19 @@ class SqliteStore:
         return any(status == TenantStatus.SUSPENDED for _, status, _ in rows)
 
     async def import_version(self, new: NewVersion) -> int:
-        return await self.claim_for(new.tenant_id, new.numbers, lambda: self.add_version(new))
+        return await self.claim_for(new.tenant_id, new.addresses, lambda: self.add_version(new))
 
     async def claim_for(
-        self, tenant_id: str, numbers: tuple[str, ...], and_then: Callable[[], Awaitable[T]]
+        self, tenant_id: str, addresses: tuple[Address, ...], and_then: Callable[[], Awaitable[T]]
     ) -> T:
-        """Give a tenant exactly these numbers once something else is committed.
+        """Give a tenant exactly these addresses once something else is committed.
 
-        In this order, a crash in between leaves numbers that the next import sets right, never a number without a
+        In this order, a crash in between leaves addresses that the next import sets right, never one without a
         configuration.
         """
 
         async def work(connection: AsyncConnection) -> T:
-            await self.shared.claim(connection, tenant_id, numbers)
+            await self.shared.claim(connection, tenant_id, addresses)
             return await and_then()
 
         return await self._writer.write(work)

@@ -7,13 +7,17 @@ awaits it is cancelled, so that nothing is ever left half done: the cancellation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from tenancy.context import VersionInfo
+from tenancy.numbers import MAX_CANDIDATES
 
+MAX_ASKED: Final = MAX_CANDIDATES
+"""Addresses that are looked up at once."""
 MAX_OPEN_SHARDS = 256
 """Tenants' SQLite files open at a time; each is up to three file descriptors and a thread. More users wait."""
 
@@ -35,6 +39,26 @@ class TenantRow:
     status: TenantStatus
     moved_to: str | None = None
     """The address of the node that has it, where the status is moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """By what a tenant is called, and from where."""
+
+    address: str
+    """A number in E.164, a SIP address (`tenancy.called.sip_address`) or a site key."""
+    trunks: frozenset[str] = frozenset()
+    """The trunks that reach it."""
+    origins: frozenset[str] = frozenset()
+    """Of a site key: the web pages that may use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedAddress:
+    """An address and whose it is."""
+
+    address: Address
+    tenant: TenantRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +97,8 @@ class NewVersion:
     """A configuration that is to become the active one."""
 
     tenant_id: str
-    numbers: tuple[str, ...]
-    """E.164; all that the tenant is to have."""
+    addresses: tuple[Address, ...]
+    """All that the tenant is to have."""
     content_hash: str
     schema_version: int
     author: str
@@ -99,10 +123,10 @@ class CallRow:
 
 
 class SharedStore(Protocol):
-    """Numbers and the tenants' status."""
+    """Addresses and the tenants' status."""
 
-    async def owner_of(self, number: str) -> TenantRow | None:
-        """Whose number it is, E.164."""
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        """Those of at most `MAX_ASKED` addresses that somebody has, in no order."""
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
         """The tenant of an id."""
@@ -110,8 +134,8 @@ class SharedStore(Protocol):
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         """The tenants with a status (none: all), in order."""
 
-    async def numbers_of(self, tenant_id: str) -> tuple[str, ...]:
-        """A tenant's numbers, in order."""
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        """A tenant's addresses, in order."""
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone."""
@@ -143,12 +167,12 @@ class Store(SharedStore, TenantStore, Protocol):
     """A node's databases."""
 
     async def import_version(self, new: NewVersion) -> int:
-        """Give the tenant its numbers and make a version the active one; returns its number.
+        """Give the tenant its addresses and make a version the active one; returns its number.
 
         The content that is active already makes no new version. All of it or nothing is done.
 
         Raises:
-            NumberTaken: another tenant has one of the numbers. TenantMoved: the tenant is another node's.
+            NumberTaken: another tenant has one of the addresses. TenantMoved: the tenant is another node's.
         """
 
     async def close(self) -> None:

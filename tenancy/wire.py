@@ -14,7 +14,7 @@ from tenancy.providers import Origin, ResolvedProvider
 
 _Step = tuple[str, Origin, str, str | None, str | None, str | None]
 _CONTEXT = TypeAdapter(
-    tuple[str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...]]
+    tuple[str, str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...]]
 )
 
 
@@ -28,6 +28,7 @@ def dump_context(context: TenantContext, config_json: str) -> str:
         context.tenant_id,
         context.call_id,
         context.called_number,
+        context.trunk_id,
         config_json,
         context.config_version,
         context.content_hash,
@@ -42,13 +43,14 @@ def dump_context(context: TenantContext, config_json: str) -> str:
 def load_context(text: str) -> TenantContext:
     """The inverse of `dump_context`. Raises `UnreadableContext`, without the text: it may hold keys."""
     try:
-        tenant_id, call_id, called, config, version, digest, stt, llm, tts, skipped = _CONTEXT.validate_json(
-            text
+        tenant_id, call_id, called, trunk, config, version, digest, stt, llm, tts, skipped = (
+            _CONTEXT.validate_json(text)
         )
         return TenantContext(
             tenant_id,
             call_id,
             called,
+            trunk,
             TenantConfig.model_validate_json(config),
             version,
             digest,

@@ -14,7 +14,7 @@ from config.loader import parse_tenant_config
 from config.node import PlatformProviders, PostgresConfig
 from config.tenant import TenantConfig
 from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
-from tenancy import Registry
+from tenancy import CalledNumber, Registry, Trunks
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import Store
@@ -37,6 +37,11 @@ human: {{name: Ada}}
 """.encode(),
         f"{tenant_id}.yaml",
     )
+
+
+def dialled(number: str) -> CalledNumber:
+    """A number on a node that lists no trunks."""
+    return CalledNumber(Trunks().web, number)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from tenancy.migration import Migration, Outcome, TenantReport
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import CallRow, Store
-from tests.tenancy.conftest import tenant
+from tests.tenancy.conftest import dialled, tenant
 from tests.tenancy.test_registry import NOON, put, record, shard_file
 from tests.tenancy.test_store_contract import call, version
 
@@ -90,7 +90,7 @@ async def everything(store: Store) -> dict[str, object]:
         infos = await store.versions(name)
         found[name] = (
             await store.tenant(name),
-            await store.numbers_of(name),
+            await store.addresses_of(name),
             await store.active(name),
             infos,
             [await store.content(name, each.version) for each in infos],
@@ -191,7 +191,7 @@ async def test_no_call_fails_and_no_record_is_lost_while_tenants_move(
         for n in itertools.count():
             if done.is_set():
                 return
-            context = await registry.context_for(numbers[name], call_id=f"{name}-{n}")
+            context = await registry.context_for(dialled(numbers[name]), call_id=f"{name}-{n}")
             assert context.tenant_id == name
             start = NOON + timedelta(seconds=n)
             await registry.record_call(context, record(context, started_at=start))
@@ -202,7 +202,7 @@ async def test_no_call_fails_and_no_record_is_lost_while_tenants_move(
             imported[name] += 1
             greeting = f"Hello {imported[name]}."
             assert await put(registry, name, numbers[name], greeting=greeting) == imported[name]
-            context = await registry.context_for(numbers[name], call_id="x")
+            context = await registry.context_for(dialled(numbers[name]), call_id="x")
             assert context.config_version == imported[name]
 
     async def moves() -> None:
@@ -408,8 +408,8 @@ async def test_numbers_that_a_node_left_half_changed_are_set_right(
     # As if the node had ended after Postgres's commit and before that of shared.db.
     await there.import_version(version("a", "a2", "+3"))
     assert set((await outcomes(mover.to_postgres())).values()) == {"already there", "moved"}
-    assert await there.numbers_of("a") == ("+1",)
-    assert await there.numbers_of("c") == ("+3",)
+    assert [each.address for each in await there.addresses_of("a")] == ["+1"]
+    assert [each.address for each in await there.addresses_of("c")] == ["+3"]
     assert await everything(there) == await everything(node)
 
 
@@ -430,6 +430,6 @@ async def test_a_nodes_configuration_follows_its_tenants(tmp_path: Path, url: st
     await move(tmp_path, url, back=False)
     registry = await open_registry(configured, {"DB": url})
     try:
-        assert (await registry.context_for("+15550100", call_id="c")).config_version == 1
+        assert (await registry.context_for(dialled("+15550100"), call_id="c")).config_version == 1
     finally:
         await registry.close()

@@ -13,7 +13,7 @@ from config.node import NodeConfig, PlatformProviders, PostgresConfig, StoreConf
 from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
 from tenancy import Registry, StoreError, StoreLocked, StoreUnavailable, TenantStatus, open_registry
 from tenancy.postgres_store import SCOPED_TABLES, PostgresStore
-from tests.tenancy.conftest import tenant
+from tests.tenancy.conftest import dialled, tenant
 from tests.tenancy.test_store_contract import call, version
 
 
@@ -170,17 +170,17 @@ async def test_a_server_that_goes_is_named_and_serves_when_it_is_back(
     registry = Registry(store, PlatformProviders(), {})
     try:
         await registry.import_tenant(tenant("a", "+15550100"), author="op", reason="first")
-        assert (await registry.context_for("+15550100", call_id="c")).config_version == 1
+        assert (await registry.context_for(dialled("+15550100"), call_id="c")).config_version == 1
         own_server.stop(how)
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="postgres"):
-                await registry.context_for("+15550100", call_id="c")
+                await registry.context_for(dialled("+15550100"), call_id="c")
             with pytest.raises(StoreUnavailable):
                 await registry.import_tenant(
                     tenant("a", "+15550100", greeting="Other."), author="op", reason="second"
                 )
         own_server.start()
-        assert (await registry.context_for("+15550100", call_id="c")).config.greeting == "Hello."
+        assert (await registry.context_for(dialled("+15550100"), call_id="c")).config.greeting == "Hello."
         assert (
             await registry.import_tenant(
                 tenant("a", "+15550100", greeting="Other."), author="op", reason="second"
@@ -230,8 +230,8 @@ async def test_no_more_connections_are_taken_than_the_node_may(url: str) -> None
         await store.import_version(version("a", "one", "+1"))
         async with store.transaction(), store.transaction():
             with pytest.raises(StoreLocked, match="connections are in use"):
-                await store.owner_of("+1")
-        assert await store.owner_of("+1") is not None
+                await store.registered(("+1",))
+        assert await store.registered(("+1",)) is not None
     finally:
         await store.close()
 
@@ -270,7 +270,7 @@ async def test_a_nodes_configuration_names_its_store(url: str) -> None:
         registry = await open_registry(node, {"DB": url})
         try:
             await registry.import_tenant(tenant("a", "+15550100"), author="op", reason="first")
-            assert (await registry.context_for("+15550100", call_id="c")).config_version == 1
+            assert (await registry.context_for(dialled("+15550100"), call_id="c")).config_version == 1
             assert (await registry.status("a")).status is TenantStatus.ACTIVE
         finally:
             await registry.close()
