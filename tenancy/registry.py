@@ -36,7 +36,7 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
-from tenancy.providers import resolve
+from tenancy.keys import TenantKeys, chains_for
 
 MAX_CALLED_CHARACTERS = 64
 MAX_CACHED_CONFIGS = 1_024
@@ -90,6 +90,8 @@ class Registry:
         self._shards = Shards(directory / "tenants", max_open_shards)
         self._platform = platform
         self._environ = environ
+        self.keys: TenantKeys | None = None
+        """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
         self._configs: OrderedDict[tuple[str, int], TenantConfig] = OrderedDict()
 
     @classmethod
@@ -146,7 +148,7 @@ class Registry:
         """The context of a call to a number, pinned to the version that is active now. Raises as `resolve`."""
         tenant = await self.resolve(called)
         config, version, digest = await self._active_config(tenant.tenant_id)
-        chains = resolve(config.providers, self._platform, self._environ)
+        chains = await chains_for(config, self._platform, self._environ, self.keys)
         return TenantContext(
             tenant_id=tenant.tenant_id,
             call_id=call_id,
@@ -158,6 +160,7 @@ class Registry:
             llm=chains.llm,
             tts=chains.tts,
             skipped_providers=chains.skipped,
+            provider_steps=chains.steps,
         )
 
     async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, int, str]:
@@ -281,7 +284,7 @@ class Registry:
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
-            chains = resolve(config.providers, self._platform, self._environ)
+            chains = await chains_for(config, self._platform, self._environ, self.keys)
             tenants.append(ActiveTenant(config, version, chains.tts))
         return tuple(tenants)
 

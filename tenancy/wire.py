@@ -11,8 +11,10 @@ from config.tenant import TenantConfig
 from tenancy.context import TenantContext
 from tenancy.errors import TenancyError
 from tenancy.providers import Origin, ResolvedProvider
+from vault.resolver import KeyRef
 
-_Step = tuple[str, Origin, str, str | None, str | None, str | None]
+_Key = tuple[str | None, str, int]
+_Step = tuple[str, Origin, str, str | None, str | None, str | None, _Key | None]
 _CONTEXT = TypeAdapter(
     tuple[str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...]]
 )
@@ -62,8 +64,18 @@ def load_context(text: str) -> TenantContext:
 
 
 def _steps(chain: tuple[ResolvedProvider, ...]) -> list[_Step]:
-    return [(step.kind, step.origin, step.reason, step.base_url, step.model, step.secret()) for step in chain]
+    return [
+        (step.kind, step.origin, step.reason, step.base_url, step.model, step.secret(), _key(step.key_ref))
+        for step in chain
+    ]
+
+
+def _key(ref: KeyRef | None) -> _Key | None:
+    return None if ref is None else (ref.owner, ref.name, ref.version)
 
 
 def _providers(chain: list[_Step]) -> tuple[ResolvedProvider, ...]:
-    return tuple(ResolvedProvider(*step) for step in chain)
+    return tuple(
+        ResolvedProvider(kind, origin, reason, root, model, secret, None if key is None else KeyRef(*key))
+        for kind, origin, reason, root, model, secret, key in chain
+    )
