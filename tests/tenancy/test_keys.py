@@ -342,7 +342,7 @@ async def test_a_damaged_key_costs_its_step_and_not_the_call(store: SqliteStore,
     await put(vault, "a", "acme", "key-of-a")
     await put(vault, "a", "whole", "another-of-a")
     with sqlite3.connect(tmp_path / "vault.db") as damage:
-        damage.execute("UPDATE secrets SET sealed = substr(sealed, 1, 20) || x'00' WHERE name = 'acme'")
+        damage.execute("UPDATE secrets SET sealed = zeroblob(40) WHERE name = 'acme'")
     damage.close()
     found = (await TenantKeys(vault).fetch("a", ("acme", "whole"))).found
     assert found["acme"].reason == "is unreadable (SealBroken)"
