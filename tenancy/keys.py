@@ -22,6 +22,7 @@ from tenancy.call_keys import CallKeys, FoundKey, key_names
 from tenancy.providers import Chains, resolve
 from vault import (
     KekUnavailable,
+    KekUnusable,
     KeyEncryption,
     KeyResolver,
     LocalKek,
@@ -39,6 +40,7 @@ from vault import (
 )
 
 VAULT_FILE: Final = "vault.db"
+SAMPLE: Final = 1_000
 WAIT_MS: Final = 250
 """For a key, at most; reading one whose data key is open takes a fraction of a millisecond."""
 HUNG_MS: Final = 5_000
@@ -73,9 +75,27 @@ async def open_vault(config: NodeConfig, environ: Mapping[str, str]) -> Vault | 
     """The vault of a node; None where it has none. Close it with `Vault.aclose`. Raises `VaultError`."""
     if config.vault is None:
         return None
-    keks = key_encryption(config.vault, environ)
+    try:
+        keks = key_encryption(config.vault, environ)
+    except KekUnusable as error:
+        needed = await _wrapping(vault_path(config))
+        if not needed:
+            raise
+        raise KekUnusable(f"{error}; what the vault keeps is wrapped by {', '.join(needed)}") from error
     store = await SqliteStore.open(vault_path(config))
     return Vault(store, keks, random_bytes=os.urandom, now_ms=_now_ms)
+
+
+async def _wrapping(path: Path) -> tuple[str, ...]:
+    """The ids of the key-encryption keys that wrap data keys, as far as the first of these tell."""
+    if not await asyncio.to_thread(path.exists):
+        return ()
+    store = await SqliteStore.open(path)
+    try:
+        rows = await store.data_keys_not_under("", None, SAMPLE)
+    finally:
+        await store.aclose()
+    return tuple(sorted({row.wrapped.kek_id for row in rows}))
 
 
 async def open_tenant_keys(

@@ -64,7 +64,10 @@ class Speaking(TTSService):
         self._speech_first = chain[0].name
         self._speech_links = Chain(
             Stage.TTS,
-            [Link(one.name, one.speak, one.breaker, last_resort=one.last_resort) for one in chain],
+            [
+                Link(one.name, one.speak, one.breaker, last_resort=one.last_resort, key=one.key_ref)
+                for one in chain
+            ],
             care,
             budgets.terms(Stage.TTS),
         )

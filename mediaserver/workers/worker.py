@@ -35,6 +35,7 @@ from mediaserver.telemetry.redaction import Redactor
 from mediaserver.turns import TurnCounters
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
+from mediaserver.workers.key_told import told
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
@@ -65,6 +66,7 @@ from mediaserver.workers.messages import (
 from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
+from vault.process import forbid_core_dumps
 
 REPORT_EVERY_S = 1.0
 
@@ -152,7 +154,11 @@ class _Call:
             if self._cancelled is not None:
                 return
             pipeline = self._pipeline = CallPipeline(
-                tenant, self.link, resources, _Reporter(self._send), restored
+                tenant,
+                self.link,
+                resources.telling(lambda report: self._send(told(report))),
+                _Reporter(self._send),
+                restored,
             )
             running = asyncio.create_task(pipeline.run())
             self._send(CallTaken())
@@ -291,6 +297,8 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     meters = WorkerMeters(os.getpid(), time.monotonic_ns())
     loop_watch = LoopWatch(meters, "worker")
     loop_watch.start()
+    if settings.forbid_core_dumps:
+        forbid_core_dumps()
     turn_model = TurnModel()
     care = ProviderCare.fresh()
     http = ProviderClient(care.stats)
