@@ -70,6 +70,8 @@ class Chains:
     skipped: tuple[str, ...]
     steps: tuple[str, ...] = ()
     """Every step of each service in order, with the reason why it is taken or left out: for the call's record."""
+    voice: str | None = None
+    """The name of the first that speaks when its key is not held off: fixed phrases are in its voice."""
 
 
 def resolve(
@@ -86,6 +88,7 @@ def resolve(
     """
     skipped: list[str] = []
     recorded: list[str] = []
+    first: dict[str, str] = {}
 
     def chain(
         service: str, own: Sequence[Provider | Listener], shared: Sequence[OpenAICompatible | Deepgram]
@@ -101,6 +104,9 @@ def resolve(
         named = any(step.kind == "embedded" for step in own)
         why = "named by the tenant" if named else "the last step of every chain"
         last = ResolvedProvider("embedded", Origin.FALLBACK, why)
+        first[service] = next(
+            (each.name for each in outcomes if isinstance(each, ResolvedProvider)), last.name
+        )
         if keys is not None:
             outcomes = list(_judged(service, outcomes, keys))
         skipped.extend(f"{service}: {outcome}" for outcome in outcomes if isinstance(outcome, str))
@@ -113,6 +119,7 @@ def resolve(
         tts=chain("tts", providers.tts, platform.tts),
         skipped=tuple(skipped),
         steps=tuple(recorded),
+        voice=first["tts"],
     )
 
 

@@ -161,6 +161,7 @@ class Registry:
             tts=chains.tts,
             skipped_providers=chains.skipped,
             provider_steps=chains.steps,
+            voice_of=chains.voice,
         )
 
     async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, int, str]:

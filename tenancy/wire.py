@@ -16,7 +16,7 @@ from vault.resolver import KeyRef
 _Key = tuple[str | None, str, int]
 _Step = tuple[str, Origin, str, str | None, str | None, str | None, _Key | None]
 _CONTEXT = TypeAdapter(
-    tuple[str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...]]
+    tuple[str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...], str | None]
 )
 
 
@@ -37,6 +37,7 @@ def dump_context(context: TenantContext, config_json: str) -> str:
         _steps(context.llm),
         _steps(context.tts),
         context.skipped_providers,
+        context.voice_of,
     )
     return _CONTEXT.dump_json(document).decode()
 
@@ -44,8 +45,8 @@ def dump_context(context: TenantContext, config_json: str) -> str:
 def load_context(text: str) -> TenantContext:
     """The inverse of `dump_context`. Raises `UnreadableContext`, without the text: it may hold keys."""
     try:
-        tenant_id, call_id, called, config, version, digest, stt, llm, tts, skipped = _CONTEXT.validate_json(
-            text
+        tenant_id, call_id, called, config, version, digest, stt, llm, tts, skipped, voice_of = (
+            _CONTEXT.validate_json(text)
         )
         return TenantContext(
             tenant_id,
@@ -58,6 +59,7 @@ def load_context(text: str) -> TenantContext:
             _providers(llm),
             _providers(tts),
             skipped,
+            voice_of=voice_of,
         )
     except ValidationError as error:
         raise UnreadableContext(f"a call's context cannot be read: {error.error_count()} faults") from None

@@ -193,6 +193,7 @@ class CallPipeline:
                 resources.providers.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
+                phrases_of=tenant.phrase_voice,
                 voice=config.voice.name,
                 speed=config.voice.speed,
                 apology=phrases.one_moment,

@@ -16,6 +16,7 @@ from pipecat.utils.time import time_now_iso8601
 from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import Stage
+from mediaserver.providers.failures import key_outcome
 from mediaserver.providers.utterance import Utterance
 from mediaserver.telemetry.turns import TurnWaits
 
@@ -106,7 +107,8 @@ class Hearing(SegmentedSTTService):
                     heard = told.item
                     continue
                 logger.warning("transcription failed: {}", told.failure)
-                if not apologised:
+                # A key is refused at once: there is no wait to apologise for, and the caller may not even have finished.
+                if not apologised and not (told.more and key_outcome(told.failure.cause) is not None):
                     apologised = True
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
         transcribed()

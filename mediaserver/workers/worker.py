@@ -190,7 +190,7 @@ async def _load_phrases(phrases: PhraseCache, tenant: TenantContext) -> None:
     config = tenant.config
     texts = (config.greeting, *Phrases.of(config).all())
     keys = [
-        PhraseKey.of(tenant.tenant_id, tenant.tts[0].name, config.voice.name, config.voice.speed, text)
+        PhraseKey.of(tenant.tenant_id, tenant.phrase_voice, config.voice.name, config.voice.speed, text)
         for text in texts
     ]
     await phrases.load_all(keys)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -17,7 +18,9 @@ from config.node import (
     MediaConfig,
     ModelsConfig,
     NodeConfig,
+    PlatformProviders,
     SipConfig,
+    VaultConfig,
     WorkersConfig,
 )
 from config.tenant import TenantConfig
@@ -136,9 +139,13 @@ async def running_node(
     http: Mapping[str, object] | None = None,
     redactor: Redactor | None = None,
     listener_url: str | None = None,
+    vault: VaultConfig | None = None,
+    platform: PlatformProviders | None = None,
+    log_level: Literal["DEBUG", "INFO"] = "INFO",
+    log_format: Literal["text", "json"] = "text",
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
-    """Start a node with one tenant; stop it with everything that it started."""
+    """Start a node with one tenant; stop it with everything that it started. ``changes`` are of the tenant."""
     script = script or Script()
     with running(script) as url:
         tenant_file = directory / "tenant.yaml"
@@ -153,6 +160,10 @@ async def running_node(
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),
+            vault=vault,
+            providers=platform or PlatformProviders(),
+            log_level=log_level,
+            log_format=log_format,
             drain_s=drain_s,
         )
         node = Node(config, redactor=redactor)
