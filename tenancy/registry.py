@@ -34,7 +34,7 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
-from tenancy.providers import resolve
+from tenancy.keys import TenantKeys, chains_for
 from tenancy.routing import (
     NoTrunk,
     Outcome,
@@ -97,6 +97,8 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
+        self.keys: TenantKeys | None = None
+        """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
         self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
 
     @classmethod
@@ -163,7 +165,7 @@ class Registry:
 
     async def _pinned_context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
         config, active = await self._active_config(tenant.tenant_id)
-        chains = resolve(config.providers, self._platform, self._environ)
+        chains = await chains_for(config, self._platform, self._environ, self.keys)
         return TenantContext(
             tenant_id=tenant.tenant_id,
             call_id=call_id,
@@ -176,6 +178,8 @@ class Registry:
             llm=chains.llm,
             tts=chains.tts,
             skipped_providers=chains.skipped,
+            provider_steps=chains.steps,
+            voice_of=chains.voice,
         )
 
     async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, VersionKey]:
@@ -275,7 +279,7 @@ class Registry:
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
-            chains = resolve(config.providers, self._platform, self._environ)
+            chains = await chains_for(config, self._platform, self._environ, self.keys)
             tenants.append(ActiveTenant(config, active.version, chains.tts))
         return tuple(tenants)
 
