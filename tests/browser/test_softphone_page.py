@@ -76,11 +76,11 @@ async def test_a_server_that_lists_no_numbers_is_called_at_the_one_in_the_addres
 async def test_what_goes_wrong_is_said_in_words(browser: Browser, demo_server: Server) -> None:
     page = await browser.new_page()
     await page.route(
-        "**/api/numbers", lambda route: route.fulfill(json=[{"number": "+1", "business_name": "No"}])
+        "**/api/numbers", lambda route: route.fulfill(json=[{"number": "+15559999", "business_name": "No"}])
     )
     await page.goto(demo_server.url)
     await page.get_by_role("button", name="Call", exact=True).click()
-    await expect(page.get_by_role("alert")).to_have_text("no such number here")
+    await expect(page.get_by_role("alert")).to_have_text("there is no such number or key here")
     await expect(page.get_by_role("status")).to_have_text("No call.")
     await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
     await page.get_by_role("button", name="Call", exact=True).click()

@@ -106,4 +106,4 @@ async def test_an_unknown_number_is_an_error_that_the_client_can_show(stock: Pag
         """stock.client.startBotAndConnect({ endpoint: '/start', requestData: { number: '+15559999' } })
             .then(() => '', (error) => error.message)"""
     )
-    assert said == "no such number here"
+    assert said == "there is no such number or key here"
