@@ -136,12 +136,13 @@ def tenant_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def load_tenants(paths: tuple[Path, ...]) -> tuple[TenantConfig, ...]:
-    """Read all that ``NodeConfig.tenants`` names; two files may claim neither one tenant nor one number."""
+    """Read all that ``NodeConfig.tenants`` names; two files may claim neither one tenant nor one number, SIP address or site key."""
     owner: dict[str, Path] = {}
     configs: list[TenantConfig] = []
     for file in tenant_files(paths):
         config = load_tenant_config(file)
-        for claim in (config.tenant_id, *config.numbers):
+        keys = (site.key for site in config.site_keys)
+        for claim in (config.tenant_id, *config.numbers, *config.sip_addresses, *keys):
             if claim in owner:
                 raise ConfigError(f"{file}: {claim!r} is already used in {owner[claim]}")
             owner[claim] = file

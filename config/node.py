@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -17,7 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from config.addresses import IpAddress, IpNetwork, Ipv6Address
 from config.tenant import Deepgram, EnvironmentVariable, HttpUrl, OpenAICompatible, StrictModel
+from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 """An IPv4 or IPv6 address, or a host name."""
@@ -32,37 +33,6 @@ WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._\[\
 ANY_HOST = "0.0.0.0"
 
 
-def _address(text: str) -> str:
-    """Check and normalise an IP address."""
-    try:
-        return str(ip_address(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not an IPv4 or IPv6 address such as '192.0.2.10'") from error
-
-
-def _ipv6_address(text: str) -> str:
-    """Check and normalise an IPv6 address."""
-    try:
-        return str(IPv6Address(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not an IPv6 address such as '2001:db8::10'") from error
-
-
-def _network(text: str) -> str:
-    """Check and normalise an IP network."""
-    try:
-        return str(ip_network(text))
-    except ValueError as error:
-        raise ValueError(
-            f"{text!r} is not an IPv4 or IPv6 network such as '192.0.2.0/24': {error}"
-        ) from error
-
-
-IpAddress = Annotated[str, AfterValidator(_address)]
-"""An IPv4 or IPv6 address: media sockets and SDP take no names."""
-IpNetwork = Annotated[str, AfterValidator(_network)]
-"""An IPv4 or IPv6 network, or one address."""
-Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
 Codec = Literal["PCMU", "PCMA", "G722", "opus"]
 """A codec of the media engine, as IANA registers its name."""
 
@@ -246,6 +216,45 @@ class BudgetsConfig(StrictModel):
     """The same for speech."""
 
 
+class PostgresConfig(StrictModel):
+    """A Postgres database, and how much of it this node uses."""
+
+    url_env: str = Field(default="MEDIASERVER_POSTGRES_URL", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")
+    """The environment variable with the URL, ``postgresql://role:password@host:5432/database``. The role must not be able
+    to pass over row-level security, and owns the tables."""
+    connections_kept: int = Field(default=2, ge=1, le=500)
+    """Connections that stay open."""
+    connections_max: int = Field(default=10, ge=1, le=500)
+    """Connections at most; who finds none free waits for ``wait_ms`` and is told that the database is busy."""
+    wait_ms: int = Field(default=5_000, ge=100, le=60_000)
+    """How long to wait for a connection or a lock; a statement may take twice that."""
+
+    @model_validator(mode="after")
+    def _kept_within_max(self) -> PostgresConfig:
+        if self.connections_kept > self.connections_max:
+            raise ValueError(
+                f"connections_kept ({self.connections_kept}) must not exceed connections_max ({self.connections_max})"
+            )
+        return self
+
+
+class StoreConfig(StrictModel):
+    """Where tenants, their configurations and their calls are kept."""
+
+    kind: Literal["sqlite", "postgres"] = "sqlite"
+    """sqlite: files in ``data_dir``. postgres: a server, for several nodes."""
+    max_open_shards: int = Field(default=256, ge=1, le=10_000)
+    """Tenants' SQLite files open at a time; each takes up to three file descriptors and a thread."""
+    postgres: PostgresConfig | None = None
+    """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
+    to take."""
+
+    @property
+    def postgres_or_default(self) -> PostgresConfig:
+        """The Postgres section, or what it is where it is left out."""
+        return PostgresConfig() if self.postgres is None else self.postgres
+
+
 KekLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 """What a key-encryption key is called, for good: what it wraps names it. 1 to 40 letters, digits, ``.``, ``_``, ``-``."""
 
@@ -324,10 +333,14 @@ class NodeConfig(StrictModel):
 
     schema_version: Literal[1] = 1
     sip: SipConfig = SipConfig()
+    trunks: tuple[TrunkConfig, ...] = Field(default=(), max_length=MAX_TRUNKS)
+    """Who sends calls. None: one trunk, ``any``, that takes them from everywhere and is read as ``+15550100``, ``0015550100`` or
+    ``15550100``; a node that lists a trunk has no ``any``, and refuses calls from elsewhere."""
     media: MediaConfig = MediaConfig()
     http: HttpConfig = HttpConfig()
     data_dir: Path = Field(default=Path("var/node"), validate_default=False)
     """shared.db, tenant shards, phrase cache. Relative to the working directory: this file's may be read-only."""
+    store: StoreConfig = StoreConfig()
     capacity: CapacityConfig = CapacityConfig()
     providers: PlatformProviders = PlatformProviders()
     tenants: tuple[Path, ...] = Field(default=(), max_length=1_000)
@@ -342,3 +355,9 @@ class NodeConfig(StrictModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     """text: for people; json: one document a line."""
+
+    @field_validator("trunks")
+    @classmethod
+    def _trunks_apart(cls, trunks: tuple[TrunkConfig, ...]) -> tuple[TrunkConfig, ...]:
+        check_trunks(trunks)
+        return trunks

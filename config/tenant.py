@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from config.site_keys import MAX_ORIGINS, KeyFault, SiteKey, normal_origin
+
 TENANT_SCHEMA_VERSION: Final = 1
 
 MAX_TEXT_CHARACTERS: Final = 2_000
@@ -31,10 +33,27 @@ MAX_INSTRUCTIONS_CHARACTERS: Final = 20_000
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+TENANT_ID_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+TenantId = Annotated[str, StringConstraints(pattern=TENANT_ID_PATTERN)]
 """Lower-case letters, digits and inner hyphens, 1 to 63: safe in a file name and a metric label."""
 E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
 """A telephone number as ITU-T E.164 writes it: ``+``, country code, number; at most 15 digits."""
+TRUNK_ID_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$"
+TrunkId = Annotated[str, StringConstraints(pattern=TRUNK_ID_PATTERN)]
+"""Lower-case letters, digits and inner hyphens, 1 to 32."""
+IMPLIED_TRUNK: Final = "any"
+"""The trunk of a node that lists none."""
+WEB_TRUNK: Final = "web"
+"""The trunk of calls to a number from a browser, where the node lists trunks."""
+_SIP_USER: Final = "[A-Za-z0-9._~!*'&=+$,/-]"
+SipAddress = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^sip:{_SIP_USER}*[A-Za-z]{_SIP_USER}*@(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]{{2,45}}\])$",
+        max_length=320,
+    ),
+]
+"""``sip:user@host``: a user part with a letter in it, which no number has; the host in lower case; nothing behind it."""
 
 
 def _known_time_zone(name: str) -> str:
@@ -44,6 +63,22 @@ def _known_time_zone(name: str) -> str:
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"{name!r} is not an IANA time zone such as 'Europe/Berlin'") from error
     return name
+
+
+def _site_key(text: str) -> str:
+    """Check a site key and its checksum."""
+    key = SiteKey.parse(text)
+    if isinstance(key, KeyFault):
+        raise ValueError(f"not a site key as the server makes them: {key}")
+    return text
+
+
+def _origin(text: str) -> str:
+    """Check and normalise a web page's origin."""
+    origin = normal_origin(text)
+    if origin is None:
+        raise ValueError(f"{text[:60]!r} is not an origin such as 'https://www.example.com'")
+    return origin
 
 
 TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
@@ -289,6 +324,15 @@ class TurnTaking(StrictModel):
         return self
 
 
+class WebSite(StrictModel):
+    """A key that web pages name to reach this tenant, and the pages that may."""
+
+    key: Annotated[str, AfterValidator(_site_key)]
+    """``site_`` and 32 characters, as ``python -m config.site_keys`` makes one. It stands in the page and is no secret."""
+    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(min_length=1, max_length=MAX_ORIGINS)
+    """Scheme, host and port of the pages, for example ``https://www.example.com``; no other page may use the key."""
+
+
 class TenantConfig(StrictModel):
     """Everything that one business decides about its receptionist."""
 
@@ -302,6 +346,13 @@ class TenantConfig(StrictModel):
     """For example ``dental clinic``."""
     numbers: tuple[E164, ...] = Field(min_length=1, max_length=100)
     """The called numbers that reach this tenant."""
+    sip_addresses: tuple[SipAddress, ...] = Field(default=(), max_length=100)
+    """SIP URIs that are no numbers and reach this tenant, for example ``sip:front.desk@example.com``."""
+    trunks: tuple[TrunkId, ...] = Field(default=(IMPLIED_TRUNK,), max_length=100)
+    """The node's trunks on which its numbers and SIP addresses are reached, and on no others. ``any``: where the node lists
+    no trunks. ``web``: from a browser, where it does."""
+    site_keys: tuple[WebSite, ...] = Field(default=(), max_length=20)
+    """Keys under which web pages reach this tenant; no trunk is needed for them."""
     time_zone: TimeZone
     """IANA time zone, for example ``Europe/Berlin``."""
     greeting: Text
@@ -327,10 +378,17 @@ class TenantConfig(StrictModel):
     max_concurrent_calls: int = Field(default=10, ge=1, le=10_000)
     """Calls at a time; a further caller is told that the line is busy."""
 
-    @field_validator("numbers")
+    @field_validator("numbers", "sip_addresses", "trunks")
     @classmethod
-    def _numbers_once(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
-        for index, number in enumerate(numbers):
-            if number in numbers[:index]:
-                raise ValueError(f"each number may stand there once; {number} stands there twice")
-        return numbers
+    def _once(cls, each: tuple[str, ...]) -> tuple[str, ...]:
+        for index, text in enumerate(each):
+            if text in each[:index]:
+                raise ValueError(f"each may stand there once; {text} stands there twice")
+        return each
+
+    @field_validator("site_keys")
+    @classmethod
+    def _keys_once(cls, sites: tuple[WebSite, ...]) -> tuple[WebSite, ...]:
+        if len({site.key for site in sites}) != len(sites):
+            raise ValueError("each key may stand there once")
+        return sites

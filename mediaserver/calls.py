@@ -27,12 +27,14 @@ from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.outcomes import outcome_of
 from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED
 from mediaserver.telemetry.sources import observe_quality
-from tenancy import CallRecord, Registry, TenancyError, TenantContext, TenantSuspended, UnknownNumber
+from tenancy import Called, CallNotRouted, CallRecord, Registry, TenancyError, TenantContext
+from tenancy.routing import Answer, Refused
 
 MAX_CALL_S = 3_600
 """No conversation with a receptionist takes an hour."""
 MAX_LOGGED_CHARACTERS = 64
 """Of what a stranger chose; logged quoted, so that it can be no line of its own."""
+MAX_LOGGED_OUTCOME_CHARACTERS = 300
 DRAIN_RETRY_AFTER_S = 10
 STORE_RETRY_AFTER_S = 5
 MAX_FAREWELL_S = 5.0
@@ -45,11 +47,25 @@ WORD_ABOUT_OVERLOAD = "all lines are busy"
 class CallRefused(MediaServerError):  # noqa: N818 - names the outcome
     """The call is not taken. ``status`` is SIP's, which other signalling translates."""
 
-    def __init__(self, status: int, why: str = "", *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        why: str = "",
+        *,
+        retry_after_s: int | None = None,
+        answer: Answer | None = None,
+    ) -> None:
         super().__init__(why or str(status))
         self.status = status
         self.why = why
         self.retry_after_s = retry_after_s
+        self.answer = answer
+        """Where the call is no tenant's: the same in SIP and in HTTP."""
+
+    @classmethod
+    def unrouted(cls, answer: Answer) -> CallRefused:
+        """A call that is no tenant's here."""
+        return cls(answer.sip_status, answer.sip_reason, answer=answer)
 
 
 class CallState(Enum):
@@ -125,22 +141,19 @@ class Switchboard:
 
     # -- before a call ---------------------------------------------------------------------------------
 
-    async def tenant_for(self, called: str, call_id: str) -> TenantContext:
-        """Whose number it is, with the configuration that the call will have. Raises `CallRefused`."""
+    async def tenant_for(self, called: Called, call_id: str) -> TenantContext:
+        """Whose call it is, with the configuration that the call will have. Raises `CallRefused`."""
         if self._draining:
             self.meters.inc(CALLS_REFUSED, "draining")
             raise CallRefused(503, retry_after_s=DRAIN_RETRY_AFTER_S)
         try:
             return await self._registry.context_for(called, call_id=call_id)
-        except UnknownNumber:
-            self.meters.inc(CALLS_REFUSED, "unknown_number")
-            logger.bind(call=call_id).info(
-                "call to an unknown number refused: {!r}", called[:MAX_LOGGED_CHARACTERS]
+        except CallNotRouted as error:
+            self.meters.inc(CALLS_REFUSED, error.answer.code)
+            logger.bind(call=call_id, event="call_refused").info(
+                "call refused, {}: {}", error.answer.code, _shown(error.outcome)
             )
-            raise CallRefused(404) from None
-        except TenantSuspended:
-            self.meters.inc(CALLS_REFUSED, "suspended")
-            raise CallRefused(480, "Temporarily Unavailable") from None
+            raise CallRefused.unrouted(error.answer) from None
         except TenancyError as error:
             self.meters.inc(CALLS_REFUSED, "store")
             logger.bind(call=call_id).error("tenant lookup failed: {}", error)
@@ -331,6 +344,11 @@ class Switchboard:
     async def _settled(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _shown(outcome: Refused) -> str:
+    """What is to be known of a refusal; what a stranger wrote is in there escaped and shortened."""
+    return repr(outcome)[:MAX_LOGGED_OUTCOME_CHARACTERS]
 
 
 def _now_ms() -> int:

@@ -1,4 +1,4 @@
-"""The command line: ``mediaserver serve``, ``reload``, ``call`` and ``keys``."""
+"""The command line: ``mediaserver serve`` and ``call``; `store_commands` has the stores', `keys_command` the vault's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import uvloop
 
 from config.errors import ConfigError
 from config.loader import load_node_config
+from mediaserver import store_commands
 from mediaserver.errors import MediaServerError
 from mediaserver.telemetry.logs import configure_logs
 
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
     again.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     again.set_defaults(run=_reload)
+
+    store_commands.add_commands(commands)
 
     call = commands.add_parser("call", help="place a test call and measure it on the wire")
     call.add_argument("uri", metavar="SIP-URI", nargs="?", help="for example sip:+15550100@127.0.0.1")

@@ -33,7 +33,7 @@ from sipbridge.sdp import (
     remote_host,
     succeed,
 )
-from tenancy import TenantContext
+from tenancy import CalledUri, TenantContext, Trunks
 
 MEDIA_TIMEOUT_MS = 30_000
 """A caller whose packets stop for this long has gone, whatever signalling says."""
@@ -69,10 +69,11 @@ class _SipCall:
 class Edge:
     """Turns SIP invitations into calls, and follows their dialogs to the end."""
 
-    def __init__(self, switchboard: Switchboard, media: MediaPolicy) -> None:
+    def __init__(self, switchboard: Switchboard, media: MediaPolicy, trunks: Trunks) -> None:
         self._switchboard = switchboard
         self._hub = switchboard.hub
         self._media = media
+        self._trunks = trunks
         self._sip: SipEndpoint | None = None
         self._dialogs: dict[DialogId, _SipCall] = {}
         self._pending: dict[DialogId, asyncio.Task[None]] = {}
@@ -111,11 +112,17 @@ class Edge:
 
     async def _invited(self, event: InviteReceived, since_s: float) -> None:
         try:
-            tenant = await self._switchboard.tenant_for(event.called.user or "", event.call_id)
+            trunk = self._trunks.from_source(event.source[0], event.transport)
+            called = CalledUri(trunk, event.request_uri)
+            tenant = await self._switchboard.tenant_for(called, event.call_id)
             answer = self._answer(event, tenant)
         except CallRefused as refusal:
             self._endpoint.reject(
-                event.dialog, refusal.status, refusal.why or None, retry_after_s=refusal.retry_after_s
+                event.dialog,
+                refusal.status,
+                refusal.why or None,
+                retry_after_s=refusal.retry_after_s,
+                contact=refusal.answer.contact if refusal.answer is not None else None,
             )
         except NotAcceptable as refusal:
             self._switchboard.meters.inc(CALLS_REFUSED, "unacceptable_offer")

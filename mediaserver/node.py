@@ -52,7 +52,7 @@ from mediaserver.workers.nursery_client import Nursery
 from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint, SipEndpointConfig
-from tenancy import ActiveTenant, Registry, open_registry
+from tenancy import ActiveTenant, Registry, Trunks, open_registry
 from tenancy.keys import TenantKeys
 
 WARM_DEADLINE_S = 60.0
@@ -73,6 +73,7 @@ class Node:
     ) -> None:
         """``models`` and ``nursery``: processes that have been begun already; the node ends them."""
         self._config = config
+        self._trunks = Trunks.of(config)
         self._redactor = redactor or Redactor()
         self._started_at = time.monotonic()
         self._ready = False
@@ -242,8 +243,8 @@ class Node:
             meters=self.telemetry.meters,
             farewell=lambda tenant: farewell(phrases, tenant),
         )
-        await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media)))
-        self._web = WebEdge(self._switchboard, config.http.waiting_calls_per_source)
+        await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media), self._trunks))
+        self._web = WebEdge(self._switchboard, self._trunks.web, config.http.waiting_calls_per_source)
         # From here on: the start itself may hold the loop up, and holds nobody else up.
         self._loop_watch.start()
         self._http.listen()
@@ -251,10 +252,7 @@ class Node:
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
-        contexts = [
-            await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
-            for tenant in self._tenants[:MAX_TENANTS]
-        ]
+        contexts = [await self._registry.context_to_prepare(tenant) for tenant in self._tenants[:MAX_TENANTS]]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:

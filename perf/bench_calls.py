@@ -39,6 +39,7 @@ from perf.cpu import thread_cpu_s
 from perf.examples import ROOT
 from perf.load import MEDIA_THREAD
 from perf.results import Row, percentile
+from tenancy import CalledNumber, Trunks
 
 NUMBER = "+15550199"
 CALLS_AT_ONCE = 10
@@ -218,7 +219,7 @@ class _Nobody:
 
 async def _pipeline_build(bench: Bench) -> list[Row]:
     """CPU time of building a call's pipeline, without running it."""
-    context = await bench.node.registry.context_for(NUMBER, call_id="bench")
+    context = await bench.node.registry.context_for(CalledNumber(Trunks().web, NUMBER), call_id="bench")
     hub = EngineHub(MediaEngine("127.0.0.1", port_count=1, max_streams=1))
     stream, _ = hub.engine.open_stream(remote=("127.0.0.1", 9))
     link = hub.attach(stream)

@@ -163,11 +163,21 @@ class SipEndpoint:
         *,
         retry_after_s: int | None = None,
         warning: tuple[int, str] | None = None,
+        contact: str | None = None,
     ) -> None:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488."""
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488.
+
+        ``contact``: the URI that a 3xx sends the caller to.
+        """
         self._perform(
             self._core.reject(
-                dialog, status, self._now_ms(), reason, retry_after_s=retry_after_s, warning=warning
+                dialog,
+                status,
+                self._now_ms(),
+                reason,
+                retry_after_s=retry_after_s,
+                warning=warning,
+                contact=contact,
             )
         )
 

@@ -41,10 +41,13 @@ class InviteReceived:
 
     dialog: DialogId
     called: SipUri
+    request_uri: str
+    """``called`` as it was written."""
     caller: SipAddress
     offer: SessionDescription | None
     source: tuple[str, int]
     transport: str
+    """What it came over: ``udp`` or ``tcp``."""
     call_id: str
 
 

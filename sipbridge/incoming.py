@@ -71,6 +71,7 @@ class IncomingCalls:
             InviteReceived(
                 dialog=call.dialog,
                 called=SipUri.parse(request.uri or ""),
+                request_uri=request.uri or "",
                 caller=SipAddress(display, _caller_uri(uri), remote_tag),
                 offer=offer,
                 source=(flow.host, flow.port),

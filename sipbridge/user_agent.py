@@ -20,7 +20,7 @@ from sipbridge.screening import screen
 from sipbridge.session import Sessions
 from sipbridge.transactions import Transactions, TransactionTimer, Upcall
 from sipbridge.uri import SipAddress, SipUri
-from sipbridge.wire import Action, Flow, Reply, cseq_of, reply_flow, tag_of
+from sipbridge.wire import Action, Flow, Header, Reply, clean, cseq_of, reply_flow, tag_of
 
 
 class UserAgent:
@@ -114,12 +114,20 @@ class UserAgent:
         *,
         retry_after_s: int | None = None,
         warning: tuple[int, str] | None = None,
+        contact: str | None = None,
     ) -> list[Action]:
-        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488."""
+        """Refuse the INVITE, re-INVITE or UPDATE that waits; ``warning``: code and words beside a 488.
+
+        ``contact``: the URI that a 3xx sends the caller to (RFC 3261 21.3).
+        """
         if not 300 <= status <= 699:
             raise UsageError(f"{status} is no status to refuse with")
-        headers = () if retry_after_s is None else (("Retry-After", str(max(0, retry_after_s))),)
-        reply = Reply(status, reason, headers)
+        headers: list[Header] = []
+        if retry_after_s is not None:
+            headers.append(("Retry-After", str(max(0, retry_after_s))))
+        if contact is not None:
+            headers.append(("Contact", f"<{clean(contact)}>"))
+        reply = Reply(status, reason, tuple(headers))
         return self._command(dialog, now_ms, lambda call: self._incoming.reject(call, reply, warning=warning))
 
     def hang_up(self, dialog: DialogId, now_ms: int) -> list[Action]:

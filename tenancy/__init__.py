@@ -2,36 +2,55 @@
 
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
+    CallNotRouted,
+    MigrationFailed,
     NumberTaken,
+    RestoreRefused,
     StoreCorrupt,
     StoreError,
+    StoreFull,
     StoreLocked,
+    StoreUnavailable,
     TenancyError,
-    TenantSuspended,
-    UnknownNumber,
+    TenantElsewhere,
+    TenantMoved,
     UnknownTenant,
     UnknownVersion,
 )
 from tenancy.providers import Chains, Origin, ResolvedProvider, resolve
-from tenancy.registry import Registry, TenantStatus, open_registry
+from tenancy.registry import Registry, open_registry
+from tenancy.store import TenantRow, TenantStatus
+from tenancy.trunks import Called, CalledNumber, CalledSite, CalledUri, Trunk, Trunks
 
 __all__ = [
     "ActiveTenant",
+    "CallNotRouted",
     "CallRecord",
+    "Called",
+    "CalledNumber",
+    "CalledSite",
+    "CalledUri",
     "Chains",
+    "MigrationFailed",
     "NumberTaken",
     "Origin",
     "Registry",
     "ResolvedProvider",
     "ResolvedTenant",
+    "RestoreRefused",
     "StoreCorrupt",
     "StoreError",
+    "StoreFull",
     "StoreLocked",
+    "StoreUnavailable",
     "TenancyError",
     "TenantContext",
+    "TenantElsewhere",
+    "TenantMoved",
+    "TenantRow",
     "TenantStatus",
-    "TenantSuspended",
-    "UnknownNumber",
+    "Trunk",
+    "Trunks",
     "UnknownTenant",
     "UnknownVersion",
     "VersionInfo",

@@ -17,6 +17,9 @@ class TenantContext:
     tenant_id: str
     call_id: str
     called_number: str
+    """The number, SIP address or site key, as the registry has it."""
+    trunk_id: str
+    """The trunk that the call came on."""
     config: TenantConfig
     config_version: int
     content_hash: str
@@ -43,11 +46,12 @@ class TenantContext:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedTenant:
-    """Whose number was called."""
+    """Who was called."""
 
     tenant_id: str
     called_number: str
-    """As the registry has it, E.164."""
+    """The number, SIP address or site key, as the registry has it."""
+    trunk_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,112 +1,73 @@
-"""SQLite files: opened with the settings that concurrent use needs, migrated, bounded in number.
+"""One SQLite file: opened with the settings that concurrent use needs, brought to the present schema, one user at a time.
 
-A statement runs in its connection's thread, in order, and goes on when the task that awaits it is cancelled (a caller
-who hangs up cancels the look-up of its number). So what must not be left half done is undone by statements queued
-behind it, and opening and closing are shielded.
+A statement runs in its connection's thread, and goes on when the task that awaits it is cancelled (a caller who hangs up
+cancels the look-up of its number). So what was begun is carried out, and the cancellation follows: `unbroken`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
+from sqlalchemy import Connection, Select, event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
-from tenancy.errors import StoreCorrupt, StoreError, StoreLocked
+from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, TenantElsewhere
+from tenancy.schema_history import SchemaHistory
 
 BUSY_TIMEOUT_MS = 5_000
 WAL_RETRY_S = 0.01
-MAX_OPEN_SHARDS = 256
-"""Shard connections open at a time; each is up to three file descriptors and a thread. More users wait."""
+WRITES = "writes"
+"""The execution option of a connection whose transaction takes the write lock at once."""
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_ELSEWHERE = "the tenant is in postgres"
+"""What a file's own triggers say (`tenancy.migrations.tenant`)."""
 
-Migrations = tuple[tuple[str, ...], ...]
-"""The statements that lead from each schema version to the next; a file's version is its ``user_version``."""
-
-SHARED_MIGRATIONS: Migrations = (
-    (
-        """CREATE TABLE tenants (
-            tenant_id TEXT PRIMARY KEY,
-            status TEXT NOT NULL CHECK (status IN ('active', 'suspended'))
-        ) STRICT""",
-        """CREATE TABLE numbers (
-            number TEXT PRIMARY KEY,
-            tenant_id TEXT NOT NULL REFERENCES tenants (tenant_id)
-        ) STRICT""",
-        "CREATE INDEX numbers_by_tenant ON numbers (tenant_id)",
-    ),
-)
-SHARD_MIGRATIONS: Migrations = (
-    (
-        """CREATE TABLE config_versions (
-            version INTEGER PRIMARY KEY,
-            content_hash TEXT NOT NULL,
-            schema_version INTEGER NOT NULL,
-            author TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            created_at TEXT NOT NULL,
-            body TEXT NOT NULL
-        ) STRICT""",
-        """CREATE TABLE active_version (
-            only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-            version INTEGER NOT NULL REFERENCES config_versions (version)
-        ) STRICT""",
-        """CREATE TABLE calls (
-            call_key INTEGER PRIMARY KEY,
-            call_id TEXT NOT NULL,
-            called TEXT NOT NULL,
-            caller TEXT NOT NULL,
-            config_version INTEGER NOT NULL,
-            started_at TEXT NOT NULL,
-            ended_at TEXT NOT NULL,
-            cause TEXT NOT NULL,
-            transcript TEXT NOT NULL,
-            messages TEXT NOT NULL
-        ) STRICT""",
-        "CREATE INDEX calls_by_start ON calls (started_at)",
-    ),
-    (
-        # A version is what calls were answered with: it stays as it was written.
-        """CREATE TRIGGER config_versions_stay BEFORE UPDATE ON config_versions
-        BEGIN SELECT RAISE (ABORT, 'configuration versions are immutable'); END""",
-        """CREATE TRIGGER config_versions_remain BEFORE DELETE ON config_versions
-        BEGIN SELECT RAISE (ABORT, 'configuration versions are immutable'); END""",
-        # A SIP Call-ID is the caller's choice and may come again, at another time.
-        "CREATE UNIQUE INDEX calls_once ON calls (call_id, started_at)",
-    ),
-)
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+"""What is done with a connection, within one transaction."""
 
 
-def _primary_code(error: sqlite3.Error) -> int:
+def _primary_code(error: BaseException | None) -> int:
     """SQLite's result code without its extension; 0 for an error of the Python module's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into `StoreError` with the file's name."""
+    """Turn SQLite's errors into `StoreError` with the file's name, and without what was to be written."""
     try:
         yield
-    except sqlite3.Error as error:
-        primary = _primary_code(error)
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        primary = _primary_code(cause)
         if primary in _LOCKED:
             raise StoreLocked(
-                f"{path}: in use by another program for {BUSY_TIMEOUT_MS} ms: {error}"
+                f"{path}: in use by another program for {BUSY_TIMEOUT_MS} ms: {cause}"
             ) from error
         if primary in _CORRUPT:
-            raise StoreCorrupt(f"{path}: damaged, or not a database of ours: {error}") from error
-        raise StoreError(f"{path}: {error}") from error
+            raise StoreCorrupt(f"{path}: damaged, or not a database of ours: {cause}") from error
+        if primary == sqlite3.SQLITE_FULL:
+            raise StoreFull(f"{path}: no room is left on the disk: {cause}") from error
+        if _ELSEWHERE in str(cause):
+            raise TenantElsewhere(f"{path}: {cause}") from error
+        raise StoreError(f"{path}: {cause}") from error
 
 
-async def unbroken(work: Coroutine[Any, Any, None]) -> None:
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     """Await to the end even when cancelled meanwhile; the cancellation follows then."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -118,180 +79,186 @@ async def unbroken(work: Coroutine[Any, Any, None]) -> None:
     if cancelled is not None:
         # The work's own failure is retrieved here and gives way to the cancellation.
         raise cancelled from task.exception()
-    task.result()
+    return task.result()
 
 
-async def open_database(path: Path, migrations: Migrations) -> aiosqlite.Connection:
-    """Open a file, creating and migrating it. Raises `StoreError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: {error.strerror}") from error
+@dataclass(frozen=True, slots=True)
+class PreparedQuery:
+    """A query's text and the names of its parameters, in order; its results are text and integers alone."""
+
+    sql: str
+    parameters: tuple[str, ...]
+
+
+def prepare(query: Select[Any]) -> PreparedQuery:
+    """Compile a query once, for what every call asks."""
+    compiled = query.compile(dialect=sqlite.dialect())
+    return PreparedQuery(str(compiled), tuple(compiled.positiontup or ()))
+
+
+class Database:
+    """A file and its connection; see `open_database`.
+
+    What every call asks goes straight to the driver: SQLAlchemy's adapter visits the connection's thread five times for a
+    query, and its engine takes longer to make than the file takes to open. The engine is made for what is asked less often.
+    """
+
+    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._engine: AsyncEngine | None = None
+        self._using = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine on the file's one connection."""
+        if self._engine is None:
+            self._engine = create_async_engine(
+                "sqlite+aiosqlite:///a-file",  # The creator knows which.
+                async_creator=self._the_connection,
+                poolclass=StaticPool,
+                hide_parameters=True,
+            )
+            event.listen(self._engine.sync_engine, "begin", _begin)
+        return self._engine
+
+    async def _the_connection(self) -> aiosqlite.Connection:
+        return self._connection
+
+    async def fetch(self, query: PreparedQuery, **values: str | int) -> list[sqlite3.Row]:
+        """All rows of a query that has few, as of what is committed now. Raises `StoreError`.
+
+        In one piece: a cursor that is left behind by a cancelled task would hold its connection at an old snapshot.
+        """
+        with self._errors():
+            parameters = [values[name] for name in query.parameters]
+            return list(await self._connection.execute_fetchall(query.sql, parameters))
+
+    async def read(self, work: Work[T]) -> T:
+        """Do what only reads. Each statement sees what was committed before it. Raises `StoreError`."""
+        async with self._using:
+            return await unbroken(self._read(work))
+
+    async def write(self, work: Work[T]) -> T:
+        """Do all of it or nothing, alone. Raises `StoreError`."""
+        async with self._using:
+            return await unbroken(self._write(work))
+
+    async def _read(self, work: Work[T]) -> T:
+        with self._errors():
+            async with self.engine.connect() as connection:
+                return await work(connection)
+
+    async def _write(self, work: Work[T]) -> T:
+        with self._errors():
+            async with self.engine.connect() as connection:
+                await connection.execution_options(**{WRITES: True})
+                async with connection.begin():
+                    return await work(connection)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"{self.path}: the registry is closed")
+        with store_errors(self.path):
+            yield
+
+    async def close(self) -> None:
+        """Close the connection; waits for nobody."""
+        self._closed = True
+        await unbroken(self._close())
+
+    async def _close(self) -> None:
+        if self._engine is not None:
+            await self._engine.dispose()
+        # A second time does no harm; the engine has not seen the connection where nobody used it.
+        await self._connection.close()
+
+
+async def open_database(path: Path, history: SchemaHistory) -> Database:
+    """Open a file, creating it and bringing its schema up to date. Raises `StoreError`."""
+    return await unbroken(_open_database(path, history))
+
+
+async def _open_database(path: Path, history: SchemaHistory) -> Database:
     with store_errors(path):
-        connection = await aiosqlite.connect(path, isolation_level=None)
-        try:
-            await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            await _use_wal(connection)
-            await connection.execute("PRAGMA synchronous = NORMAL")
-            await connection.execute("PRAGMA foreign_keys = ON")
-            await _migrate(connection, path, migrations)
-        except BaseException:
-            await connection.close()
-            raise
+        # Not `aiosqlite.connect`: all of it is one visit to the connection's thread.
+        found: list[int] = []
+        connection = await aiosqlite.Connection(
+            partial(_connect_and_look, path, history, found), iter_chunk_size=64
+        )
+    database = Database(path, connection)
+    try:
+        await _update(database, history, found[0])
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+async def _update(database: Database, history: SchemaHistory, count: int) -> None:
+    if count > history.head:
+        raise StoreError(
+            f"{database.path}: schema version {count} is newer than this program's {history.head}"
+        )
+    if count < history.head:
+        # The history looks again under the lock: another process may have been faster.
+        await database.write(lambda connection: connection.run_sync(history.upgrade, str(database.path)))
+
+
+def _begin(connection: Connection) -> None:
+    # The Python module's own transactions are off (isolation_level=None): they take the lock only with the first write,
+    # where two can no longer wait for each other. A read needs none.
+    if connection.get_execution_options().get(WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _connect_and_look(path: Path, history: SchemaHistory, found: list[int]) -> sqlite3.Connection:
+    """A connection, to a file that has the history's schema if it is new; ``found`` gets its schema version."""
+    connection = connect(path)
+    try:
+        ((count,),) = connection.execute("PRAGMA user_version").fetchall()
+        if count == 0:
+            history.create(connection)
+            ((count,),) = connection.execute("PRAGMA user_version").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    found.append(int(count))
     return connection
 
 
-async def _use_wal(connection: aiosqlite.Connection) -> None:
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with our settings; blocks."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"{path.parent}: {error.strerror}") from error
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
     """Turn to WAL, waiting for others who do the same with a new file.
 
     The change upgrades a read lock, where SQLite cannot let two wait for each other: it says "busy" at once, whatever
     ``busy_timeout`` is (https://sqlite.org/c3ref/busy_handler.html), so the waiting is done here.
     """
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + BUSY_TIMEOUT_MS / 1000
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
-            await connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
-            if _primary_code(error) not in _LOCKED or loop.time() >= give_up:
+            if _primary_code(error) not in _LOCKED or time.monotonic() >= give_up:
                 raise
-            await asyncio.sleep(WAL_RETRY_S)
+            time.sleep(WAL_RETRY_S)
         else:
             return
-
-
-async def _migrate(connection: aiosqlite.Connection, path: Path, migrations: Migrations) -> None:
-    version = await _version(connection)
-    while version < len(migrations):
-        async with transaction(connection, path):
-            # Read again under the lock: another process may have been faster.
-            version = await _version(connection)
-            if version < len(migrations):
-                for statement in migrations[version]:
-                    await connection.execute(statement)
-                version += 1
-                await connection.execute(f"PRAGMA user_version = {version}")
-    if version > len(migrations):
-        raise StoreError(f"{path}: schema version {version} is newer than this program's {len(migrations)}")
-
-
-async def _version(connection: aiosqlite.Connection) -> int:
-    return int((await fetch(connection, "PRAGMA user_version"))[0][0])
-
-
-async def fetch(connection: aiosqlite.Connection, query: str, *values: object) -> list[sqlite3.Row]:
-    """All rows of a query that has few.
-
-    In one piece: a cursor that is left behind by a cancelled task would hold its connection at an old snapshot.
-    """
-    return list(await connection.execute_fetchall(query, values))
-
-
-@asynccontextmanager
-async def transaction(connection: aiosqlite.Connection, path: Path) -> AsyncIterator[None]:
-    """All of it or nothing. The caller makes sure that nobody else uses the connection meanwhile."""
-    with store_errors(path):
-        try:
-            await connection.execute("BEGIN IMMEDIATE")
-            yield
-            await connection.execute("COMMIT")
-        except BaseException:
-            await unbroken(_roll_back(connection))
-            raise
-
-
-async def _roll_back(connection: aiosqlite.Connection) -> None:
-    # None is open where BEGIN itself failed, or where COMMIT was done though its task was cancelled.
-    with suppress(sqlite3.Error):
-        await connection.execute("ROLLBACK")
-
-
-@dataclass(slots=True)
-class _Shard:
-    """One tenant's file: its connection while open, and who uses or awaits it."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connection: aiosqlite.Connection | None = None
-    users: int = 0
-    working: bool = False
-
-
-class Shards:
-    """The tenants' databases, the most recently used of them open."""
-
-    def __init__(self, directory: Path, limit: int = MAX_OPEN_SHARDS) -> None:
-        self._directory = directory
-        self._limit = limit
-        self._shards: OrderedDict[str, _Shard] = OrderedDict()
-        self._permits = asyncio.Semaphore(limit)
-        """One for each shard at work: who has one and needs a connection finds an idle one to close."""
-        self._opening = asyncio.Lock()
-        self._open_count = 0
-        self._closed = False
-
-    @property
-    def open_count(self) -> int:
-        """Connections that are open; never above the limit."""
-        return self._open_count
-
-    def path(self, tenant_id: str) -> Path:
-        """The file of a tenant; its id is safe in a name by its schema."""
-        return self._directory / f"client-{tenant_id}.db"
-
-    @asynccontextmanager
-    async def use(self, tenant_id: str) -> AsyncIterator[aiosqlite.Connection]:
-        """One tenant's connection, to one user at a time."""
-        shard = self._shards.setdefault(tenant_id, _Shard())
-        self._shards.move_to_end(tenant_id)
-        shard.users += 1
-        try:
-            async with shard.lock, self._permits:
-                shard.working = True
-                try:
-                    if shard.connection is None:
-                        await unbroken(self._open(tenant_id, shard))
-                    assert shard.connection is not None
-                    yield shard.connection
-                finally:
-                    shard.working = False
-        finally:
-            shard.users -= 1
-            self._forget_unused(tenant_id, shard)
-
-    async def _open(self, tenant_id: str, shard: _Shard) -> None:
-        async with self._opening:
-            if self._closed:
-                raise StoreError(f"{self.path(tenant_id)}: the registry is closed")
-            while self._open_count >= self._limit:
-                await self._close_one()
-            shard.connection = await open_database(self.path(tenant_id), SHARD_MIGRATIONS)
-            self._open_count += 1
-
-    async def _close_one(self) -> None:
-        """Close the connection that has been idle for longest."""
-        tenant_id, shard = next(
-            (tenant_id, shard)
-            for tenant_id, shard in self._shards.items()
-            if shard.connection is not None and not shard.working
-        )
-        await self._close(tenant_id, shard)
-
-    async def _close(self, tenant_id: str, shard: _Shard) -> None:
-        connection, shard.connection = shard.connection, None
-        if connection is not None:
-            try:
-                await connection.close()
-            finally:
-                self._open_count -= 1
-        self._forget_unused(tenant_id, shard)
-
-    def _forget_unused(self, tenant_id: str, shard: _Shard) -> None:
-        if shard.users == 0 and shard.connection is None and self._shards.get(tenant_id) is shard:
-            del self._shards[tenant_id]
-
-    async def close(self) -> None:
-        """Close everything, each shard when its present user is done."""
-        self._closed = True
-        for tenant_id, shard in list(self._shards.items()):
-            async with shard.lock:
-                await self._close(tenant_id, shard)

@@ -105,7 +105,7 @@ class Candidates:
     """The numbers that a text can mean, the readings that say most first."""
 
     numbers: tuple[str, ...]
-    """E.164, each once; 1 to `MAX_CANDIDATES`."""
+    """E.164, or one SIP address; each once; 1 to `MAX_CANDIDATES`."""
     doubt: Refusal | None = None
     """What the numbering plan holds against every reading. It counts only where none is registered."""
 

@@ -1,67 +1,88 @@
-"""Called number -> tenant -> context; imports of configurations; records of calls.
+"""What was called, on which trunk -> tenant -> context; imports of configurations; records of calls.
 
-``shared.db`` has the numbers and the tenants' status; what belongs to one tenant is in its own file, so that a damaged
-or busy file costs one tenant, and a tenant is moved or erased with it.
+Where all of it is kept is the store's: SQLite files or Postgres (`tenancy.store`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import sqlite3
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
-import aiosqlite
 from loguru import logger
-from pydantic import ValidationError
 
 from config.canonical import canonical_json
-from config.loader import load_tenants
+from config.errors import ConfigError
+from config.loader import load_tenants, stored_tenant
 from config.node import NodeConfig, PlatformProviders
-from config.tenant import TenantConfig
+from config.site_keys import SiteKey
+from config.tenant import TENANT_ID_PATTERN, WEB_TRUNK, TenantConfig
 from config.variables import VariableError, filled_in
-from tenancy.call_log import MAX_LISTED_CALLS, insert_call, newest_calls
+from tenancy.addresses import addresses_of, registration_of
+from tenancy.call_log import MAX_LISTED_CALLS, record_of, row_of
+from tenancy.called import Unreadable
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
-from tenancy.database import SHARED_MIGRATIONS, Shards, fetch, open_database, store_errors, transaction
 from tenancy.errors import (
-    NumberTaken,
+    CallNotRouted,
     StoreCorrupt,
     StoreError,
-    TenantSuspended,
-    UnknownNumber,
+    TenantMoved,
     UnknownTenant,
     UnknownVersion,
 )
 from tenancy.keys import TenantKeys, chains_for
+from tenancy.routing import (
+    NoTrunk,
+    Outcome,
+    Registration,
+    Routed,
+    route,
+    route_site,
+)
+from tenancy.store import (
+    MAX_OPEN_SHARDS,
+    NewVersion,
+    Store,
+    TenantRow,
+    TenantStatus,
+    VersionKey,
+)
+from tenancy.trunks import Called, CalledSite, Trunks
 
-MAX_CALLED_CHARACTERS = 64
+NO_TRUNK: Final = "none"
+"""Stands for the trunk where nobody calls."""
+MAX_SHOWN_ID_CHARACTERS = 64
 MAX_CACHED_CONFIGS = 1_024
-"""Parsed configurations kept. A version never changes, so that none goes stale."""
-
-
-class TenantStatus(StrEnum):
-    """Whether a tenant's calls are taken."""
-
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
+"""Parsed configurations kept. A version of one content never changes, so that none goes stale."""
+_TENANT_ID: Final = re.compile(TENANT_ID_PATTERN)
 
 
 async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Registry:
     """Open the node's databases and import its tenant files; raises `TenancyError` or `ConfigError`.
 
-    A tenant whose own file cannot be used is logged and left as it is: the others answer.
+    A tenant whose own data cannot be used, or that has moved, is logged and left as it is: the others answer.
     """
+    from tenancy.opening import open_store  # call workers need contexts alone, and no databases' libraries
+
     tenants = load_tenants(config.tenants)
-    registry = await Registry.open(Path(config.data_dir), config.providers, environ)
+    trunks = Trunks.of(config).ids
+    registry = Registry(await open_store(config, environ), config.providers, environ)
     try:
         for tenant in tenants:
+            if trunks.isdisjoint(tenant.trunks):
+                logger.warning(
+                    "{} is called by none of its numbers here: its trunks are {}, the node's {}",
+                    tenant.tenant_id,
+                    ", ".join(tenant.trunks) or "none",
+                    ", ".join(sorted(trunks)),
+                )
             try:
                 await registry.import_tenant(tenant, author="node start", reason="tenant file")
-            except StoreError as error:
+            except (StoreError, TenantMoved) as error:
                 logger.error("{} is not imported: {}", tenant.tenant_id, error)
     except BaseException:
         await registry.close()
@@ -72,27 +93,13 @@ async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Regis
 class Registry:
     """The tenants of a node."""
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        writer: aiosqlite.Connection,
-        reader: aiosqlite.Connection,
-        platform: PlatformProviders,
-        environ: Mapping[str, str],
-        max_open_shards: int,
-    ) -> None:
-        self._shared_path = directory / "shared.db"
-        self._writer = writer
-        self._writing = asyncio.Lock()
-        # Look-ups have their own connection: on the writer's they would see what is not committed.
-        self._reader = reader
-        self._shards = Shards(directory / "tenants", max_open_shards)
+    def __init__(self, store: Store, platform: PlatformProviders, environ: Mapping[str, str]) -> None:
+        self._store = store
         self._platform = platform
         self._environ = environ
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
-        self._configs: OrderedDict[tuple[str, int], TenantConfig] = OrderedDict()
+        self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
 
     @classmethod
     async def open(
@@ -100,62 +107,73 @@ class Registry:
         directory: Path,
         platform: PlatformProviders,
         environ: Mapping[str, str],
-        max_open_shards: int = 256,
+        max_open_shards: int = MAX_OPEN_SHARDS,
     ) -> Registry:
-        """Open or create the databases in ``directory``."""
-        path = directory / "shared.db"
-        writer = await open_database(path, SHARED_MIGRATIONS)
-        try:
-            reader = await open_database(path, SHARED_MIGRATIONS)
-        except BaseException:
-            await writer.close()
-            raise
-        return cls(
-            directory,
-            writer=writer,
-            reader=reader,
-            platform=platform,
-            environ=environ,
-            max_open_shards=max_open_shards,
-        )
+        """Open or create the SQLite databases in ``directory``."""
+        from tenancy.sqlite_store import SqliteStore  # as in `open_registry`
+
+        return cls(await SqliteStore.open(directory, max_open_shards), platform, environ)
+
+    @property
+    def store(self) -> Store:
+        """The databases, for what works on them as a whole."""
+        return self._store
 
     async def close(self) -> None:
         """Close the databases."""
-        await self._shards.close()
-        await self._reader.close()
-        await self._writer.close()
+        await self._store.close()
 
     # -- routing ---------------------------------------------------------------------------------------
 
-    async def resolve(self, called: str) -> ResolvedTenant:
-        """Whose number a SIP user part is.
+    async def outcome(self, called: Called) -> Outcome:
+        """Whose call it is: what was called on which trunk, and what is registered. Raises `StoreError`."""
+        if isinstance(called, CalledSite):
+            key = SiteKey.parse(called.key)
+            found = await self._registered(key.text) if isinstance(key, SiteKey) else {}
+            return route_site(key, found.get(str(key)), called.origin)
+        if called.trunk is None:
+            return NoTrunk()
+        reading = called.reading(called.trunk)
+        found = {} if isinstance(reading, Unreadable) else await self._registered(*reading.numbers)
+        return route(called.trunk.trunk_id, reading, found)
 
-        Raises:
-            UnknownNumber: no tenant has it. TenantSuspended: its tenant takes no calls. StoreError.
-        """
-        for number in spellings(called):
-            rows = await self._look_up(
-                "SELECT tenant_id, status FROM numbers JOIN tenants USING (tenant_id) WHERE number = ?",
-                number,
-            )
-            for tenant_id, status in rows:
-                if status != TenantStatus.ACTIVE:
-                    raise TenantSuspended(f"the tenant of {number} is suspended")
-                return ResolvedTenant(tenant_id, number)
-        raise UnknownNumber(f"no tenant has the number {called[:MAX_CALLED_CHARACTERS]!r}")
+    async def _registered(self, *addresses: str) -> dict[str, Registration]:
+        return {
+            each.address.address: registration_of(each) for each in await self._store.registered(addresses)
+        }
 
-    async def context_for(self, called: str, *, call_id: str) -> TenantContext:
-        """The context of a call to a number, pinned to the version that is active now. Raises as `resolve`."""
-        tenant = await self.resolve(called)
-        config, version, digest = await self._active_config(tenant.tenant_id)
+    async def resolve(self, called: Called) -> ResolvedTenant:
+        """Whose call it is. Raises `CallNotRouted`, `StoreError`."""
+        outcome = await self.outcome(called)
+        if not isinstance(outcome, Routed):
+            raise CallNotRouted(outcome)
+        trunk_id = (
+            WEB_TRUNK if isinstance(called, CalledSite) or called.trunk is None else called.trunk.trunk_id
+        )
+        return ResolvedTenant(outcome.tenant_id, outcome.key, trunk_id)
+
+    async def context_for(self, called: Called, *, call_id: str) -> TenantContext:
+        """The context of a call, pinned to the version that is active now. Raises as `resolve`."""
+        return await self._pinned_context(await self.resolve(called), call_id)
+
+    async def context_to_prepare(self, tenant: ActiveTenant) -> TenantContext:
+        """The context in which a tenant's answers are made before anybody calls. Raises `StoreError`."""
+        config = tenant.config
+        return await self._pinned_context(
+            ResolvedTenant(config.tenant_id, config.numbers[0], NO_TRUNK), "warm-up"
+        )
+
+    async def _pinned_context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
+        config, active = await self._active_config(tenant.tenant_id)
         chains = await chains_for(config, self._platform, self._environ, self.keys)
         return TenantContext(
             tenant_id=tenant.tenant_id,
             call_id=call_id,
             called_number=tenant.called_number,
+            trunk_id=tenant.trunk_id,
             config=config,
-            config_version=version,
-            content_hash=digest,
+            config_version=active.version,
+            content_hash=active.content_hash,
             stt=chains.stt,
             llm=chains.llm,
             tts=chains.tts,
@@ -164,21 +182,36 @@ class Registry:
             voice_of=chains.voice,
         )
 
-    async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, int, str]:
-        path = self._shards.path(tenant_id)
-        async with self._shards.use(tenant_id) as shard:
-            active = await _active_version(shard, path)
-            if active is None:
-                raise StoreCorrupt(f"{path}: no configuration is active")
-            version, digest = active
-            config = self._configs.get((tenant_id, version))
-            if config is None:
-                config = _as_said(await _load_version(shard, path, version))
-                self._configs[tenant_id, version] = config
-                if len(self._configs) > MAX_CACHED_CONFIGS:
-                    self._configs.popitem(last=False)
-        self._configs.move_to_end((tenant_id, version))
-        return config, version, digest
+    async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, VersionKey]:
+        active = await self._store.active(tenant_id)
+        if active is None:
+            raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
+        key = (tenant_id, active)
+        config = self._configs.get(key)
+        if config is None:
+            config = _as_said(await self._load_version(tenant_id, active.version))
+            self._configs[key] = config
+            if len(self._configs) > MAX_CACHED_CONFIGS:
+                self._configs.popitem(last=False)
+        else:
+            self._configs.move_to_end(key)
+        return config, active
+
+    async def _load_version(self, tenant_id: str, version: int) -> TenantConfig:
+        """One version, checked against its hash and its tenant."""
+        place = self._store.place(tenant_id)
+        stored = await self._store.content(tenant_id, version)
+        if stored is None:
+            raise UnknownVersion(f"{place}: no configuration version {version}")
+        if hashlib.sha256(stored.body.encode()).hexdigest() != stored.content_hash:
+            raise StoreCorrupt(f"{place}: version {version} is not what was written")
+        try:
+            config = stored_tenant(stored.body.encode(), f"{place}, version {version}")
+        except ConfigError as error:
+            raise StoreCorrupt(f"version {version} does not follow this program's schema: {error}") from error
+        if config.tenant_id != tenant_id:
+            raise StoreCorrupt(f"{place}: version {version} is {config.tenant_id}'s, not {tenant_id}'s")
+        return config
 
     # -- tenants ---------------------------------------------------------------------------------------
 
@@ -186,131 +219,86 @@ class Registry:
         """Make a configuration the active one; returns its version. The same content makes no new version.
 
         Raises:
-            NumberTaken: one of its numbers belongs to another tenant; nothing is changed then. StoreError.
+            NumberTaken: one of its addresses belongs to another tenant. TenantMoved: it is another node's. StoreError.
+            Nothing is changed then.
         """
-        async with self._writing, transaction(self._writer, self._shared_path):
-            await self._claim_numbers(config)
-            # Committed before the numbers are: a crash in between leaves numbers that the next import sets right,
-            # never a number without a configuration.
-            return await self._add_version(config, author, reason)
+        body = canonical_json(config)
+        return await self._store.import_version(
+            NewVersion(
+                tenant_id=config.tenant_id,
+                addresses=addresses_of(config),
+                content_hash=hashlib.sha256(body).hexdigest(),
+                schema_version=config.schema_version,
+                author=author,
+                reason=reason,
+                created_at=datetime.now(UTC),
+                body=body.decode(),
+            )
+        )
 
     async def restore_version(self, tenant_id: str, version: int, *, author: str, reason: str) -> int:
         """Go back to an earlier configuration, as a new version with its content, so that history only grows.
 
         Raises:
-            UnknownTenant, UnknownVersion, NumberTaken, StoreError.
+            UnknownTenant, UnknownVersion, NumberTaken, TenantMoved, StoreError.
         """
-        await self._status(tenant_id)
-        async with self._shards.use(tenant_id) as shard:
-            config = await _load_version(shard, self._shards.path(tenant_id), version)
+        await self._known(tenant_id)
+        config = await self._load_version(tenant_id, version)
         return await self.import_tenant(config, author=author, reason=reason)
-
-    async def _claim_numbers(self, config: TenantConfig) -> None:
-        writer = self._writer
-        for number in config.numbers:
-            for (owner,) in await fetch(writer, "SELECT tenant_id FROM numbers WHERE number = ?", number):
-                if owner != config.tenant_id:
-                    raise NumberTaken(f"{number} belongs to {owner}; {config.tenant_id} cannot have it")
-        await writer.execute(
-            "INSERT INTO tenants VALUES (?, 'active') ON CONFLICT DO NOTHING", (config.tenant_id,)
-        )
-        await writer.execute("DELETE FROM numbers WHERE tenant_id = ?", (config.tenant_id,))
-        await writer.executemany(
-            "INSERT INTO numbers VALUES (?, ?)", [(number, config.tenant_id) for number in config.numbers]
-        )
-
-    async def _add_version(self, config: TenantConfig, author: str, reason: str) -> int:
-        body = canonical_json(config)
-        digest = hashlib.sha256(body).hexdigest()
-        path = self._shards.path(config.tenant_id)
-        async with self._shards.use(config.tenant_id) as shard, transaction(shard, path):
-            active = await _active_version(shard, path)
-            if active is not None and active[1] == digest:
-                return active[0]
-            cursor = await shard.execute(
-                "INSERT INTO config_versions (content_hash, schema_version, author, reason, created_at, body)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (digest, config.schema_version, author, reason, datetime.now(UTC).isoformat(), body.decode()),
-            )
-            version = cursor.lastrowid
-            assert version is not None
-            await shard.execute("INSERT OR REPLACE INTO active_version VALUES (1, ?)", (version,))
-            return version
 
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         """Every version of a tenant's configuration, newest first. Raises `UnknownTenant`."""
-        await self._status(tenant_id)
-        path = self._shards.path(tenant_id)
-        async with self._shards.use(tenant_id) as shard:
-            active = await _active_version(shard, path)
-            with store_errors(path):
-                rows = await fetch(
-                    shard,
-                    "SELECT version, content_hash, schema_version, author, reason, created_at"
-                    " FROM config_versions ORDER BY version DESC",
-                )
-        current = None if active is None else active[0]
-        return tuple(
-            VersionInfo(
-                row[0], row[1], row[2], row[3], row[4], datetime.fromisoformat(row[5]), row[0] == current
-            )
-            for row in rows
-        )
+        await self._known(tenant_id)
+        return await self._store.versions(tenant_id)
 
-    async def set_status(self, tenant_id: str, status: TenantStatus) -> None:
-        """Suspend or activate a tenant. Calls in progress go on. Raises `UnknownTenant`."""
-        async with self._writing, transaction(self._writer, self._shared_path):
-            cursor = await self._writer.execute(
-                "UPDATE tenants SET status = ? WHERE tenant_id = ?", (status, tenant_id)
-            )
-            if cursor.rowcount != 1:
-                raise UnknownTenant(f"no tenant {tenant_id!r}")
+    async def set_status(self, tenant_id: str, status: TenantStatus, *, moved_to: str | None = None) -> None:
+        """Suspend or activate a tenant, or note which node has it now. Calls in progress go on.
 
-    async def _status(self, tenant_id: str) -> TenantStatus:
-        for (status,) in await self._look_up("SELECT status FROM tenants WHERE tenant_id = ?", tenant_id):
-            return TenantStatus(status)
-        raise UnknownTenant(f"no tenant {tenant_id!r}")
+        ``moved_to``, for `TenantStatus.MOVED` alone, is that node's address. Calls are sent there where it is one of a
+        `tenancy.routing.Home`; else they are told that the tenant is gone. Raises `UnknownTenant`.
+        """
+        if not _is_tenant_id(tenant_id) or not await self._store.set_status(tenant_id, status, moved_to):
+            raise _unknown_tenant(tenant_id)
 
-    async def _look_up(self, query: str, *values: object) -> list[sqlite3.Row]:
-        with store_errors(self._shared_path):
-            return await fetch(self._reader, query, *values)
+    async def status(self, tenant_id: str) -> TenantRow:
+        """Whether a tenant's calls are taken, and where it has moved to. Raises `UnknownTenant`."""
+        return await self._known(tenant_id)
+
+    async def _known(self, tenant_id: str) -> TenantRow:
+        row = await self._store.tenant(tenant_id) if _is_tenant_id(tenant_id) else None
+        if row is None:
+            raise _unknown_tenant(tenant_id)
+        return row
 
     async def active_tenants(self) -> tuple[ActiveTenant, ...]:
-        """Every tenant that takes calls; one whose file cannot be used is logged and left out."""
-        rows = await self._look_up("SELECT tenant_id FROM tenants WHERE status = 'active' ORDER BY tenant_id")
+        """Every tenant that takes calls; one whose data cannot be used is logged and left out."""
         tenants = []
-        for (tenant_id,) in rows:
+        for tenant_id in await self._store.tenant_ids(TenantStatus.ACTIVE):
             try:
-                config, version, _ = await self._active_config(tenant_id)
+                config, active = await self._active_config(tenant_id)
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
             chains = await chains_for(config, self._platform, self._environ, self.keys)
-            tenants.append(ActiveTenant(config, version, chains.tts))
+            tenants.append(ActiveTenant(config, active.version, chains.tts))
         return tuple(tenants)
 
     # -- calls -----------------------------------------------------------------------------------------
 
     async def record_call(self, tenant: TenantContext, record: CallRecord) -> None:
-        """Keep a finished call in its tenant's shard. The same call a second time changes nothing."""
-        path = self._shards.path(tenant.tenant_id)
-        async with self._shards.use(tenant.tenant_id) as shard, transaction(shard, path):
-            await insert_call(shard, path, record)
+        """Keep a finished call among its tenant's. The same call a second time changes nothing."""
+        await self._store.add_call(tenant.tenant_id, row_of(record))
 
     async def calls(self, tenant_id: str, limit: int = MAX_LISTED_CALLS) -> list[CallRecord]:
         """The newest calls of a tenant, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""
-        await self._status(tenant_id)
-        async with self._shards.use(tenant_id) as shard:
-            return await newest_calls(shard, self._shards.path(tenant_id), limit)
+        await self._known(tenant_id)
+        bounded = max(0, min(limit, MAX_LISTED_CALLS))
+        return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded)]
 
 
-async def _active_version(shard: aiosqlite.Connection, path: Path) -> tuple[int, str] | None:
-    """The active version and its content hash."""
-    with store_errors(path):
-        rows = await fetch(
-            shard, "SELECT version, content_hash FROM active_version JOIN config_versions USING (version)"
-        )
-    return (rows[0][0], rows[0][1]) if rows else None
+def _is_tenant_id(text: str) -> bool:
+    """Whether a tenant can have this id; what cannot be one is not asked for."""
+    return _TENANT_ID.fullmatch(text) is not None
 
 
 def _as_said(config: TenantConfig) -> TenantConfig:
@@ -323,35 +311,5 @@ def _as_said(config: TenantConfig) -> TenantConfig:
         return config
 
 
-async def _load_version(shard: aiosqlite.Connection, path: Path, version: int) -> TenantConfig:
-    """One version, checked against its hash."""
-    with store_errors(path):
-        rows = await fetch(shard, "SELECT content_hash, body FROM config_versions WHERE version = ?", version)
-    if not rows:
-        raise UnknownVersion(f"{path}: no configuration version {version}")
-    digest, body = rows[0]
-    if hashlib.sha256(body.encode()).hexdigest() != digest:
-        raise StoreCorrupt(f"{path}: version {version} is not what was written")
-    try:
-        return TenantConfig.model_validate_json(body, strict=True)
-    except ValidationError as error:
-        raise StoreCorrupt(
-            f"{path}: version {version} does not follow this program's schema: {error}"
-        ) from error
-
-
-def spellings(called: str) -> tuple[str, ...]:
-    """The E.164 number that a called user part writes; it counts only if it is registered.
-
-    ``+15550100``; ``0015550100``, with ITU-T's international prefix; ``15550100``, where a trunk leaves out the plus.
-    RFC 3966's visual separators are passed over. Nothing is guessed: a national number matches nothing.
-    """
-    if len(called) > MAX_CALLED_CHARACTERS:
-        return ()
-    text = "".join(character for character in called if character not in "-.()")
-    digits = text.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit()):
-        return ()
-    if not text.startswith("+") and text.startswith("00"):
-        digits = text[2:]
-    return (f"+{digits}",) if 7 <= len(digits) <= 15 and digits[0] != "0" else ()
+def _unknown_tenant(tenant_id: str) -> UnknownTenant:
+    return UnknownTenant(f"no tenant {tenant_id[:MAX_SHOWN_ID_CHARACTERS]!r}")

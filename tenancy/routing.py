@@ -20,9 +20,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from config.site_keys import KeyFault, OriginFault, SiteKey, origin_fault
 from tenancy.called import Refusal, Unreadable
 from tenancy.numbers import Candidates
-from tenancy.site_keys import KeyFault, OriginFault, SiteKey, origin_fault
 
 _SIP_ROOT: Final = re.compile(
     r"sips?:(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9=.;-]{1,200})?"
@@ -57,10 +57,30 @@ class Home:
                 f"http_url: {self.http_url[:60]!r} is not a root such as 'https://cell-2.example.com'"
             )
 
+    @classmethod
+    def read(cls, text: str) -> Home | None:
+        """The inverse of ``str``; None where the text is no such pair."""
+        try:
+            return cls(*text.split())
+        except (TypeError, ValueError):
+            return None
+
+    def __str__(self) -> str:
+        return f"{self.sip_uri} {self.http_url}"
+
     def contact(self, key: str) -> str:
-        """The Contact that sends a call for a number there (RFC 3261 8.1.3.4)."""
+        """The Contact that sends a call for a number or a SIP address there (RFC 3261 8.1.3.4).
+
+        A SIP address keeps its host, which is part of it, and goes there by ``maddr`` (19.1.1).
+        """
         scheme, _, rest = self.sip_uri.partition(":")
-        return f"{scheme}:{key}@{rest}"
+        if not key.startswith("sip:"):
+            return f"{scheme}:{key}@{rest}"
+        place, *parameters = rest.split(";")
+        host, port = place, ""
+        if (numbered := re.fullmatch(r"(.*):([0-9]+)", place)) is not None and not place.endswith("]"):
+            host, port = numbered[1], f":{numbered[2]}"
+        return ";".join((f"{scheme}:{key.removeprefix('sip:')}{port}", f"maddr={host}", *parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,7 @@ class Registration:
     """What the registry has under a number or a site key."""
 
     key: str
-    """The number in E.164, or the site key."""
+    """The number in E.164, the SIP address, or the site key."""
     tenant_id: str
     standing: Standing
     trunks: frozenset[str] = frozenset()
@@ -86,6 +106,11 @@ class Routed:
     tenant_id: str
     key: str
     """The number or site key, as the registry has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoTrunk:
+    """The call came from where no trunk is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +167,17 @@ class OriginRefused:
     fault: OriginFault
 
 
-Refused = Unreadable | Unknown | NotOnThisTrunk | Ambiguous | Suspended | Moved | MalformedKey | OriginRefused
+Refused = (
+    Unreadable
+    | NoTrunk
+    | Unknown
+    | NotOnThisTrunk
+    | Ambiguous
+    | Suspended
+    | Moved
+    | MalformedKey
+    | OriginRefused
+)
 Outcome = Routed | Refused
 
 
@@ -169,6 +204,8 @@ INCOMPLETE: Final = Answer(
 )
 NOT_ON_THIS_TRUNK: Final = Answer("not_on_this_trunk", 404, "Not Found", 404, UNKNOWN.text)
 """404 and no 403, which would tell a trunk which numbers exist on other trunks."""
+NO_TRUNK: Final = Answer("no_trunk", 403, "Forbidden", 403, "calls are not taken from this address")
+"""The same for every number: a stranger learns nothing of them."""
 AMBIGUOUS: Final = Answer("ambiguous", 485, "Ambiguous", 409, "the number can be read in two ways")
 """Without 21.4.23's list of choices: it would name numbers."""
 SUSPENDED: Final = Answer("suspended", 480, "Temporarily Unavailable", 403, "no calls are taken at present")
@@ -179,7 +216,7 @@ GONE: Final = Answer("gone", 410, "Gone", 410, "calls are not taken here any mor
 
 
 FIXED_ANSWERS: Final = MappingProxyType(
-    {NotOnThisTrunk: NOT_ON_THIS_TRUNK, Ambiguous: AMBIGUOUS, Suspended: SUSPENDED}
+    {NoTrunk: NO_TRUNK, NotOnThisTrunk: NOT_ON_THIS_TRUNK, Ambiguous: AMBIGUOUS, Suspended: SUSPENDED}
 )
 
 
@@ -226,7 +263,7 @@ def answer(outcome: Refused) -> Answer:
         case Unknown():
             short = outcome.doubt in (Refusal.LOCAL, Refusal.SHORT)
             return INCOMPLETE if short else UNKNOWN
-        case NotOnThisTrunk() | Ambiguous() | Suspended():
+        case NoTrunk() | NotOnThisTrunk() | Ambiguous() | Suspended():
             return FIXED_ANSWERS[type(outcome)]
         case Moved():
             home = outcome.home

@@ -16,7 +16,9 @@ from vault.resolver import KeyRef
 _Key = tuple[str | None, str, int]
 _Step = tuple[str, Origin, str, str | None, str | None, str | None, _Key | None]
 _CONTEXT = TypeAdapter(
-    tuple[str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...], str | None]
+    tuple[
+        str, str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...], str | None
+    ]
 )
 
 
@@ -30,6 +32,7 @@ def dump_context(context: TenantContext, config_json: str) -> str:
         context.tenant_id,
         context.call_id,
         context.called_number,
+        context.trunk_id,
         config_json,
         context.config_version,
         context.content_hash,
@@ -45,13 +48,14 @@ def dump_context(context: TenantContext, config_json: str) -> str:
 def load_context(text: str) -> TenantContext:
     """The inverse of `dump_context`. Raises `UnreadableContext`, without the text: it may hold keys."""
     try:
-        tenant_id, call_id, called, config, version, digest, stt, llm, tts, skipped, voice_of = (
+        tenant_id, call_id, called, trunk, config, version, digest, stt, llm, tts, skipped, voice_of = (
             _CONTEXT.validate_json(text)
         )
         return TenantContext(
             tenant_id,
             call_id,
             called,
+            trunk,
             TenantConfig.model_validate_json(config),
             version,
             digest,

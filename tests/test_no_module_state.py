@@ -2,7 +2,8 @@
 
 Read from the source, so that it holds for what is never imported in a test. What is assigned at module or class level
 must be immutable by its form, or be a constant table: in capitals, not empty, made of the immutable, and changed by no
-statement of any package. No function rebinds a module's name. A function may remember its results only within a bound
+statement of any package. No function rebinds a module's name, sets an attribute of a module, class or function, or has a
+default that can change. A function may remember its results only within a bound
 and for texts and numbers: it cannot see whose they are.
 """
 
@@ -66,10 +67,22 @@ class Findings:
         self._known = known
         self.found: list[tuple[int, str]] = []
         self._body(tree.body, in_class=False)
+        shared = {"cls", *_bound_at_module_level(tree)}
         for node in ast.walk(tree):
             match node:
                 case ast.Global(names=names):
                     self._add(node, f"global {', '.join(names)}")
+                case ast.Attribute(value=ast.Name(id=name), ctx=ast.Store() | ast.Del()) if name in shared:
+                    self._add(node, f"an attribute of {name} is set")
+                case ast.Call(func=ast.Name(id="globals" | "vars" | "locals")):
+                    self._add(node, "names of a module by their text")
+                case ast.Call(func=ast.Name(id="setattr"), args=[ast.Name(id=name), *_]) if name in shared:
+                    self._add(node, f"an attribute of {name} is set")
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                    for default in (*node.args.defaults, *node.args.kw_defaults):
+                        for reason in self._mutable(default) if default is not None else ():
+                            self._add(node, f"a default: {reason}")
+            match node:
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
                     for decorator in node.decorator_list:
                         if _name(decorator).rpartition(".")[2] in CACHES and not _harmless_cache(
@@ -162,6 +175,19 @@ class Findings:
                 yield "the list of split()"
             return
         yield f"the result of {name}()"
+
+
+def _bound_at_module_level(tree: ast.Module) -> Iterator[str]:
+    """Modules, classes and functions: what a function shares with every other."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from ((each.asname or each.name).partition(".")[0] for each in names)
+            case ast.ClassDef(name=name):
+                yield name
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name
 
 
 def _name(node: ast.expr) -> str:
@@ -291,11 +317,39 @@ FROZEN_CLASS = ast.parse("@dataclass(frozen=True)\nclass Frozen: ...")
         "@functools.lru_cache(maxsize=3)\ndef f(): ...",
         "class A:\n    @cache\n    def f(self): ...",
         "total = 0\ntotal += load()",
+        "def f(tenant, seen={}): ...",
+        "def f(*, seen=[]): ...",
+        "f = lambda tenant, seen={}: seen",
+        "import tenancy.registry\ndef f(tenant):\n    tenancy.registry = tenant",
+        "from tenancy import registry\ndef f(tenant):\n    registry.current = tenant",
+        "class A: ...\ndef f(tenant):\n    A.current = tenant",
+        "class A:\n    @classmethod\n    def f(cls, tenant):\n        cls.current = tenant",
+        "def f(tenant):\n    f.current = tenant",
+        "class A: ...\ndef f(tenant):\n    setattr(A, 'current', tenant)",
+        "def f(tenant):\n    globals()['current'] = tenant",
     ],
 )
 def test_state_is_found(source: str) -> None:
     tree = ast.parse(source)
     assert Findings(tree, what_is_known([tree, FROZEN_CLASS])).found
+
+
+@pytest.mark.parametrize(
+    ("place", "own", "shared"),
+    [
+        ("tenancy/registry.py", "self._configs", "_CONFIGS: OrderedDict[str, TenantConfig] = OrderedDict()"),
+        ("mediaserver/calls.py", "self._active", "ACTIVE: dict[int, ActiveCall] = {}"),
+        ("mediaserver/webrtc/edge.py", "self._calls", "CALLS: dict[str, ActiveCall] = dict()"),
+    ],
+)
+def test_tenants_data_would_be_found_in_the_modules_that_hold_them(place: str, own: str, shared: str) -> None:
+    """The very table that an object has, moved to its module."""
+    source = (ROOT / place).read_text()
+    assert own in source
+    name = shared.partition(":")[0]
+    moved = f"{source.replace(own, name)}\n{shared}\n"
+    assert not Findings(ast.parse(source), KNOWN).found
+    assert Findings(ast.parse(moved), KNOWN).found
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ from mediaserver.webrtc.sessions import (
 )
 from mediaserver.webrtc.signalling import Candidates, Offer, StartRequest, WebRefusal
 from mediaserver.webrtc.waiting import WaitingCalls, WaitingPlace
-from tenancy import TenantContext
+from tenancy import Called, CalledNumber, CalledSite, TenantContext, Trunk
+from tenancy.routing import UNKNOWN
 
 TOKEN_BYTES = 16
 CONNECT_TIMEOUT_S = 20.0
@@ -48,7 +49,7 @@ WAITING_PER_SOURCE = 8
 WAITING_RETRY_AFTER_S = 5
 KEY_DURATION_MS = 100
 """A key from the page has no length of its own."""
-HTTP_STATUS = {404: 404, 480: 503, 486: 503}
+HTTP_STATUS = {486: 503}
 """SIP's word for a refusal in HTTP, where it is another; a tenant at its limit is no fault of the client's either."""
 
 
@@ -159,8 +160,11 @@ class WebCall:
 class WebEdge:
     """Sessions and offers of a node."""
 
-    def __init__(self, switchboard: Switchboard, waiting_per_source: int = WAITING_PER_SOURCE) -> None:
+    def __init__(
+        self, switchboard: Switchboard, trunk: Trunk, waiting_per_source: int = WAITING_PER_SOURCE
+    ) -> None:
         self._switchboard = switchboard
+        self._trunk = trunk
         self._waiting = WaitingCalls(waiting_per_source)
         self.refusals: Counter[int] = Counter()
         """Requests refused, by HTTP status."""
@@ -179,19 +183,29 @@ class WebEdge:
         """Sessions that wait for their call or have it."""
         return len(self._book)
 
-    async def start(self, request: StartRequest, source: str) -> str:
-        """A token for one call to a number. Raises `WebRefusal`."""
+    def origin_of(self, token: str) -> str | None:
+        """The page that a session belongs to, where a site key admitted it."""
+        session = self._book.find(token, _now_ms())
+        return None if session is None else session.origin
+
+    async def start(self, request: StartRequest, source: str, origin: str | None = None) -> str:
+        """A token for one call to a number, or by a site key from a page of this origin. Raises `WebRefusal`."""
         wait_ms = self._sources.wait_ms(source, _now_ms())
         if wait_ms:
             raise WebRefusal(429, "too many calls from your address", retry_after_s=-(-wait_ms // 1000))
+        called: Called
+        if request.site_key is not None:
+            called = CalledSite(request.site_key, origin)
+        else:
+            called = CalledNumber(self._trunk, request.number or "")
         try:
-            tenant = await self._switchboard.tenant_for(request.number, "web-session")
+            tenant = await self._switchboard.tenant_for(called, "web-session")
             self._switchboard.look_for_room(tenant)
         except CallRefused as refusal:
             raise _translated(refusal) from refusal
         token = secrets.token_urlsafe(TOKEN_BYTES)
         try:
-            self._book.issue(token, tenant.called_number, tenant.tenant_id, source, _now_ms())
+            self._book.issue(token, called, tenant.tenant_id, source, _now_ms())
         except SessionBookFull:
             raise WebRefusal(503, "too many callers at once", retry_after_s=FULL_BOOK_RETRY_AFTER_S) from None
         return token
@@ -254,9 +268,9 @@ class WebEdge:
     ) -> Answer:
         since_ms = _now_ms()
         pc_id = str(uuid.uuid4())
-        tenant = await self._switchboard.tenant_for(session.number, pc_id)
+        tenant = await self._switchboard.tenant_for(session.called, pc_id)
         if tenant.tenant_id != session.tenant_id:
-            raise CallRefused(404)
+            raise CallRefused.unrouted(UNKNOWN)
         lease = self._switchboard.admit(tenant)
         try:
             stream, answer = await self._opened(tenant, offer.sdp)
@@ -336,9 +350,10 @@ class WebEdge:
 
 def _translated(refusal: CallRefused) -> WebRefusal:
     """A refused call in HTTP."""
+    answer = refusal.answer
+    if answer is not None:
+        return WebRefusal(answer.http_status, answer.text, location=answer.location)
     texts = {
-        404: "no such number here",
-        480: "the number takes no calls at present",
         486: "all lines of this number are busy",
         503: "all lines are busy",
     }

@@ -77,17 +77,22 @@ def web_routes(
 
     async def start(request: Request) -> dict[str, object]:
         body = parse(StartRequest, await _body(request))
-        return {"sessionId": await door.edge.start(body, door.source(request))}
+        if body.site_key is None:
+            door.check_origin(request)
+        else:
+            door.let_page_read(request)  # Why its key is refused, too.
+        origin = request.headers.get("origin")
+        return {"sessionId": await door.edge.start(body, door.source(request), origin)}
 
     async def offer(request: Request) -> dict[str, object]:
-        token = _token(request)
+        token = door.session(request)
         answer: Answer = await door.edge.offer(
             token, parse(Offer, await _body(request)), door.source(request)
         )
         return {"sdp": answer.sdp, "type": "answer", "pc_id": answer.pc_id}
 
     async def candidates(request: Request) -> dict[str, object]:
-        token = _token(request)
+        token = door.session(request)
         door.edge.candidates(token, parse(Candidates, await _body(request)))
         return {"status": "success"}
 
@@ -113,7 +118,10 @@ def _add_page(router: APIRouter) -> None:
 
 
 class _Door:
-    """Who may come in: pages of this server and of the origins that the operator allows; programs, which send none."""
+    """Who may come in: this server's pages, those that the operator allows, tenants' with their site key; programs.
+
+    Programs send no origin.
+    """
 
     def __init__(
         self, edge: EdgeSource, allowed_origins: frozenset[str], trusted_proxies: tuple[Network, ...]
@@ -139,7 +147,6 @@ class _Door:
 
         async def endpoint(request: Request) -> Response:
             try:
-                self._check_origin(request)
                 response = JSONResponse(await work(request))
             except WebRefusal as refusal:
                 if (edge := self._edge()) is not None:
@@ -147,6 +154,8 @@ class _Door:
                 response = JSONResponse({"detail": refusal.text}, refusal.status)
                 if refusal.retry_after_s is not None:
                     response.headers["Retry-After"] = str(refusal.retry_after_s)
+                if refusal.location is not None:
+                    response.headers["Location"] = refusal.location + request.url.path
                 if refusal.status == 401:
                     response.headers["WWW-Authenticate"] = "Bearer"
             response.headers["Cache-Control"] = "no-store"
@@ -156,15 +165,37 @@ class _Door:
         return endpoint
 
     async def preflight(self, request: Request) -> Response:
-        """Answer a browser that asks before it sends a request of another origin (Fetch 4.8)."""
+        """Answer a browser that asks before it sends a request of another origin (Fetch 4.8).
+
+        Any page may send its request: whether its key admits it is seen when that is there. A page whose request is refused
+        cannot do more with this than it could with a form.
+        """
         response = Response(status_code=204)
+        self.let_page_read(request)
         if self._let_read(request, response):
             response.headers["Access-Control-Allow-Methods"] = ALLOWED_METHODS
             response.headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
             response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_MAX_AGE_S)
         return response
 
-    def _check_origin(self, request: Request) -> None:
+    def session(self, request: Request) -> str:
+        """The token of a request's session, which a site key's page alone may use, and other pages as `check_origin` says."""
+        token = _token(request)
+        origin = self.edge.origin_of(token)
+        if origin is None:
+            self.check_origin(request)
+        elif origin == request.headers.get("origin"):
+            self.let_page_read(request)
+        else:
+            raise WebRefusal(403, "the session is another page's")
+        return token
+
+    def let_page_read(self, request: Request) -> None:
+        """Let the page that sent a request read the answer, whichever page it is."""
+        request.state.readable = True
+
+    def check_origin(self, request: Request) -> None:
+        """Refuse a page that is neither of this server nor of `http.allowed_origins`. Raises `WebRefusal`."""
         origin = request.headers.get("origin")
         if origin is None or origin in self._allowed_origins:
             return
@@ -175,10 +206,11 @@ class _Door:
     def _let_read(self, request: Request, response: Response) -> bool:
         response.headers["Vary"] = "Origin"
         origin = request.headers.get("origin")
-        if origin is None or origin not in self._allowed_origins:
+        readable = getattr(request.state, "readable", False)
+        if origin is None or not (readable or origin in self._allowed_origins):
             return False
         response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+        response.headers["Access-Control-Expose-Headers"] = "Retry-After, Location"
         return True
 
 

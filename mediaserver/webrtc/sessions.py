@@ -2,7 +2,7 @@
 
 Rules:
 
-- a token names one number of one tenant and buys one call; it is useless after `LIFE_MS` when it bought none;
+- a token names one number or site key of one tenant and buys one call; it is useless after `LIFE_MS` when it bought none;
 - of several offers with one token at a time, one gets the call; a refusal for want of room leaves the token good;
 - while its call is up, the token is what renegotiates, one offer at a time, and trickles candidates; with the call it ends;
 - a session may make `MAX_OFFERS` in `OFFERS_MS`, those that failed included, and trickle candidates at `CANDIDATE_RATE`;
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mediaserver.webrtc.rates import Rate
+from tenancy.trunks import Called, CalledSite
 
 LIFE_MS = 120_000
 """From `issue` to the offer: the time in which somebody answers the browser's question about the microphone."""
@@ -53,7 +54,7 @@ class Session:
     """One caller's permission for one call."""
 
     token: str = field(repr=False)
-    number: str
+    called: Called
     tenant_id: str
     network: str
     """Where it was asked for: `network_of` its source."""
@@ -62,6 +63,11 @@ class Session:
     pc_id: str | None = None
     _offers_ms: tuple[int, ...] = ()
     _candidates_full_at_ms: int = 0
+
+    @property
+    def origin(self) -> str | None:
+        """The page that the session belongs to, where a site key admitted it."""
+        return self.called.origin if isinstance(self.called, CalledSite) else None
 
     def offer_wait_ms(self, now_ms: int) -> int:
         """Count an offer: 0, or how long to wait before the next one, and this one does not count."""
@@ -97,12 +103,12 @@ class SessionBook:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def issue(self, token: str, number: str, tenant_id: str, host: str, now_ms: int) -> Session:
+    def issue(self, token: str, called: Called, tenant_id: str, host: str, now_ms: int) -> Session:
         """Open a session under an unguessable token for who asks from ``host``. Raises `SessionBookFull`."""
         self._forget_expired(now_ms)
         if len(self._sessions) >= self.max_sessions:
             self._make_room()
-        session = Session(token, number, tenant_id, network_of(host), now_ms + LIFE_MS)
+        session = Session(token, called, tenant_id, network_of(host), now_ms + LIFE_MS)
         self._sessions[token] = session
         self._enter_unused(session)
         return session

@@ -24,11 +24,15 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 class WebRefusal(MediaServerError):  # noqa: N818 - names the outcome
     """A request that is not granted: the HTTP status, and words for whoever wrote the client."""
 
-    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, text: str, *, retry_after_s: int | None = None, location: str | None = None
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.retry_after_s = retry_after_s
+        self.location = location
+        """Of 307: the root that the request's path is put behind."""
 
 
 class _Body(BaseModel):
@@ -39,15 +43,27 @@ class _Body(BaseModel):
 class StartRequest(_Body):
     """``POST /start``: who is to be called. Pipecat's clients put the application's own fields under ``body``."""
 
-    number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    number: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    site_key: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """A tenant's key for its own web pages (`config.site_keys`)."""
     transport: Literal["webrtc"] = "webrtc"
 
     @model_validator(mode="before")
     @classmethod
     def _unwrap(cls, data: object) -> object:
-        if isinstance(data, dict) and "number" not in data and isinstance(data.get("body"), dict):
+        if (
+            isinstance(data, dict)
+            and not {"number", "site_key"} & data.keys()
+            and isinstance(data.get("body"), dict)
+        ):
             return {**data, **data["body"]}
         return data
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> StartRequest:
+        if (self.number is None) == (self.site_key is None):
+            raise ValueError("number or site_key, one of both")
+        return self
 
 
 class Offer(_Body):

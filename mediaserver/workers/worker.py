@@ -36,6 +36,7 @@ from mediaserver.turns import TurnCounters
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
 from mediaserver.workers.key_told import told
+from mediaserver.workers.memory import MemoryWatch, end_for_memory
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
@@ -63,7 +64,7 @@ from mediaserver.workers.messages import (
     TurnLatency,
     TurnsCounted,
 )
-from mediaserver.workers.worker_settings import EXIT_NO_MEMORY, WorkerSettings
+from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
 from vault.process import forbid_core_dumps
@@ -137,7 +138,7 @@ class _Call:
         try:
             await self._run(resources)
         except MemoryError:
-            os._exit(EXIT_NO_MEMORY)
+            end_for_memory()
         except Exception as error:  # noqa: BLE001 - the call's outer boundary: the edge ends the call
             logger.exception("pipeline failed")
             self._send(CallOver(f"pipeline failed: {type(error).__name__}", failed=True))
@@ -297,6 +298,8 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     meters = WorkerMeters(os.getpid(), time.monotonic_ns())
     loop_watch = LoopWatch(meters, "worker")
     loop_watch.start()
+    memory = MemoryWatch(end_for_memory)
+    memory.start()
     if settings.forbid_core_dumps:
         forbid_core_dumps()
     turn_model = TurnModel()
@@ -316,6 +319,7 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     except MediaServerError as error:
         logger.error("worker ends: {}", error)
     finally:
+        memory.stop()
         loop_watch.stop()
         turn_model.close()
         await warmer.close()

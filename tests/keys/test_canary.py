@@ -31,6 +31,7 @@ from tests.keys.test_refused_keys import Refusal
 from tests.sim.node import RunningNode, running_node, tenant
 from tests.sim.vault import keep, vault_config
 from tests.telemetry.conftest import LogsTo
+from tests.tenancy.conftest import dialled
 from tests.vault.test_canary import Canaries
 
 KEY = "canary/7f3a+9c51=d2e84b60?Zq7vX2mN9pL4"
@@ -244,7 +245,8 @@ async def test_a_key_in_the_vault_is_not_seen_again(
             assert good.requests["chat"] >= 1
             assert any(KEY in each for each in seen), "the canary was sent to its provider"
             contexts: list[object] = [
-                await node.node.registry.context_for(number, call_id="later") for number in numbers.values()
+                await node.node.registry.context_for(dialled(number), call_id="later")
+                for number in numbers.values()
             ]
             texts_of_errors(node, contexts, written)
             await http_answers(node, written)

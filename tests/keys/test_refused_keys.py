@@ -22,6 +22,7 @@ from perf.simulators import Behaviour, Script, running
 from tests.sim.node import RunningNode, running_node
 from tests.sim.vault import keep, vault_config
 from tests.telemetry.conftest import LogsTo
+from tests.tenancy.conftest import dialled
 from vault import KeyRef, Outcome, Service
 
 BUDGET_MS = 3_000
@@ -194,7 +195,7 @@ async def test_a_vault_that_breaks_later_costs_the_tenants_key_and_no_call(
             opened = keys._vault._envelopes.opened
             opened._kept.clear()
             opened._keks._keks.clear()  # type: ignore[attr-defined] # as if the service had lost it
-            context = await node.node.registry.context_for("+15550199", call_id="c")
+            context = await node.node.registry.context_for(dialled("+15550199"), call_id="c")
             assert context.skipped_providers == ("llm: tenant own: key own is unreadable (KekMissing)",)
             _, said = await ask(node, question)
             assert OWN_WORDS not in " ".join(said)
@@ -227,7 +228,7 @@ async def test_what_a_worker_says_of_another_tenants_key_is_not_taken(tmp_path: 
     ) as node:
         keys = node.node.registry.keys
         assert keys is not None
-        context = await node.node.registry.context_for("+15550199", call_id="c")
+        context = await node.node.registry.context_for(dialled("+15550199"), call_id="c")
         reports = KeyReports(keys, Meters())
         for stage, key in (
             (Stage.LLM, KeyRef("florist", "own")),

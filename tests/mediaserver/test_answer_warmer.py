@@ -23,7 +23,9 @@ def _context(url: str, *, llm: str) -> TenantContext:
     config = tenant(url)
     speech = ResolvedProvider("openai", Origin.TENANT, "test", url, "simulated", "key")
     brain = ResolvedProvider(llm, Origin.FALLBACK, "test", url, "simulated", "key")
-    return TenantContext("bakery", "warm-up", NUMBER, config, 1, "hash", (speech,), (brain,), (speech,))
+    return TenantContext(
+        "bakery", "warm-up", NUMBER, "none", config, 1, "hash", (speech,), (brain,), (speech,)
+    )
 
 
 async def test_sentences_are_cut_as_the_stage_cuts_them() -> None:

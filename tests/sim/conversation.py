@@ -209,7 +209,7 @@ async def conversation(
             config = config.model_copy(update={"turn_taking": turns})
         provider = ResolvedProvider("openai", Origin.TENANT, "test", url, "simulated", "key")
         chain = (provider,)
-        context = TenantContext("bakery", "call", NUMBER, config, 1, "hash", chain, chain, chain)
+        context = TenantContext("bakery", "call", NUMBER, "any", config, 1, "hash", chain, chain, chain)
         async with ProviderClient() as http:
             resources = PipelineResources(
                 providers=ProviderAccess(Embedded(url), http),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from config.node import (
     WorkersConfig,
 )
 from config.tenant import TenantConfig
+from config.trunks import TrunkConfig
 from mediaserver.media_session import NARROWBAND_ONLY
 from mediaserver.node import Node
 from mediaserver.softphone.listening import Ear
@@ -143,20 +144,26 @@ async def running_node(
     platform: PlatformProviders | None = None,
     log_level: Literal["DEBUG", "INFO"] = "INFO",
     log_format: Literal["text", "json"] = "text",
+    node_trunks: Sequence[Mapping[str, object]] = (),
+    others: Sequence[Mapping[str, object]] = (),
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
-    """Start a node with one tenant; stop it with everything that it started. ``changes`` are of the tenant."""
+    """Start a node with one tenant, and ``others``; stop it with everything that it started. ``changes`` are of the first."""
     script = script or Script()
     with running(script) as url:
-        tenant_file = directory / "tenant.yaml"
-        tenant_file.write_text(yaml.safe_dump(tenant(url, listener_url, **changes).model_dump(mode="json")))
+        tenant_files = []
+        for each in (changes, *others):
+            config_of_it = tenant(url, listener_url, **each)
+            tenant_files.append(directory / f"{config_of_it.tenant_id}.yaml")
+            tenant_files[-1].write_text(yaml.safe_dump(config_of_it.model_dump(mode="json")))
         config = NodeConfig(
             sip=SipConfig(host=host, port=sip_port),
             media=MediaConfig(host=host, first_port=0, port_count=12),
             http=HttpConfig(host=host, port=http_port, **dict(http or {})),  # type: ignore[arg-type] # passed through
             data_dir=directory / "data",
             capacity=CapacityConfig(slots=slots),
-            tenants=(tenant_file,),
+            trunks=tuple(TrunkConfig.model_validate(each, strict=False) for each in node_trunks),
+            tenants=tuple(tenant_files),
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),

@@ -107,7 +107,7 @@ async def test_refusals_are_counted_by_why(tmp_path: Path) -> None:
         report = await running.call()
         assert not report.answered
         samples = await _scrape(client)
-        assert samples["calls_refused_total['unknown_number']"] == 2
+        assert samples["calls_refused_total['unknown']"] == 2
         assert samples["calls_refused_total['slots']"] == 1
         running.node.gate.release(full.lease, 0)
         switchboard = running.node._switchboard

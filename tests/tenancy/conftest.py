@@ -1,18 +1,23 @@
-"""A registry on a disk of its own, and tenants to put into it."""
+"""Databases of a test's own, on both backings, and tenants to put into them."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from config.loader import parse_tenant_config
-from config.node import PlatformProviders
+from config.node import PlatformProviders, PostgresConfig
 from config.tenant import TenantConfig
-from tenancy import Registry
+from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
+from tenancy import CalledNumber, Registry, Trunks
+from tenancy.postgres_store import PostgresStore
+from tenancy.sqlite_store import SqliteStore
+from tenancy.store import Store
 
 
 def tenant(tenant_id: str = "a", *numbers: str, greeting: str = "Hello.") -> TenantConfig:
@@ -34,6 +39,28 @@ human: {{name: Ada}}
     )
 
 
+def dialled(number: str) -> CalledNumber:
+    """A number on a node that lists no trunks."""
+    return CalledNumber(Trunks().web, number)
+
+
+@dataclass(frozen=True)
+class Backing:
+    """One test's databases, to be opened as often as it likes."""
+
+    name: str
+    directory: Path
+    url: str = ""
+
+    async def open(self) -> Store:
+        if self.name == "sqlite":
+            return await SqliteStore.open(self.directory)
+        return await PostgresStore.open(self.url, PostgresConfig(connections_max=8))
+
+    async def open_registry(self) -> Registry:
+        return Registry(await self.open(), PlatformProviders(), {})
+
+
 @pytest.fixture(autouse=True)
 async def _no_connection_outlives_its_test() -> AsyncIterator[None]:
     """Every connection has a thread: one that is left would be a leak, and would report to a loop that is gone."""
@@ -45,8 +72,33 @@ async def _no_connection_outlives_its_test() -> AsyncIterator[None]:
             assert not thread.is_alive(), f"{thread.name} still runs"
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for the whole run; each test has a database of its own."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except NoPostgresError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Backing:
+    if request.param == "sqlite":
+        return Backing("sqlite", tmp_path)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return Backing("postgres", tmp_path, server.new_database())
+
+
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+async def registry(backing: Backing) -> AsyncIterator[Registry]:
+    registry = await backing.open_registry()
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+async def sqlite_registry(tmp_path: Path) -> AsyncIterator[Registry]:
     registry = await Registry.open(tmp_path, PlatformProviders(), {})
     yield registry
     await registry.close()

@@ -18,7 +18,7 @@ from tenancy.call_keys import CallKeys, FoundKey, key_names
 from tenancy.keys import HUNG_MS, WAIT_MS, TenantKeys, chains_for, open_tenant_keys, open_vault
 from tenancy.providers import OPENAI_API_ROOT
 from tenancy.wire import dump_context, load_context
-from tests.tenancy.conftest import tenant
+from tests.tenancy.conftest import dialled, tenant
 from tests.vault.conftest import ADA, NOON, Clock, kek, local, put, vault_over
 from tests.vault.transit_server import TOKEN, transit_server
 from vault import (
@@ -148,7 +148,7 @@ def test_a_context_keeps_its_keys_names_across_the_socket_to_a_worker() -> None:
     chains = llm(FOUND)
     config = tenant("a")
     context = TenantContext(
-        "a", "c", "+15550100", config, 1, "hash", chains.stt, chains.llm, chains.tts, chains.skipped
+        "a", "c", "+15550100", "any", config, 1, "hash", chains.stt, chains.llm, chains.tts, chains.skipped
     )
     again = load_context(dump_context(context, config.model_dump_json()))
     assert again == context
@@ -197,7 +197,7 @@ async def test_a_context_has_the_keys_that_are_in_the_vault_when_the_call_comes(
         await registry.import_tenant(tenant("b", "+15550101"), author="test", reason="test")
 
         async def call(number: str = "+15550100") -> TenantContext:
-            return await registry.context_for(number, call_id="c")
+            return await registry.context_for(dialled(number), call_id="c")
 
         assert [step.model for step in (await call()).llm] == ["shared", None]
         await put(vault, "a", "acme", "key-of-a")

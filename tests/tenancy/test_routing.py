@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.site_keys import RANDOM_BYTES, KeyFault, OriginFault, SiteKey, normal_origin, origin_fault
 from tenancy.called import Refusal, Unreadable
 from tenancy.numbers import Candidates
 from tenancy.routing import (
@@ -30,7 +31,6 @@ from tenancy.routing import (
     route,
     route_site,
 )
-from tenancy.site_keys import RANDOM_BYTES, KeyFault, OriginFault, SiteKey, normal_origin, origin_fault
 
 HOME = Home("sip:cell-2.example.com", "https://cell-2.example.com")
 ONE, TWO, THREE = "+15550100", "+15550101", "+15550102"

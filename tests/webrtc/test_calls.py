@@ -15,6 +15,7 @@ from av import AudioFrame
 from mediaserver.softphone.speech import Utterance
 from perf.simulators import Behaviour, Script
 from tenancy import CallRecord
+from tenancy.routing import UNKNOWN
 from tests.sim.node import GREETING, NUMBER, RunningNode, running_node
 
 FAST_BUDGETS = {"stt_final_ms": 400, "llm_first_token_ms": 400, "tts_first_audio_ms": 400}
@@ -75,7 +76,7 @@ async def test_the_receptionist_hangs_up_after_goodbye(tmp_path: Path, question:
 async def test_an_unknown_number_and_a_full_node_are_reported(tmp_path: Path, question: Utterance) -> None:
     async with running_node(tmp_path, slots=1) as running:
         report = await running.web_phone(question, number="+15559999").call()
-        assert (report.answered, report.status, report.reason) == (False, 404, "no such number here")
+        assert (report.answered, report.status, report.reason) == (False, 404, UNKNOWN.text)
         talking = asyncio.Event()
         first = asyncio.create_task(running.call(question, on_line=lambda _: talking.set()))
         async with asyncio.timeout(10):

@@ -18,6 +18,7 @@ from mediaserver.telemetry.schema import CALLS_REFUSED
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.sessions import MAX_OFFERS
 from mediaserver.webrtc.signalling import Offer, StartRequest, WebRefusal
+from tenancy import Trunks
 
 OFFER = Offer(sdp="v=0", type="offer")
 
@@ -78,7 +79,7 @@ class Exchange:
 
 async def _session(engine: SlowEngine) -> tuple[WebEdge, Exchange, str]:
     exchange = Exchange(engine)
-    edge = WebEdge(cast("Switchboard", exchange))
+    edge = WebEdge(cast("Switchboard", exchange), Trunks().web)
     return edge, exchange, await edge.start(StartRequest(number="+15550100"), "192.0.2.1")
 
 

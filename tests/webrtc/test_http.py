@@ -12,6 +12,7 @@ import pytest
 
 from mediaserver.webrtc.sessions import BURST, CANDIDATE_RATE
 from mediaserver.webrtc.signalling import MAX_BODY_BYTES
+from tenancy.routing import UNKNOWN
 from tests.sim.node import NUMBER, RunningNode, running_node
 
 CHROMIUM = Path(__file__).parents[2] / "native/webrtc/tests/fixtures/chromium_156.sdp"
@@ -38,7 +39,7 @@ async def test_sessions_and_refusals(tmp_path: Path) -> None:
         assert running.node._status()["web_sessions"] == 2
 
         response = await client.post("/start", json={"number": "+15559999"})
-        assert (response.status_code, response.json()) == (404, {"detail": "no such number here"})
+        assert (response.status_code, response.json()) == (404, {"detail": UNKNOWN.text})
         response = await client.post("/api/offer", json=OFFER)
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -158,8 +159,11 @@ async def test_pages_of_other_origins_place_no_calls(tmp_path: Path, origin: str
         response = await client.post("/start", json={"number": NUMBER}, headers={"Origin": origin})
         assert response.status_code == 403
         assert "Access-Control-Allow-Origin" not in response.headers
+        # It may ask, as a page with a site key must; the request itself decides.
         response = await client.options("/start", headers={"Origin": origin})
-        assert "Access-Control-Allow-Origin" not in response.headers
+        assert response.headers["Access-Control-Allow-Origin"] == origin
+        response = await client.post("/sessions/guessed/api/offer", json=OFFER, headers={"Origin": origin})
+        assert response.status_code == 403
         own = f"http://127.0.0.1:{running.node.http_port}"
         assert (await client.post("/start", json={"number": NUMBER}, headers={"Origin": own})).is_success
 

@@ -22,10 +22,13 @@ from mediaserver.webrtc.sessions import (
     network_of,
     source_of,
 )
+from tenancy import CalledNumber, Trunks
+
+CALLED = CalledNumber(Trunks().web, "+15550100")
 
 
 def _issue(book: SessionBook, token: str = "token", now_ms: int = 0, host: str = "192.0.2.1") -> Session:
-    return book.issue(token, "+15550100", "bakery", host, now_ms)
+    return book.issue(token, CALLED, "bakery", host, now_ms)
 
 
 def test_a_token_buys_one_call_and_ends_with_it() -> None:

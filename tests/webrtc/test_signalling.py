@@ -63,7 +63,8 @@ def test_what_the_published_client_sends_is_understood() -> None:
             422,
             f"candidates: Tuple should have at most {MAX_CANDIDATES} items",
         ),
-        (StartRequest, b"{}", 422, "number: Field required"),
+        (StartRequest, b"{}", 422, "number or site_key, one of both"),
+        (StartRequest, b'{"number": "+1", "site_key": "s"}', 422, "number or site_key, one of both"),
         (StartRequest, b'{"number": "+1", "transport": "daily"}', 422, "transport: Input should be 'webrtc'"),
     ],
 )

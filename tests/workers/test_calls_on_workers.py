@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,33 @@ async def test_a_call_outlives_its_worker(
     # What the model was asked is the conversation as it was heard.
     _system, *conversation = script.chats_seen[-1]
     assert [message["role"] for message in conversation] == ["assistant", "user"]
+
+
+@pytest.mark.parametrize("stage", [STAGES[1], STAGES[3]], ids=lambda stage: stage.name)
+async def test_a_call_outlives_a_worker_that_gets_no_more_memory(
+    tmp_path: Path, question: Utterance, stage: Stage
+) -> None:
+    script = Script(
+        transcripts=["When are you open?"],
+        replies=[SLOW_ANSWER],
+        chat=Behaviour(delay_ms=stage.chat_delay_ms),
+    )
+    async with running_node(tmp_path, script=script, workers=2) as running:
+        pool = running.node.workers
+        calling = asyncio.create_task(running.call(question, quiet_ms=2_500))
+        await _until(lambda: bool(pool.calls) and stage.reached(pool.calls[0]))
+        (victim,) = [worker for worker in pool.snapshot() if worker["calls"]]
+        # Less than it has: whatever it asks the kernel for from now on is refused.
+        resource.prlimit(int(str(victim["pid"])), resource.RLIMIT_DATA, (1 << 20, 1 << 20))
+        report = await calling
+        async with asyncio.timeout(5):
+            await running.node.idle()
+        (record,) = await running.node.registry.calls("bakery")
+        assert running.node.telemetry.meters.value(WORKER_RESTARTS, "memory") == 1
+    assert report.success, report
+    said = " ".join(str(line["text"]) for line in record.transcript)
+    assert said.endswith("We close at six.")
+    assert pool.counters.takeovers == 1
 
 
 async def test_the_only_worker_and_its_nursery_are_lost_and_the_call_goes_on(

@@ -12,6 +12,10 @@ const [state, error, controls, keypad] = ["state", "error", "controls", "keypad"
 const [mute, keypadToggle, hangUp] = ["mute", "keypad-toggle", "hang-up"].map(element);
 const [transcript, receptionist] = ["transcript", "receptionist"].map(element);
 
+const address = new URLSearchParams(location.search);
+/** A tenant's key in this page's address: `/?site_key=site_…`; null: a number is called. */
+const siteKey = address.get("site_key");
+
 /** The call in progress, or null. */
 let call = null;
 
@@ -71,6 +75,7 @@ class Call {
   #timer = 0;
   #messages = 0;
 
+  /** called: what `/start` is sent, a number or a site key. */
   constructor(called) {
     this.called = called;
   }
@@ -78,7 +83,7 @@ class Call {
   async place() {
     show("Asking for the microphone…");
     // The session is asked for while the person decides about the microphone.
-    const session = post("/start", { number: this.called });
+    const session = post("/start", this.called);
     session.catch(() => {}); // Its failure is taken up below; a refused microphone comes first.
     this.#microphone = await microphone();
     const { sessionId } = await session;
@@ -278,7 +283,7 @@ async function place() {
   mute.setAttribute("aria-pressed", "false");
   callButton.disabled = number.disabled = true;
   controls.hidden = false;
-  const placed = (call = new Call(number.value));
+  const placed = (call = new Call(siteKey ? { site_key: siteKey } : { number: number.value }));
   try {
     await placed.place();
   } catch (reason) {
@@ -313,14 +318,15 @@ for (const key of KEYS) {
 }
 
 try {
-  const asked = new URLSearchParams(location.search).get("number");
-  const entries = await request("GET", "/api/numbers");
+  const asked = address.get("number");
+  const entries = siteKey ? [] : await request("GET", "/api/numbers");
+  if (siteKey) number.append(new Option("This site", siteKey));
   // A server that lists no numbers is called at the one that the page's address names.
-  if (asked && !entries.some((entry) => entry.number === asked)) number.append(new Option(asked, asked));
+  if (!siteKey && asked && !entries.some((entry) => entry.number === asked)) number.append(new Option(asked, asked));
   for (const entry of entries) {
     number.append(new Option(`${entry.business_name} (${entry.number})`, entry.number));
   }
-  if (asked) number.value = asked;
+  if (asked && !siteKey) number.value = asked;
   idle(number.options.length ? "Ready." : "There is no number to call here.");
   callButton.disabled = number.options.length === 0;
 } catch (reason) {

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,3 +117,12 @@ def normal_origin(text: str) -> str | None:
         if port is None or (scheme, port) in _DEFAULT_PORTS
         else f"{scheme}://{host}:{port}"
     )
+
+
+def main() -> None:
+    """Print a new key."""
+    sys.stdout.write(f"{SiteKey.from_random(os.urandom(RANDOM_BYTES))}\n")
+
+
+if __name__ == "__main__":
+    main()

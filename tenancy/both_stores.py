@@ -1,0 +1,149 @@
+"""The store of a node whose tenants are being brought from SQLite to Postgres, or back, while it takes their calls.
+
+Addresses and status are ``shared.db``'s. Where a tenant's own data are, its file says (`tenancy.migrations.tenant`), in the same
+transaction in which what is in it was complete: so a tenant is asked for in its file first, always, and where that was left,
+in Postgres. Before something is written there, the tenant is locked and its file is read again: it may have come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tenancy.context import VersionInfo
+from tenancy.database import unbroken
+from tenancy.errors import StoreLocked, TenantElsewhere
+from tenancy.postgres_store import PostgresStore
+from tenancy.sqlite_store import SqliteStore
+from tenancy.store import (
+    Address,
+    CallRow,
+    NewVersion,
+    OwnedAddress,
+    Store,
+    TenantRow,
+    TenantStatus,
+    VersionContent,
+    VersionKey,
+)
+
+T = TypeVar("T")
+ATTEMPTS = 4
+"""A tenant that goes back and forth in the time of so many writes is one that nobody moves in earnest."""
+
+
+class _CameBackError(Exception):
+    """The tenant is in its file again."""
+
+
+class BothStores:
+    """`tenancy.store.Store` over a node's files and the Postgres that tenants move to."""
+
+    def __init__(self, files: SqliteStore, open_postgres: Callable[[], Awaitable[PostgresStore]]) -> None:
+        self.files = files
+        self._open_postgres = open_postgres
+        self._opening = asyncio.Lock()
+        self._postgres: PostgresStore | None = None
+
+    async def postgres(self) -> PostgresStore:
+        """Postgres, opened when the first tenant is there: one that is down costs those tenants alone."""
+        async with self._opening:
+            if self._postgres is None:
+                self._postgres = await self._open_postgres()
+            return self._postgres
+
+    async def close(self) -> None:
+        if self._postgres is not None:
+            await self._postgres.close()
+        await self.files.close()
+
+    # -- shared ----------------------------------------------------------------------------------------
+
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        return await self.files.registered(addresses)
+
+    async def tenant(self, tenant_id: str) -> TenantRow | None:
+        return await self.files.tenant(tenant_id)
+
+    async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
+        return await self.files.tenant_ids(status)
+
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self.files.addresses_of(tenant_id)
+
+    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+        if await self.files.tenant(tenant_id) is not None and not await self.files.is_here(tenant_id):
+            # First: where it fails, nothing is changed.
+            await (await self.postgres()).set_status(tenant_id, status, moved_to)
+        return await self.files.set_status(tenant_id, status, moved_to)
+
+    async def import_version(self, new: NewVersion) -> int:
+        return await self.files.claim_for(new.tenant_id, new.addresses, lambda: self._add_version(new))
+
+    async def _add_version(self, new: NewVersion) -> int:
+        async def there(postgres: PostgresStore, connection: AsyncConnection) -> int:
+            await postgres.shared.claim(connection, new.tenant_id, new.addresses)
+            return await postgres.repository.add_version(connection, new)
+
+        return await self._write(new.tenant_id, lambda: self.files.add_version(new), there)
+
+    # -- one tenant ------------------------------------------------------------------------------------
+
+    def place(self, tenant_id: str) -> str:
+        return self.files.place(tenant_id)
+
+    async def active(self, tenant_id: str) -> VersionKey | None:
+        return await self._read(lambda store: store.active(tenant_id))
+
+    async def content(self, tenant_id: str, version: int) -> VersionContent | None:
+        return await self._read(lambda store: store.content(tenant_id, version))
+
+    async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
+        return await self._read(lambda store: store.versions(tenant_id))
+
+    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
+        return await self._read(lambda store: store.newest_calls(tenant_id, limit))
+
+    async def add_call(self, tenant_id: str, call: CallRow) -> None:
+        async def there(postgres: PostgresStore, connection: AsyncConnection) -> None:
+            await postgres.repository.add_calls(connection, (call,))
+
+        await self._write(tenant_id, lambda: self.files.add_call(tenant_id, call), there)
+
+    async def _read(self, ask: Callable[[Store], Awaitable[T]]) -> T:
+        try:
+            return await ask(self.files)
+        except TenantElsewhere:
+            return await ask(await self.postgres())
+
+    async def _write(
+        self,
+        tenant_id: str,
+        here: Callable[[], Awaitable[T]],
+        there: Callable[[PostgresStore, AsyncConnection], Awaitable[T]],
+    ) -> T:
+        for _ in range(ATTEMPTS):
+            try:
+                return await here()
+            except TenantElsewhere:
+                postgres = await self.postgres()
+            try:
+                return await unbroken(self._write_there(tenant_id, postgres, there))
+            except _CameBackError:
+                continue
+        raise StoreLocked(f"{self.place(tenant_id)}: the tenant is being moved to and fro")
+
+    async def _write_there(
+        self,
+        tenant_id: str,
+        postgres: PostgresStore,
+        there: Callable[[PostgresStore, AsyncConnection], Awaitable[T]],
+    ) -> T:
+        async with postgres.tenant_transaction(tenant_id) as connection:
+            await postgres.shared.lock(connection, tenant_id, share=True)
+            if await self.files.is_here(tenant_id):
+                raise _CameBackError
+            return await there(postgres, connection)

@@ -1,0 +1,240 @@
+"""The store of several nodes: one Postgres database, whose tables all tenants share.
+
+A transaction that touches what is one tenant's begins with ``SET LOCAL app.tenant_id``; row-level security shows it that
+tenant's rows and lets it write no others, whatever a statement asks. A role that may pass over row-level security is
+refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from sqlalchemy import URL, bindparam, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from config.node import PostgresConfig
+from tenancy.context import VersionInfo
+from tenancy.database import unbroken
+from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.repository import SharedRepository, TenantRepository
+from tenancy.schema_history import SchemaHistory
+from tenancy.store import (
+    Address,
+    CallRow,
+    NewVersion,
+    OwnedAddress,
+    TenantRow,
+    TenantStatus,
+    VersionContent,
+    VersionKey,
+)
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+MAX_MESSAGE_CHARACTERS = 300
+SCOPED_TABLES: Final = ("config_versions", "active_version", "calls")
+_MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+
+# SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
+_UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
+_LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
+_FULL: Final = ("53100", "53200")
+_CORRUPT: Final = ("XX001", "XX002")
+
+
+class PostgresStore:
+    """`tenancy.store.Store` in a Postgres database."""
+
+    def __init__(self, engine: AsyncEngine, place: str) -> None:
+        self._engine = engine
+        self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._place = place
+        self.shared = SharedRepository()
+        """The statements on addresses and status."""
+        self.repository = TenantRepository(("tenant_id",))
+        """The statements on one tenant's rows, for `tenant_transaction`."""
+        # SET LOCAL: it ends with the transaction, whoever has the connection next.
+        self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
+        """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
+        parsed = _parsed(url, config.url_env)
+        engine = create_async_engine(
+            parsed,
+            pool_size=config.connections_kept,
+            max_overflow=config.connections_max - config.connections_kept,
+            pool_timeout=config.wait_ms / 1000,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "application_name": "mediaserver",
+                "connect_timeout": max(2, round(config.wait_ms / 1000)),
+                "options": f"-c statement_timeout={2 * config.wait_ms} -c lock_timeout={config.wait_ms}"
+                f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
+            },
+        )
+        store = cls(engine, f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}")
+        try:
+            await unbroken(store._prepare())
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def _prepare(self) -> None:
+        async with self.transaction() as connection:
+            if (await connection.exec_driver_sql(_MAY_PASS_OVER)).scalar_one():
+                raise StoreError(
+                    f"{self._place}: its role may pass over row-level security (SUPERUSER or BYPASSRLS);"
+                    " tenants would not be kept apart. Use a role of NOSUPERUSER NOBYPASSRLS"
+                )
+            for name in ("shared", "tenant"):
+                await connection.run_sync(SchemaHistory(name).upgrade, self._place)
+            for table in SCOPED_TABLES:
+                if not (await connection.execute(select(func.row_security_active(table)))).scalar_one():
+                    raise StoreError(f"{self._place}: row-level security of {table} is off")
+
+    async def close(self) -> None:
+        """End every connection that is not in use; those that are end with it."""
+        self._closed = True
+        await unbroken(self._engine.dispose())
+
+    # -- transactions ----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """All of it or nothing, on what is shared. The caller sees to it that it is not cancelled (`unbroken`)."""
+        with self.errors():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def tenant_transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """The same for what is shared and for one tenant's rows; no other's can be seen."""
+        async with self.transaction() as connection:
+            await connection.execute(self._set_tenant, {"tenant_id": tenant_id})
+            yield connection
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into `StoreError`, without what was to be written."""
+        if self._closed:
+            raise StoreError(f"{self._place}: the registry is closed")
+        try:
+            yield
+        except NoConnectionFree:
+            raise StoreLocked(f"{self._place}: all of its connections are in use") from None
+        except DBAPIError as error:
+            raise _named(error, self._place) from None
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self._place}: {type(error).__name__}") from error
+
+    async def _shared_read(self, work: Work[T]) -> T:
+        async def do() -> T:
+            with self.errors():
+                async with self._at_once.connect() as connection:
+                    return await work(connection)
+
+        return await unbroken(do())
+
+    async def _shared_write(self, work: Work[T]) -> T:
+        async def do() -> T:
+            async with self.transaction() as connection:
+                return await work(connection)
+
+        return await unbroken(do())
+
+    async def _of_tenant(self, tenant_id: str, work: Work[T]) -> T:
+        async def do() -> T:
+            async with self.tenant_transaction(tenant_id) as connection:
+                return await work(connection)
+
+        return await unbroken(do())
+
+    # -- shared ----------------------------------------------------------------------------------------
+
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        return await self._shared_read(lambda connection: self.shared.registered(connection, addresses))
+
+    async def tenant(self, tenant_id: str) -> TenantRow | None:
+        return await self._shared_read(lambda connection: self.shared.tenant(connection, tenant_id))
+
+    async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
+        return await self._shared_read(lambda connection: self.shared.tenant_ids(connection, status))
+
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
+
+    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+        return await self._shared_write(
+            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
+        )
+
+    async def import_version(self, new: NewVersion) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            await self.shared.claim(connection, new.tenant_id, new.addresses)
+            return await self.repository.add_version(connection, new)
+
+        return await self._of_tenant(new.tenant_id, work)
+
+    # -- one tenant ------------------------------------------------------------------------------------
+
+    def place(self, tenant_id: str) -> str:
+        return f"{self._place}: {tenant_id}"
+
+    async def active(self, tenant_id: str) -> VersionKey | None:
+        return await self._of_tenant(tenant_id, self.repository.active)
+
+    async def content(self, tenant_id: str, version: int) -> VersionContent | None:
+        return await self._of_tenant(
+            tenant_id, lambda connection: self.repository.content(connection, version)
+        )
+
+    async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
+        return await self._of_tenant(tenant_id, self.repository.versions)
+
+    async def add_call(self, tenant_id: str, call: CallRow) -> None:
+        await self._of_tenant(tenant_id, lambda connection: self.repository.add_calls(connection, (call,)))
+
+    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
+        return await self._of_tenant(
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit)
+        )
+
+
+def _parsed(url: str, variable: str) -> URL:
+    try:
+        parsed = make_url(url.strip())
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
+        raise StoreError(
+            f"{variable} is no URL of a Postgres database, such as postgresql://role:password@host:5432/database"
+        ) from None
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _named(error: DBAPIError, place: str) -> StoreError:
+    """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
+    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
+        return StoreUnavailable(message)
+    if state.startswith(_LOCKED):
+        return StoreLocked(message)
+    if state.startswith(_FULL):
+        return StoreFull(message)
+    if state.startswith(_CORRUPT):
+        return StoreCorrupt(message)
+    # libpq has no SQLSTATE for a server that does not answer.
+    if not state and type(error.orig).__name__ == "OperationalError":
+        return StoreUnavailable(message)
+    return StoreError(message)

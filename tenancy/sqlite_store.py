@@ -1,0 +1,198 @@
+"""The store of one machine: ``shared.db``, and one file per tenant.
+
+What belongs to one tenant is in its own file, so that a damaged or busy file costs one tenant, and a tenant is moved or
+erased with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, bindparam, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tenancy.context import VersionInfo
+from tenancy.database import Database, Work, open_database, prepare
+from tenancy.errors import TenantElsewhere
+from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
+from tenancy.schema_history import SchemaHistory
+from tenancy.shards import Shards
+from tenancy.store import (
+    MAX_OPEN_SHARDS,
+    Address,
+    CallRow,
+    NewVersion,
+    OwnedAddress,
+    TenantRow,
+    TenantStatus,
+    VersionContent,
+    VersionKey,
+)
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """`tenancy.store.Store` in files below one folder."""
+
+    def __init__(self, directory: Path, *, reader: Database, writer: Database, max_open_shards: int) -> None:
+        self._writer = writer
+        # Look-ups have their own connection: on the writer's they would see what is not committed.
+        self._reader = reader
+        self.shared = SharedRepository()
+        """The statements on numbers and status."""
+        self.repository = TenantRepository()
+        """The statements of one tenant's file."""
+        self.shards = Shards(directory / "tenants", max_open_shards)
+        self._registered = prepare(self.shared.registered_query)
+        self._tenant = prepare(self.shared.tenant_query)
+        self._placement, self._active, self._content = map(prepare, _queries(self.repository))
+
+    @classmethod
+    async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
+        """Open or create the databases in a folder. Raises `StoreError`."""
+        path, history = directory / "shared.db", SchemaHistory("shared")
+        writer = await open_database(path, history)
+        try:
+            reader = await open_database(path, history)
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(directory, reader=reader, writer=writer, max_open_shards=max_open_shards)
+
+    async def close(self) -> None:
+        """Close every file, each when its present user is done."""
+        await self.shards.close()
+        await self._reader.close()
+        await self._writer.close()
+
+    # -- shared ----------------------------------------------------------------------------------------
+
+    async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
+        rows = await self._reader.fetch(self._registered, **asked_for(addresses))
+        return tuple(map(owned_address, rows))
+
+    async def tenant(self, tenant_id: str) -> TenantRow | None:
+        return tenant_of(await self._reader.fetch(self._tenant, tenant_id=tenant_id))
+
+    async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
+        return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
+
+    async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
+        return await self._reader.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
+
+    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+        return await self._writer.write(
+            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
+        )
+
+    async def shared_write(self, work: Work[T]) -> T:
+        """Do all of it or nothing, while nobody else writes numbers, status or, through them, versions."""
+        return await self._writer.write(work)
+
+    async def suspended(self, tenant_id: str) -> bool:
+        """Whether it is, or was before it moved."""
+        rows = await self._reader.fetch(self._tenant, tenant_id=tenant_id)
+        return any(status == TenantStatus.SUSPENDED for _, status, _ in rows)
+
+    async def import_version(self, new: NewVersion) -> int:
+        return await self.claim_for(new.tenant_id, new.addresses, lambda: self.add_version(new))
+
+    async def claim_for(
+        self, tenant_id: str, addresses: tuple[Address, ...], and_then: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Give a tenant exactly these addresses once something else is committed.
+
+        In this order, a crash in between leaves addresses that the next import sets right, never one without a
+        configuration.
+        """
+
+        async def work(connection: AsyncConnection) -> T:
+            await self.shared.claim(connection, tenant_id, addresses)
+            return await and_then()
+
+        return await self._writer.write(work)
+
+    # -- one tenant ------------------------------------------------------------------------------------
+
+    def place(self, tenant_id: str) -> str:
+        return str(self.shards.path(tenant_id))
+
+    async def active(self, tenant_id: str) -> VersionKey | None:
+        async with self.shards.use(tenant_id) as shard:
+            ((store, version, content_hash),) = await shard.fetch(self._active)
+        self._check_placement(store, tenant_id)
+        return None if version is None else VersionKey(version, content_hash)
+
+    async def content(self, tenant_id: str, version: int) -> VersionContent | None:
+        async with self.shards.use(tenant_id) as shard:
+            ((store, content_hash, body),) = await shard.fetch(self._content, number=version)
+        self._check_placement(store, tenant_id)
+        return None if body is None else VersionContent(content_hash, body)
+
+    async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
+        return await self._read(tenant_id, self.repository.versions)
+
+    async def is_here(self, tenant_id: str) -> bool:
+        """Whether the tenant's file is where it lives: else it was left for Postgres."""
+        async with self.shards.use(tenant_id) as shard:
+            ((store,),) = await shard.fetch(self._placement)
+        return bool(store == "here")
+
+    async def place_here(self, connection: AsyncConnection, *, here: bool) -> None:
+        """Say in a tenant's file, whose connection it is, where the tenant lives."""
+        value = "here" if here else "postgres"
+        await connection.execute(update(self.repository.tables.placement).values(store=value))
+
+    async def add_version(self, new: NewVersion) -> int:
+        """The tenant's part of `import_version`."""
+
+        async def work(connection: AsyncConnection) -> int:
+            store = (await connection.exec_driver_sql(self._placement.sql)).scalar_one()
+            self._check_placement(store, new.tenant_id)
+            return await self.repository.add_version(connection, new)
+
+        async with self.shards.use(new.tenant_id) as shard:
+            # A node that starts finds most of its tenants as they are.
+            ((store, version, content_hash),) = await shard.fetch(self._active)
+            self._check_placement(store, new.tenant_id)
+            if content_hash == new.content_hash:
+                return int(version)
+            return await shard.write(work)
+
+    async def add_call(self, tenant_id: str, call: CallRow) -> None:
+        async with self.shards.use(tenant_id) as shard:
+            # The file's own triggers refuse it where the tenant has left.
+            await shard.write(lambda connection: self.repository.add_calls(connection, (call,)))
+
+    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
+        return await self._read(tenant_id, lambda connection: self.repository.newest_calls(connection, limit))
+
+    async def _read(self, tenant_id: str, work: Work[T]) -> T:
+        async with self.shards.use(tenant_id) as shard:
+            result = await shard.read(work)
+            # Afterwards: what was read before the tenant left was true then.
+            ((store,),) = await shard.fetch(self._placement)
+        self._check_placement(store, tenant_id)
+        return result
+
+    def _check_placement(self, store: str, tenant_id: str) -> None:
+        if store != "here":
+            raise TenantElsewhere(
+                f"{self.place(tenant_id)}: the tenant is in Postgres, which store.postgres does not name"
+            )
+
+
+def _queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Select[Any]]:
+    """Where the tenant is; the same with its active version, or with a version's content, if there is one."""
+    tables = repository.tables
+    placement, active, versions = tables.placement, tables.active_version, tables.config_versions
+    with_active = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
+        placement.outerjoin(active, true()).outerjoin(versions, active.c.version == versions.c.version)
+    )
+    with_content = select(placement.c.store, versions.c.content_hash, versions.c.body).select_from(
+        placement.outerjoin(versions, versions.c.version == bindparam("number"))
+    )
+    return select(placement.c.store), with_active, with_content

@@ -1,0 +1,435 @@
+"""Tenants between SQLite and Postgres: nothing is lost, nobody is frozen, whoever is ended wherever."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from config.node import NodeConfig, PlatformProviders, PostgresConfig, StoreConfig
+from perf.postgres_server import PostgresServer
+from tenancy import (
+    Registry,
+    StoreUnavailable,
+    TenantElsewhere,
+    TenantMoved,
+    TenantStatus,
+    database,
+    migration,
+    open_registry,
+)
+from tenancy.both_stores import BothStores
+from tenancy.migration import Migration, Outcome, TenantReport
+from tenancy.postgres_store import PostgresStore
+from tenancy.sqlite_store import SqliteStore
+from tenancy.store import CallRow, Store
+from tests.tenancy.conftest import dialled, tenant
+from tests.tenancy.test_registry import NOON, put, record, shard_file
+from tests.tenancy.test_store_contract import call, version
+
+CONFIG = PostgresConfig(connections_max=6, wait_ms=3_000)
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+async def node_store(directory: Path, url: str) -> BothStores:
+    """The store of a node, in a program of its own as far as files and connections go."""
+    return BothStores(await SqliteStore.open(directory), lambda: PostgresStore.open(url, CONFIG))
+
+
+@pytest.fixture
+async def node(tmp_path: Path, url: str) -> AsyncIterator[BothStores]:
+    store = await node_store(tmp_path, url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(tmp_path)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def there(url: str) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(url, CONFIG)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def mover(files: SqliteStore, there: PostgresStore) -> Migration:
+    """The command, beside the node."""
+    return Migration(files, there)
+
+
+async def reports(run: AsyncIterator[TenantReport]) -> list[TenantReport]:
+    return [each async for each in run]
+
+
+async def outcomes(run: AsyncIterator[TenantReport]) -> dict[str, str]:
+    return {each.tenant_id: each.outcome.value for each in await reports(run)}
+
+
+async def everything(store: Store) -> dict[str, object]:
+    """All that can be asked of a store."""
+    found: dict[str, object] = {}
+    for name in await store.tenant_ids():
+        infos = await store.versions(name)
+        found[name] = (
+            await store.tenant(name),
+            await store.addresses_of(name),
+            await store.active(name),
+            infos,
+            [await store.content(name, each.version) for each in infos],
+            await store.newest_calls(name, 1_000),
+        )
+    return found
+
+
+async def fill(store: Store) -> None:
+    """Three tenants: with a history, suspended, on another node."""
+    for n in range(3):
+        await store.import_version(version("a", f"a{n}", "+1", f"+2{n}"))
+        await store.add_call("a", call(f"a{n}", n))
+    await store.import_version(version("b", "b", "+3"))
+    await store.set_status("b", TenantStatus.SUSPENDED)
+    await store.import_version(version("c", "c", "+4"))
+    await store.set_status("c", TenantStatus.MOVED, "node2")
+
+
+# -- there and back ------------------------------------------------------------------------------------
+
+
+async def test_everything_is_the_same_there_and_back(
+    node: BothStores, mover: Migration, there: PostgresStore, files: SqliteStore
+) -> None:
+    await fill(node)
+    before = await everything(node)
+    moved = await reports(mover.to_postgres())
+    assert [(each.tenant_id, each.outcome, each.versions, each.calls) for each in moved] == [
+        ("a", Outcome.MOVED, 3, 3),
+        ("b", Outcome.MOVED, 1, 0),
+        ("c", Outcome.MOVED, 1, 0),
+    ]
+    assert len({each.checksum for each in moved}) == 3
+    # The node goes on, and a node that knows Postgres alone sees the same.
+    assert await everything(node) == await everything(there) == before
+    assert set((await outcomes(mover.to_postgres())).values()) == {"already there"}
+
+    # What happens there comes back.
+    await node.import_version(version("a", "a9", "+1", "+29"))
+    await node.add_call("a", call("late", 99))
+    await node.set_status("b", TenantStatus.ACTIVE)
+    await node.import_version(version("d", "d", "+5"))  # new, and so in a file
+    changed = await everything(node)
+    with pytest.raises(TenantElsewhere):
+        await files.active("a")
+    assert await outcomes(mover.to_sqlite(["a"])) == {"a": "moved"}
+    assert await everything(node) == changed
+    assert await outcomes(mover.to_sqlite()) == {"a": "already there", "b": "moved", "c": "moved"}
+    assert await everything(node) == await everything(files) == changed
+    with pytest.raises(TenantMoved, match="sqlite"):
+        await there.import_version(version("a", "a10", "+1"))
+
+    # And there once more.
+    await node.import_version(version("a", "a11", "+1"))
+    changed = await everything(node)
+    assert set((await outcomes(mover.to_postgres())).values()) == {"moved"}
+    assert await everything(node) == await everything(there) == changed
+
+
+async def test_many_calls_go_in_batches(
+    node: BothStores, mover: Migration, there: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "CALLS_AT_ONCE", 7)
+    await node.import_version(version("a", "a", "+1"))
+    for n in range(40):
+        await node.add_call("a", call(f"c{n}", n))
+    (there_report,) = await reports(mover.to_postgres())
+    assert there_report.calls == 40
+    assert len(await there.newest_calls("a", 100)) == 40
+    (back_report,) = await reports(mover.to_sqlite())
+    assert back_report.calls == 40
+    assert len(await node.newest_calls("a", 100)) == 40
+
+
+async def test_what_postgres_cannot_write_is_written_as_it_can(node: BothStores, mover: Migration) -> None:
+    await node.import_version(version("a", "a", "+1"))
+    await node.add_call("a", call("c\0d"))
+    assert await outcomes(mover.to_postgres()) == {"a": "moved"}
+    assert [each.call_id for each in await node.newest_calls("a", 9)] == ["c?d"]
+
+
+# -- while calls go on ---------------------------------------------------------------------------------
+
+
+async def test_no_call_fails_and_no_record_is_lost_while_tenants_move(
+    node: BothStores, mover: Migration
+) -> None:
+    registry = Registry(node, PlatformProviders(), {})
+    numbers = {f"t{n}": f"+1555010{n}" for n in range(3)}
+    for name, number in numbers.items():
+        await put(registry, name, number)
+    recorded: dict[str, set[str]] = {name: set() for name in numbers}
+    imported = dict.fromkeys(numbers, 1)
+    done = asyncio.Event()
+
+    async def calls(name: str) -> None:
+        for n in itertools.count():
+            if done.is_set():
+                return
+            context = await registry.context_for(dialled(numbers[name]), call_id=f"{name}-{n}")
+            assert context.tenant_id == name
+            start = NOON + timedelta(seconds=n)
+            await registry.record_call(context, record(context, started_at=start))
+            recorded[name].add(context.call_id)
+
+    async def changes(name: str) -> None:
+        while not done.is_set():
+            imported[name] += 1
+            greeting = f"Hello {imported[name]}."
+            assert await put(registry, name, numbers[name], greeting=greeting) == imported[name]
+            context = await registry.context_for(dialled(numbers[name]), call_id="x")
+            assert context.config_version == imported[name]
+
+    async def moves() -> None:
+        try:
+            for run in (mover.to_postgres(), mover.to_sqlite()):
+                assert [each.reason for each in await reports(run)] == [""] * len(numbers)
+        finally:
+            done.set()
+
+    async with asyncio.timeout(100):
+        await asyncio.gather(moves(), *(calls(name) for name in numbers), *(changes(n) for n in numbers))
+    for name in numbers:
+        kept = await all_calls(node, name)
+        assert len(kept) == len(recorded[name])
+        assert set(kept) == recorded[name]
+        infos = await node.versions(name)
+        assert [each.version for each in infos] == list(range(imported[name], 0, -1))
+
+
+async def all_calls(node: BothStores, name: str) -> list[str]:
+    return [each.call_id for each in await node.newest_calls(name, 1_000_000)]
+
+
+# -- ended anywhere ------------------------------------------------------------------------------------
+
+
+def ended_at(step: int, work: Callable[[], Awaitable[None]]) -> bool:
+    """Whether a process that does the work ended at a statement or commit of its own, as if it were killed there."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    status = 1
+    try:
+        steps = itertools.count(1)
+
+        def count(*_: Any) -> None:
+            if next(steps) == step:
+                os._exit(9)
+
+        event.listen(Engine, "before_cursor_execute", count)
+        event.listen(Engine, "commit", count)
+        asyncio.run(work())  # type: ignore[arg-type]
+        status = 0
+    finally:
+        os._exit(status)
+
+
+async def move(directory: Path, url: str, *, back: bool) -> None:
+    files = await SqliteStore.open(directory)
+    there = await PostgresStore.open(url, CONFIG)
+    try:
+        mover = Migration(files, there)
+        run = mover.to_sqlite() if back else mover.to_postgres()
+        for report in await reports(run):
+            assert report.outcome is not Outcome.FAILED, report.reason
+    finally:
+        await there.close()
+        await files.close()
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("offset", [1, 11, 21])
+def test_whoever_is_ended_anywhere_leaves_each_tenant_in_one_place(
+    tmp_path: Path, postgres: PostgresServer, *, back: bool, offset: int
+) -> None:
+    ended = 0
+    for step in range(offset, 10_000, 31):
+        directory, url = tmp_path / str(step), postgres.new_database()
+        asyncio.run(prepared(directory, url, back=back))
+        was_ended = ended_at(step, lambda d=directory, u=url: move(d, u, back=back))  # type: ignore[misc]
+        ended += was_ended
+        asyncio.run(goes_on(directory, url, back=back))
+        if not was_ended:
+            break
+    assert ended > 2
+
+
+async def prepared(directory: Path, url: str, *, back: bool) -> None:
+    node = await node_store(directory, url)
+    await fill(node)
+    await node.close()
+    if back:
+        await move(directory, url, back=False)
+
+
+async def goes_on(directory: Path, url: str, *, back: bool) -> None:
+    """The node works at once, and the next run finishes the move: with all there was, and all that came since."""
+    node = await node_store(directory, url)
+    try:
+        await node.add_call("a", call("since", 50))
+        await node.import_version(version("a", "since", "+1", "+6"))
+        await node.set_status("b", TenantStatus.ACTIVE)
+        before = await everything(node)
+        calls: list[CallRow] = list(await node.newest_calls("a", 9))
+        assert [each.call_id for each in calls] == ["since", "a2", "a1", "a0"]
+        assert [each.version for each in await node.versions("a")] == [4, 3, 2, 1]
+        await move(directory, url, back=back)
+        assert await everything(node) == before
+        other = node.files if back else await node.postgres()
+        assert await everything(other) == before
+    finally:
+        await node.close()
+
+
+# -- faults --------------------------------------------------------------------------------------------
+
+
+async def test_two_histories_are_not_mixed_and_others_go_on(
+    node: BothStores, mover: Migration, there: PostgresStore
+) -> None:
+    await there.import_version(version("a", "another", "+9"))
+    await node.import_version(version("a", "a", "+1"))
+    await node.import_version(version("b", "b", "+2"))
+    first, second = await reports(mover.to_postgres())
+    assert (first.outcome, first.reason) == (
+        Outcome.FAILED,
+        "a: version 1 is not the same on the two sides",
+    )
+    assert second.outcome is Outcome.MOVED
+    assert await node.active("a") is not None
+    await node.add_call("a", call("c"))
+
+
+async def test_a_damaged_file_stays_where_it_is_and_others_go_on(
+    tmp_path: Path, node: BothStores, mover: Migration
+) -> None:
+    for name, number in (("a", "+1"), ("b", "+2")):
+        await node.import_version(version(name, name, number))
+    async with node.files.shards.closed("a") as path:
+        path.write_bytes(b"this is not a database" * 1000)
+    first, second = await reports(mover.to_postgres())
+    assert first.outcome is Outcome.FAILED
+    assert "client-a.db: damaged" in first.reason
+    assert second.outcome is Outcome.MOVED
+    assert shard_file(tmp_path, "a").read_bytes().startswith(b"this is not")
+
+
+async def test_a_lock_that_another_holds_is_waited_for_within_bounds(
+    tmp_path: Path, url: str, there: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    node = await node_store(tmp_path, url)
+    files = await SqliteStore.open(tmp_path)
+    await node.import_version(version("a", "a", "+1"))
+    holder = sqlite3.connect(shard_file(tmp_path, "a"), isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        (report,) = [each async for each in Migration(files, there).to_postgres(["a"])]
+        assert report.outcome is Outcome.FAILED
+        assert "client-a.db: in use by another program" in report.reason
+        assert await node.active("a") is not None  # What only looks is not held up.
+        holder.execute("ROLLBACK")
+        await node.add_call("a", call("c"))
+        assert await outcomes(Migration(files, there).to_postgres(["a"])) == {"a": "moved"}
+        assert [each.call_id for each in await node.newest_calls("a", 9)] == ["c"]
+    finally:
+        holder.close()
+        await files.close()
+        await node.close()
+
+
+async def test_a_node_that_was_not_told_of_postgres_says_so(
+    node: BothStores, mover: Migration, files: SqliteStore
+) -> None:
+    await node.import_version(version("a", "a", "+1"))
+    assert await outcomes(mover.to_postgres()) == {"a": "moved"}
+    for ask in (
+        lambda: files.active("a"),
+        lambda: files.content("a", 1),
+        lambda: files.versions("a"),
+        lambda: files.newest_calls("a", 9),
+        lambda: files.add_call("a", call("c")),
+        lambda: files.import_version(version("a", "b", "+1")),
+    ):
+        with pytest.raises(TenantElsewhere, match="ostgres"):
+            await ask()
+
+
+async def test_postgres_that_is_down_costs_the_tenants_that_are_there(
+    tmp_path: Path, node: BothStores, mover: Migration
+) -> None:
+    for name, number in (("a", "+1"), ("b", "+2")):
+        await node.import_version(version(name, name, number))
+    assert await outcomes(mover.to_postgres(["a"])) == {"a": "moved"}
+    other = await node_store(tmp_path, "postgresql://u@127.0.0.1:1/d")
+    try:
+        with pytest.raises(StoreUnavailable):
+            await other.active("a")
+        with pytest.raises(StoreUnavailable):
+            await other.import_version(version("a", "x", "+1"))
+        assert await other.active("b") is not None
+        await other.add_call("b", call("c"))
+    finally:
+        await other.close()
+
+
+async def test_numbers_that_a_node_left_half_changed_are_set_right(
+    node: BothStores, mover: Migration, there: PostgresStore
+) -> None:
+    for name, number in (("a", "+1"), ("b", "+2"), ("c", "+3")):
+        await node.import_version(version(name, name, number))
+    await outcomes(mover.to_postgres(["a", "b"]))
+    # As if the node had ended after Postgres's commit and before that of shared.db.
+    await there.import_version(version("a", "a2", "+3"))
+    assert set((await outcomes(mover.to_postgres())).values()) == {"already there", "moved"}
+    assert [each.address for each in await there.addresses_of("a")] == ["+1"]
+    assert [each.address for each in await there.addresses_of("c")] == ["+3"]
+    assert await everything(there) == await everything(node)
+
+
+async def test_unknown_tenants_are_named(mover: Migration) -> None:
+    (report,) = await reports(mover.to_postgres(["x"]))
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "x: no such tenant in the files")
+    (report,) = await reports(mover.to_sqlite(["x"]))
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "x: no such tenant in Postgres")
+
+
+async def test_a_nodes_configuration_follows_its_tenants(tmp_path: Path, url: str) -> None:
+    both = StoreConfig(postgres=PostgresConfig(url_env="DB"))
+    configured = NodeConfig(data_dir=tmp_path, store=both)
+    # Postgres is asked for when the first tenant is there, and not before.
+    registry = await open_registry(configured, {})
+    await registry.import_tenant(tenant("a", "+15550100"), author="op", reason="first")
+    await registry.close()
+    await move(tmp_path, url, back=False)
+    registry = await open_registry(configured, {"DB": url})
+    try:
+        assert (await registry.context_for(dialled("+15550100"), call_id="c")).config_version == 1
+    finally:
+        await registry.close()
