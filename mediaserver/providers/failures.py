@@ -23,6 +23,7 @@ RETRY_AFTER_MAX_S: Final = 86_400.0
 """A provider that asks for more is asked again after a day."""
 REFUSAL_BYTES_MAX: Final = 16_384
 """Of a refusal's body that are read for its code."""
+DATE_CHARACTERS_MAX: Final = 64
 _SECONDS: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")
 
 
@@ -56,8 +57,8 @@ def retry_after_s(value: str | None, now: datetime | None = None) -> float | Non
     if _SECONDS.fullmatch(text):
         return min(float(text), RETRY_AFTER_MAX_S)
     try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
+        at = parsedate_to_datetime(text[:DATE_CHARACTERS_MAX])
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Final
 HIDDEN: Final = "[redacted]"
 MIN_SECRET_CHARACTERS: Final = 8
 """Shorter values are words that would be hidden wherever they stand."""
-MAX_SECRETS: Final = 10_000
+MAX_SECRETS: Final = 100_000
 MAX_SEARCHED: Final = 16_384
 """Characters of one text that are looked through; what comes after is cut off."""
 PLAIN_VARIABLES: Final = frozenset({"OPENAI_BASE_URL", "OPENAI_MODEL"})
@@ -40,18 +40,25 @@ class Redactor:
     """Hides secrets in texts. A value that was registered is hidden wherever it stands."""
 
     def __init__(self) -> None:
-        self._secrets: set[str] = set()
-        self._values: re.Pattern[str] | None = None
+        self._count = 0
+        self._by_start: dict[str, dict[int, set[str]]] = {}
+        """Secrets by their first `MIN_SECRET_CHARACTERS`, then by length, the longest first: one that begins with another
+        must not leave its rest. A search costs the text's length, however many tenants' keys there are."""
 
     def register(self, secret: str | None) -> None:
         """Never let this value through from now on."""
         text = (secret or "").strip()
-        if len(text) < MIN_SECRET_CHARACTERS or text in self._secrets or len(self._secrets) >= MAX_SECRETS:
+        if len(text) < MIN_SECRET_CHARACTERS or self._count >= MAX_SECRETS:
             return
-        self._secrets.add(text)
-        # The longest first: one that begins with another must not leave its rest.
-        longest_first = sorted(self._secrets, key=len, reverse=True)
-        self._values = re.compile("|".join(re.escape(each) for each in longest_first))
+        start = text[:MIN_SECRET_CHARACTERS]
+        alike = self._by_start.get(start, {})
+        if text in alike.get(len(text), ()):
+            return
+        self._count += 1
+        if len(text) not in alike:
+            lengths = sorted((*alike, len(text)), reverse=True)
+            alike = self._by_start[start] = {length: alike.get(length, set()) for length in lengths}
+        alike[len(text)].add(text)
 
     def watching(self, environ: Mapping[str, str]) -> Mapping[str, str]:
         """The environment, each of whose values is registered when it is read."""
@@ -61,11 +68,24 @@ class Redactor:
         """The text without what must not be read."""
         # Half of a surrogate pair, as in a file's odd name, can be written nowhere.
         text = text[:MAX_SEARCHED].encode("utf-8", "replace").decode()
-        if self._values is not None:
-            text = self._values.sub(HIDDEN, text)
+        if self._by_start:
+            text = self._without_values(text)
         for form in FORMS:
             text = form.sub(f" {HIDDEN}" if form.pattern.startswith("(?i)(?<=") else HIDDEN, text)
         return text
+
+    def _without_values(self, text: str) -> str:
+        passed: list[str] = []
+        kept_to = at = 0
+        while at <= len(text) - MIN_SECRET_CHARACTERS:
+            alike = self._by_start.get(text[at : at + MIN_SECRET_CHARACTERS])
+            length = alike and next((each for each in alike if text[at : at + each] in alike[each]), None)
+            if not length:
+                at += 1
+                continue
+            passed += (text[kept_to:at], HIDDEN)
+            kept_to = at = at + length
+        return "".join((*passed, text[kept_to:]))
 
 
 class _WatchedEnvironment(Mapping[str, str]):

@@ -76,6 +76,7 @@ class Canaries:
             yield f"{name} reversed", value[::-1]
             yield f"{name} as Python writes it", repr(value)[2:-1].encode()
             yield f"{name} quoted for a URL", urllib.parse.quote(value).encode()
+            yield f"{name} quoted for a query", urllib.parse.quote(value, safe="").encode()
             for shift in range(3):
                 # Base64 of something longer that holds it: what lies on its edges is left out.
                 for encode in (base64.b64encode, base64.urlsafe_b64encode):
