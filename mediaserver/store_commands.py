@@ -58,7 +58,13 @@ def add_commands(commands: Subparsers) -> None:
         if name != "check":
             parser.add_argument("file", type=Path, metavar="FILE")
         if name == "export":
-            parser.add_argument("--moved-to", required=True, metavar="ADDRESS", help="the other node's")
+            parser.add_argument(
+                "--moved-to",
+                required=True,
+                metavar="ADDRESS",
+                help="where its calls are sent, for example 'sip:cell-2.example.com https://cell-2.example.com' (SIP and "
+                "HTTP root); with any other text they are told that the tenant is gone",
+            )
         parser.set_defaults(run=work)
 
 

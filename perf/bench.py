@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mediaserver.softphone.speech import Utterance
-from perf import bench_calls, bench_engine, bench_load, bench_parts, bench_stores, bench_webrtc
+from perf import (
+    bench_calls,
+    bench_engine,
+    bench_load,
+    bench_parts,
+    bench_routing,
+    bench_stores,
+    bench_webrtc,
+)
 from perf.audio import questions
 from perf.results import Row, better, table, write
 
@@ -32,7 +40,11 @@ MEASUREMENTS: dict[str, Measurement] = {
     "webrtc": bench_webrtc.measure,
     "calls": bench_calls.measure,
 }
-LONG: dict[str, Measurement] = {"ladder": bench_load.ladder, "stores": lambda _: bench_stores.measure()}
+LONG: dict[str, Measurement] = {
+    "ladder": bench_load.ladder,
+    "stores": lambda _: bench_stores.measure(),
+    "routing": lambda _: bench_routing.measure(),
+}
 """``make perf`` alone."""
 
 

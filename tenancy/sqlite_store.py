@@ -42,7 +42,7 @@ class SqliteStore:
         # Look-ups have their own connection: on the writer's they would see what is not committed.
         self._reader = reader
         self.shared = SharedRepository()
-        """The statements on numbers and status."""
+        """The statements on addresses and status."""
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
         self.shards = Shards(directory / "tenants", max_open_shards)
@@ -89,7 +89,7 @@ class SqliteStore:
         )
 
     async def shared_write(self, work: Work[T]) -> T:
-        """Do all of it or nothing, while nobody else writes numbers, status or, through them, versions."""
+        """Do all of it or nothing, while nobody else writes addresses, status or, through them, versions."""
         return await self._writer.write(work)
 
     async def suspended(self, tenant_id: str) -> bool:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import text
 
 from config.errors import ConfigError, InvalidConfigError
 from config.loader import parse_node_config, parse_tenant_config
-from config.node import NodeConfig
+from config.node import NodeConfig, PlatformProviders
 from config.site_keys import SiteKey
 from config.tenant import SipAddress
 from tenancy import CalledUri, NumberTaken, Registry, Trunks
 from tenancy.called import Refusal, Unreadable, sip_address
+from tenancy.database import prepare
 from tenancy.numbers import Candidates
 from tenancy.routing import Home
+from tenancy.sqlite_store import SqliteStore
 from tenancy.trunks import IMPLIED, WEB
-from tests.tenancy.conftest import tenant
+from tests.tenancy.conftest import dialled, tenant
 
 KEY = str(SiteKey.from_random(b"k" * 16))
 
@@ -160,13 +166,13 @@ def test_an_address_in_a_configuration_is_its_own_key_and_no_number(address: str
 
 
 @pytest.mark.parametrize(
-    "text",
+    "written",
     ["sip:100@shop.example", "sip:desk@Shop.example", "sips:desk@shop.example", "sip:desk@shop.example:5060",
      "sip:desk@shop.example;x=y", "desk@shop.example", "sip:d%65sk@shop.example", "sip:shop.example", "sip:a b@shop.example"],
 )  # fmt: skip
-def test_an_address_has_one_spelling_in_configurations(text: str) -> None:
+def test_an_address_has_one_spelling_in_configurations(written: str) -> None:
     with pytest.raises(ValidationError):
-        SIP_ADDRESS.validate_python(text)
+        SIP_ADDRESS.validate_python(written)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +188,7 @@ def test_an_address_has_one_spelling_in_configurations(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_address_is_named_with_its_line(added: str, words: str) -> None:
-    text = f"""
+    written = f"""
 tenant_id: a
 business_name: A
 business_kind: shop
@@ -195,7 +201,7 @@ human: {{name: Ada}}
 {added}
 """
     with pytest.raises(InvalidConfigError, match=words) as caught:
-        parse_tenant_config(text.encode(), "a.yaml")
+        parse_tenant_config(written.encode(), "a.yaml")
     assert str(caught.value).startswith("a.yaml:11:")
 
 
@@ -232,6 +238,48 @@ def test_a_contact_goes_there_with_what_was_called(root: str, key: str, contact:
     assert Home.read(str(home)) == home
 
 
-@pytest.mark.parametrize("text", ["", "node2", "node2 https://cell.example", "sip:cell.example", "a b c"])
-def test_what_names_no_root_is_no_home(text: str) -> None:
-    assert Home.read(text) is None
+@pytest.mark.parametrize("written", ["", "node2", "node2 https://cell.example", "sip:cell.example", "a b c"])
+def test_what_names_no_root_is_no_home(written: str) -> None:
+    assert Home.read(written) is None
+
+
+async def test_a_look_up_reads_an_index_and_no_folder(tmp_path: Path) -> None:
+    """No scan of a table, and once a tenant's file is open not even an open file."""
+    registry = await Registry.open(tmp_path, PlatformProviders(), {})
+    try:
+        await registry.import_tenant(tenant("a"), author="t", reason="t")
+        store = registry.store
+        assert isinstance(store, SqliteStore)
+        plan = await store.shared_write(
+            lambda connection: connection.execute(
+                text(f"EXPLAIN QUERY PLAN {prepare(store.shared.registered_query).sql.replace('?', '1')}")
+            )
+        )
+        steps = [str(row[-1]) for row in plan]
+        assert len(steps) == 2
+        assert all("SEARCH" in step and "USING INDEX" in step for step in steps), steps
+        await registry.context_for(dialled("+15550100"), call_id="c")
+        seen: list[str] = []
+        watched = threading.Event()
+
+        def watch(event: str, _: tuple[object, ...]) -> None:
+            if watched.is_set() and event in (
+                "open",
+                "os.listdir",
+                "os.scandir",
+                "glob.glob",
+                "sqlite3.connect",
+            ):
+                seen.append(event)
+
+        sys.addaudithook(watch)  # It cannot be taken out again; afterwards it does nothing.
+        watched.set()
+        try:
+            await registry.context_for(dialled("+15550100"), call_id="d")
+            assert seen == []
+            (tmp_path / "x").write_text("")
+            assert seen == ["open"]
+        finally:
+            watched.clear()
+    finally:
+        await registry.close()
