@@ -66,6 +66,8 @@ class Script:
     speech: Behaviour = field(default_factory=Behaviour)
     chats_seen: list[list[dict[str, object]]] = field(default_factory=list)
     """The messages of each chat request, newest last; 100 at most."""
+    spoken: list[str] = field(default_factory=list)
+    """The text of each speech request, newest last; 100 at most."""
     requests: dict[str, int] = field(default_factory=dict)
     _transcribed: int = 0
     _heard: list[tuple[bytes, int]] = field(default_factory=list)
@@ -142,6 +144,7 @@ def make_app(script: Script) -> FastAPI:
     async def speech(request: Request) -> Response:
         count("speech")
         document = orjson.loads(await request.body())
+        script.spoken = [*script.spoken[-99:], str(document["input"])]
         refused = await _behave(script.speech)
         if refused is None and (fault := script.speech.fault) is not None:
             said = tone(str(document["input"]))

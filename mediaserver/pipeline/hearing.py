@@ -16,7 +16,6 @@ from pipecat.utils.time import time_now_iso8601
 from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import Stage
-from mediaserver.providers.failures import key_outcome
 from mediaserver.providers.utterance import Utterance
 from mediaserver.telemetry.turns import TurnWaits
 
@@ -98,7 +97,7 @@ class Hearing(SegmentedSTTService):
         return self.words_of(Utterance.of_wav(audio))
 
     async def words_of(self, utterance: Utterance) -> AsyncGenerator[Frame | None, None]:
-        """Transcribe one utterance with the first service that can."""
+        """Transcribe one utterance with the first service that can; with the first failure comes an apology, for who waits."""
         heard, transcribed = "", self._hearing_waits.asked("stt")
         apologised = False
         async with aclosing(self._hearing_links.ask(utterance)) as answer:
@@ -107,8 +106,7 @@ class Hearing(SegmentedSTTService):
                     heard = told.item
                     continue
                 logger.warning("transcription failed: {}", told.failure)
-                # A key is refused at once: there is no wait to apologise for, and the caller may not even have finished.
-                if not apologised and not (told.more and key_outcome(told.failure.cause) is not None):
+                if not apologised:
                     apologised = True
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
         transcribed()

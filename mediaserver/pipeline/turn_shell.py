@@ -15,6 +15,7 @@ from typing import Protocol
 from loguru import logger
 from pipecat.frames.frames import (
     EagerEndOfTurnCancelFrame,
+    Frame,
     InterruptionFrame,
     LLMContextFrame,
     TranscriptionFrame,
@@ -60,6 +61,8 @@ MAX_ACTIONS = 128
 """What may wait for the pipeline: a turn has three or four."""
 MAX_TRANSCRIPTIONS = 4
 """Of one call at a time; past it the oldest is given up."""
+APOLOGY_AFTER_S = 1.0
+"""After a transcription has failed: the next provider is mostly quicker, and the caller may be in the middle of a sentence."""
 PASSES_THROUGH = (InterruptionFrame, EagerEndOfTurnCancelFrame)
 """What the pipeline reports to `TurnShell.frame_passed`."""
 PASSAGE_TIMEOUT_S = 0.4
@@ -266,15 +269,29 @@ class TurnShell:
 
     async def _words_of(self, number: int, utterance: Utterance) -> None:
         text = ""
+        apology: Frame | None = None
+        apologising: asyncio.Task[None] | None = None
         try:
             async for frame in self._hearing.words_of(utterance):
                 if isinstance(frame, TranscriptionFrame):
                     text = frame.text
                 elif frame is not None:
-                    await self._hearing.push_frame(frame)
+                    apology = frame
+                    apologising = asyncio.create_task(self._apologise(frame), name="apology")
+            if apology is not None and apologising is not None and not text and apologising.cancel():
+                # Nobody could tell what was said: she is the one who has to speak.
+                await self._hearing.push_frame(apology)
         except Exception:  # noqa: BLE001 - one utterance is lost, the call goes on
             logger.exception("transcription failed")
+        finally:
+            if apologising is not None:
+                apologising.cancel()
         self.tell(Transcribed(number, text))
+
+    async def _apologise(self, apology: Frame) -> None:
+        """To a caller who waits for so long that he wonders. Who goes on speaking withdraws what the words were for."""
+        await asyncio.sleep(APOLOGY_AFTER_S)
+        await self._hearing.push_frame(apology)
 
     def _ask_model(self, number: int) -> None:
         asked, pcm = self._asked_pcm

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -198,10 +198,12 @@ async def conversation(
     *,
     budgets: Budgets | None = None,
     max_call_s: int | None = None,
+    first_stt: Script | None = None,
     **changes: object,
 ) -> AsyncIterator[Conversation]:
-    """A call that was greeted, the greeting heard to its end."""
-    with running(script) as url:
+    """A call that was greeted, the greeting heard to its end. ``first_stt``: who is asked to transcribe before ``script``."""
+    with ExitStack() as stack:
+        url = stack.enter_context(running(script))
         config = tenant(url, **changes)
         if max_call_s is not None:
             # Shorter than a tenant may have it.
@@ -209,7 +211,11 @@ async def conversation(
             config = config.model_copy(update={"turn_taking": turns})
         provider = ResolvedProvider("openai", Origin.TENANT, "test", url, "simulated", "key")
         chain = (provider,)
-        context = TenantContext("bakery", "call", NUMBER, "any", config, 1, "hash", chain, chain, chain)
+        stt: tuple[ResolvedProvider, ...] = chain
+        if first_stt is not None:
+            first_url = stack.enter_context(running(first_stt))
+            stt = (ResolvedProvider("openai", Origin.TENANT, "test", first_url, "first", "key"), provider)
+        context = TenantContext("bakery", "call", NUMBER, "any", config, 1, "hash", stt, chain, chain)
         async with ProviderClient() as http:
             resources = PipelineResources(
                 providers=ProviderAccess(Embedded(url), http),
