@@ -23,7 +23,16 @@ from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import MediaPolicy
 from mediaserver.models.process import ModelProcess
-from mediaserver.node_parts import farewell, open_engine, open_keys, slots_of, worker_settings, workers_of
+from mediaserver.node_parts import (
+    farewell,
+    open_engine,
+    open_keys,
+    open_sip,
+    slots_of,
+    warm_phrases,
+    worker_settings,
+    workers_of,
+)
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
@@ -51,12 +60,10 @@ from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
 from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
-from sipbridge import SipEndpoint, SipEndpointConfig
+from sipbridge import SipEndpoint
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
 from tenancy.keys import TenantKeys
 
-WARM_DEADLINE_S = 60.0
-"""For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
 ENGINE_WATCH_S = 1.0
 """Between two looks at whether the media threads run."""
 
@@ -230,7 +237,9 @@ class Node:
             turn_model=self._turn_model,
         )
         warmer = PhraseWarmer(phrases, access)
-        await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases, reports))
+        self._late_phrases, _ = await asyncio.gather(
+            warm_phrases(self._tenants, warmer), self._start_workers(access, phrases, reports)
+        )
         self._switchboard = Switchboard(
             registry=self._registry,
             gate=self._gate,
@@ -243,7 +252,8 @@ class Node:
             meters=self.telemetry.meters,
             farewell=lambda tenant: farewell(phrases, tenant),
         )
-        await self._start_sip(Edge(self._switchboard, MediaPolicy.of(config.media), self._trunks))
+        edge = Edge(self._switchboard, MediaPolicy.of(config.media), self._trunks)
+        self._sip = await open_sip(config.sip, edge)
         self._web = WebEdge(self._switchboard, self._trunks.web, config.http.waiting_calls_per_source)
         # From here on: the start itself may hold the loop up, and holds nobody else up.
         self._loop_watch.start()
@@ -273,46 +283,11 @@ class Node:
         self._nursery = None
         await self._pool.start()
 
-    async def _warm_phrases(self, warmer: PhraseWarmer) -> None:
-        """Make the fixed phrases; a tenant whose provider hangs must not keep the others from their calls."""
-        tasks = [
-            asyncio.create_task(warmer.warm(tenant.config, tenant.tts), name=tenant.config.tenant_id)
-            for tenant in self._tenants
-        ]
-        done, late = await asyncio.wait(tasks, timeout=WARM_DEADLINE_S)
-        for task in done:
-            if missing := task.result():
-                logger.warning("{}: {} fixed phrases are not cached", task.get_name(), missing)
-        for task in late:
-            logger.warning("{}: fixed phrases are still being made", task.get_name())
-        self._late_phrases = late
-
     async def _start_models(self) -> str:
         if self._models is None:
             self._models = ModelProcess(start_timeout_s=self._config.models.start_timeout_s)
         await self._models.start()
         return self._models.base_url
-
-    async def _start_sip(self, edge: Edge) -> None:
-        sip = self._config.sip
-        self._sip = SipEndpoint(
-            SipEndpointConfig(
-                host=sip.host,
-                port=sip.port,
-                tcp=sip.tcp,
-                advertised_host=sip.advertised_host,
-                user_agent="ai-receptionist",
-            ),
-            edge.sip_event,
-        )
-        edge.use(self._sip)
-        try:
-            await self._sip.start()
-        except OSError as error:
-            raise StartupError(
-                f"SIP cannot listen on {sip.host}:{sip.port} (UDP and TCP): {error.strerror or error}. "
-                "Stop what uses the port, or set sip.port in the node's configuration."
-            ) from error
 
     def alive(self) -> dict[str, bool]:
         """What has to hold for the process to go on."""

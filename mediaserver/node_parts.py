@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Sequence
 
 from loguru import logger
 
 from admission import CallKind, slots_for
-from config.node import NodeConfig
+from config.node import NodeConfig, SipConfig
 from mediaserver._native import MediaEngine, MediaError
+from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.media_session import media_threads, thread_arguments
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
+from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
 from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
 from mediaserver.workers.worker_settings import WorkerSettings
-from tenancy import TenantContext
+from sipbridge import SipEndpoint, SipEndpointConfig
+from tenancy import ActiveTenant, TenantContext
 from tenancy.keys import TenantKeys, open_tenant_keys
 from vault import VaultError
 
+WARM_DEADLINE_S = 60.0
+"""For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
 
@@ -89,3 +96,42 @@ def farewell(phrases: PhraseCache, tenant: TenantContext) -> tuple[bytes, int] |
     """What a caller hears whose call the node ends."""
     pcm = phrases.spoken(tenant, Phrases.of(tenant.config).goodbye)
     return None if pcm is None else (pcm, PHRASE_RATE_HZ)
+
+
+async def open_sip(sip: SipConfig, edge: Edge) -> SipEndpoint:
+    """The node's SIP, listening, for its edge. Raises `StartupError`."""
+    endpoint = SipEndpoint(
+        SipEndpointConfig(
+            host=sip.host,
+            port=sip.port,
+            tcp=sip.tcp,
+            advertised_host=sip.advertised_host,
+            user_agent="ai-receptionist",
+        ),
+        edge.sip_event,
+    )
+    edge.use(endpoint)
+    try:
+        await endpoint.start()
+    except OSError as error:
+        await endpoint.close()
+        raise StartupError(
+            f"SIP cannot listen on {sip.host}:{sip.port} (UDP and TCP): {error.strerror or error}. "
+            "Stop what uses the port, or set sip.port in the node's configuration."
+        ) from error
+    return endpoint
+
+
+async def warm_phrases(tenants: Sequence[ActiveTenant], warmer: PhraseWarmer) -> set[asyncio.Task[int]]:
+    """Make the fixed phrases; those that are late go on being made: a tenant whose provider hangs keeps no other from its calls."""
+    tasks = [
+        asyncio.create_task(warmer.warm(tenant.config, tenant.tts), name=tenant.config.tenant_id)
+        for tenant in tenants
+    ]
+    done, late = await asyncio.wait(tasks, timeout=WARM_DEADLINE_S)
+    for task in done:
+        if missing := task.result():
+            logger.warning("{}: {} fixed phrases are not cached", task.get_name(), missing)
+    for task in late:
+        logger.warning("{}: fixed phrases are still being made", task.get_name())
+    return late

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Protocol
 
@@ -20,6 +21,8 @@ BYTES_PER_S = RATE_HZ * 2
 IDLE_S = 10.0
 """As Deepgram: NET-0001 after ten seconds without audio or ``KeepAlive``."""
 MAX_CONNECTIONS = 4_000
+MAX_ANSWERS = 1_000
+"""Outstanding on a connection; past it the client has gone wrong, and the connection ends with an error."""
 IDLE_CODE = 1011
 
 
@@ -77,6 +80,18 @@ class LiveStt:
         self.sockets: set[web.WebSocketResponse] = set()
         self._news = asyncio.Event()
 
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Serve on a port of 127.0.0.1; the root."""
+        runner = web.AppRunner(self.application, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            await self.hang_up()
+        finally:
+            await runner.cleanup()
+
     async def until(self, reached: Callable[[LiveStt], bool]) -> None:
         """Wait for something that connections, their messages or their ends bring about."""
         while not reached(self):
@@ -130,7 +145,7 @@ class _Conversation:
         self._heard = 0
         self._answered = 0
         """Bytes of audio."""
-        self._answers: asyncio.Queue[tuple[float, bytes, LiveFault | None]] = asyncio.Queue()
+        self._answers: asyncio.Queue[tuple[float, bytes, LiveFault | None]] = asyncio.Queue(MAX_ANSWERS)
 
     async def run(self) -> None:
         answering = asyncio.create_task(self._answer())

@@ -17,10 +17,11 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
-from tenancy.providers import Chains, Origin, ResolvedProvider, resolve
+from tenancy.providers import Chains, ResolvedProvider, resolve
 from tenancy.registry import Registry, open_registry
 from tenancy.store import TenantRow, TenantStatus
 from tenancy.trunks import Called, CalledNumber, CalledSite, CalledUri, Trunk, Trunks
+from vault.resolver import Origin
 
 __all__ = [
     "ActiveTenant",

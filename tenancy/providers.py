@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final
 
 from config.node import PlatformProviders
 from config.tenant import Deepgram, Listener, OpenAICompatible, Provider, Providers
 from tenancy.call_keys import CallKeys
-from vault.resolver import KeyRef, KeyState
+from vault.resolver import KeyRef, KeyState, Origin
 
 DEFAULT_LLM_MODEL: Final = "gpt-4.1-mini"
 OPENAI_API_ROOT: Final = "https://api.openai.com/v1"
@@ -23,14 +22,6 @@ OPENAI_KEY: Final = "OPENAI_API_KEY"
 DEEPGRAM_API_ROOT: Final = "https://api.deepgram.com/v1"
 DEEPGRAM_KEY: Final = "DEEPGRAM_API_KEY"
 _API_ROOT: Final = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
-
-
-class Origin(StrEnum):
-    """Whose provider it is."""
-
-    TENANT = "tenant"
-    PLATFORM = "platform"
-    FALLBACK = "fallback"
 
 
 @dataclass(frozen=True, slots=True)

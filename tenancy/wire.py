@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from config.tenant import TenantConfig
 from tenancy.context import TenantContext
 from tenancy.errors import TenancyError
-from tenancy.providers import Origin, ResolvedProvider
-from vault.resolver import KeyRef
+from tenancy.providers import ResolvedProvider
+from vault.resolver import KeyRef, Origin
 
 _Key = tuple[str | None, str, int]
 _Step = tuple[str, Origin, str, str | None, str | None, str | None, _Key | None]

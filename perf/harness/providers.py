@@ -1,7 +1,7 @@
 """Simulated providers as a process: ``python -m perf.harness.providers --speech FOLDER [--script FILE | --preset NAME]``.
 
 OpenAI's chat completions (streamed or whole), batch transcription and streamed speech, and Deepgram's live transcription, with
-the delays and faults of a `Scenario`. Prints the ports of both. ``GET /stats`` counts requests and faults, and says how late answers were since it was last asked; ``PUT /scenario`` changes the scenario while it runs.
+the delays and faults of a `Scenario`. Prints the port of the first and the root of the second. ``GET /stats`` counts requests and faults, and says how late answers were since it was last asked; ``PUT /scenario`` changes the scenario while it runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from zlib import crc32
 
 import orjson
 import uvloop
-from aiohttp import web
 
 from perf.harness import http
 from perf.harness.http import Connection, Exchange
@@ -239,11 +238,9 @@ async def run(scenario: Scenario, speech: Path, port: int) -> None:
     loop = asyncio.get_running_loop()
     providers = SimulatedProviders(scenario, Recogniser(read(speech)), loop.time, loop.call_later)
     server = await loop.create_server(lambda: Connection(providers.serve), "127.0.0.1", port, backlog=1024)
-    live = web.AppRunner(providers.live.application)
-    await live.setup()
-    await web.TCPSite(live, "127.0.0.1", 0, backlog=1024).start()
-    print(server.sockets[0].getsockname()[1], live.addresses[0][1], flush=True)
-    await server.serve_forever()
+    async with providers.live.serving() as live_root:
+        print(server.sockets[0].getsockname()[1], live_root, flush=True)
+        await server.serve_forever()
 
 
 def main() -> int:

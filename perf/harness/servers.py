@@ -60,10 +60,8 @@ def simulated_providers(
         python("perf.harness.providers", "--speech", str(speech), "--script", str(script)), cores.others
     )
     with stopped_after(process):
-        port, live_port = map(int, _line_with(process, "").split())
-        yield SimulatedProviders(
-            f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{live_port}/v1", process.pid
-        )
+        port, live_url = _line_with(process, "").split()
+        yield SimulatedProviders(f"http://127.0.0.1:{port}/v1", live_url, process.pid)
 
 
 @dataclass(frozen=True, slots=True)

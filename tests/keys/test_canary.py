@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import socket
-import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +18,6 @@ from pathlib import Path
 import aiohttp
 import orjson
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from mediaserver.providers.failures import AnswerRefused, failure_of
@@ -28,6 +25,7 @@ from mediaserver.softphone.speech import Utterance
 from perf.provider_faults import Fault
 from perf.simulators import Script, running
 from tests.keys.test_refused_keys import Refusal
+from tests.sim.http import serving
 from tests.sim.node import RunningNode, running_node, tenant
 from tests.sim.vault import keep, vault_config
 from tests.telemetry.conftest import LogsTo
@@ -95,17 +93,8 @@ def parrot(seen: list[str]) -> Iterator[str]:
         headers = {"Retry-After": authorization.rpartition(" ")[2] or "1", "X-Heard": authorization}
         return Response(error, status_code=429, headers=headers, media_type="application/json")
 
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(5)
-        listener.close()
+    with serving(app) as root:
+        yield root
 
 
 @contextlib.contextmanager

@@ -10,33 +10,17 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import yaml
 
 from perf.simulators import Script, running
-from tests.sim.node import tenant
+from tests.sim.command import START_TIMEOUT_S, operator_root, serve
 from tests.sim.vault import keep, vault_config
 
-START_TIMEOUT_S = 60
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-async def serve(directory: Path, url: str) -> asyncio.subprocess.Process:
-    (directory / "tenant.yaml").write_text(yaml.safe_dump(tenant(url).model_dump(mode="json")))
-    node = {
-        "sip": {"host": "127.0.0.1", "port": 0},
-        "media": {"host": "127.0.0.1", "first_port": 0, "port_count": 2},
-        "http": {"host": "127.0.0.1", "port": 0},
-        "data_dir": str(directory / "data"),
-        "tenants": ["tenant.yaml"],
-        "models": {"url": url},
-        "workers": {"count": 1},
-        "vault": vault_config(directory).model_dump(mode="json"),
-    }
-    (directory / "node.yaml").write_text(yaml.safe_dump(node))
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediaserver", "serve", "--config", str(directory / "node.yaml")),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+async def serve_with_vault(directory: Path, url: str) -> asyncio.subprocess.Process:
+    return await serve(
+        directory, url, workers={"count": 1}, vault=vault_config(directory).model_dump(mode="json")
     )
 
 
@@ -50,16 +34,10 @@ def core_size_limits(pid: int) -> list[str]:
 async def test_edge_and_workers_leave_no_core_files_where_there_is_a_vault(tmp_path: Path) -> None:
     await keep(tmp_path, "bakery", own="a-key-of-the-bakery")
     with running(Script()) as url:
-        process = await serve(tmp_path, url)
-        assert process.stdout is not None
+        process = await serve_with_vault(tmp_path, url)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                said = b""
-                while b"and say" not in said:
-                    line = await process.stdout.readline()
-                    assert line, await process.communicate()
-                    said += line
-                root = re.findall(r"http://127\.0\.0\.1:\d+", said.decode())[-1]
+                root = await operator_root(process)
                 async with httpx2.AsyncClient(base_url=root) as client:
                     (worker,) = (await client.get("/status")).json()["workers"]
                 assert core_size_limits(process.pid) == ["0", "0"]
@@ -76,7 +54,7 @@ async def test_edge_and_workers_leave_no_core_files_where_there_is_a_vault(tmp_p
 async def test_a_node_whose_key_is_gone_says_so_in_a_line(tmp_path: Path) -> None:
     await keep(tmp_path, "bakery", own="a-key-of-the-bakery")
     with running(Script()) as url:
-        process = await serve(tmp_path, url)
+        process = await serve_with_vault(tmp_path, url)
         (tmp_path / "kek").rename(tmp_path / "elsewhere")
         async with asyncio.timeout(START_TIMEOUT_S):
             _, errors = await process.communicate()

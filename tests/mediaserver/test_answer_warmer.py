@@ -13,8 +13,9 @@ from mediaserver.providers.connections import ProviderClient
 from mediaserver.receptionist import ConversationState, Receptionist
 from perf.simulators import Script, running
 from tenancy import TenantContext
-from tenancy.providers import Origin, ResolvedProvider
+from tenancy.providers import ResolvedProvider
 from tests.sim.node import NUMBER, tenant
+from vault.resolver import Origin
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

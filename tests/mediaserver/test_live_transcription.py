@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from perf.live_stt import BYTES_PER_S, LiveStt
@@ -39,12 +38,8 @@ class SentenceEar:
 @pytest.fixture
 async def stt(question: Utterance) -> AsyncIterator[tuple[LiveStt, str]]:
     server = LiveStt(lambda: SentenceEar(question))
-    runner = web.AppRunner(server.application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield server, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    await server.hang_up()
-    await runner.cleanup()
+    async with server.serving() as url:
+        yield server, url
 
 
 @pytest.mark.parametrize("workers", [0, 1])

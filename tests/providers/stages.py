@@ -25,7 +25,8 @@ from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.breaker import Stage
 from mediaserver.providers.connections import ProviderClient
 from mediaserver.telemetry.turns import TurnClock, TurnWaits
-from tenancy.providers import Origin, ResolvedProvider
+from tenancy.providers import ResolvedProvider
+from vault.resolver import Origin
 
 CANARY = "sk-canary-8d1f00c5"
 BUDGETS = Budgets(

@@ -30,9 +30,10 @@ from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
 from perf.simulators import Script, running
 from tenancy import TenantContext
-from tenancy.providers import Origin, ResolvedProvider
+from tenancy.providers import ResolvedProvider
 from tests.sim.link import SimulatedLink
 from tests.sim.node import GREETING, NUMBER, tenant
+from vault.resolver import Origin
 
 PATIENCE_S = 5.0
 BYTES_PER_MS = 32

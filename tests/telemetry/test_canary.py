@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from mediaserver.softphone.speech import Utterance
 from mediaserver.telemetry.logs import LogFormat
 from perf.simulators import Script, running
+from tests.sim.http import serving
 from tests.sim.node import running_node
 from tests.telemetry.conftest import LogsTo
 
@@ -41,17 +39,8 @@ def _parrot() -> Iterator[str]:
             return Response(f"data: {error}\n\n", media_type="text/event-stream")
         return Response(heard, status_code=400)
 
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(5)
-        listener.close()
+    with serving(app) as root:
+        yield root
 
 
 @pytest.mark.parametrize(("log_format", "providers"), [("text", "good"), ("json", "parrots")])

@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
-import sys
 from pathlib import Path
 
 import httpx2
 import orjson
-import yaml
 
 from mediaserver.models.process import fit_to_log
 from perf.simulators import Script, running
-from tests.sim.node import tenant
-
-START_TIMEOUT_S = 60
+from tests.sim.command import START_TIMEOUT_S, operator_root, serve
 
 
 async def test_every_line_on_standard_error_is_json(tmp_path: Path) -> None:
     with running(Script()) as url:
-        (tmp_path / "tenant.yaml").write_text(yaml.safe_dump(tenant(url).model_dump(mode="json")))
-        node = {
-            "sip": {"host": "127.0.0.1", "port": 0},
-            "media": {"host": "127.0.0.1", "first_port": 0, "port_count": 2},
-            "http": {"host": "127.0.0.1", "port": 0},
-            "data_dir": str(tmp_path / "data"),
-            "tenants": ["tenant.yaml"],
-            "models": {"url": url},
-        }
-        (tmp_path / "node.yaml").write_text(yaml.safe_dump(node))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mediaserver", "serve", "--config", str(tmp_path / "node.yaml")),
-            *("--log-format", "json", "--log-level", "DEBUG"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
+        process = await serve(tmp_path, url, "--log-format", "json", "--log-level", "DEBUG")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                said = b""
-                while b"and say" not in said:
-                    line = await process.stdout.readline()
-                    assert line, await process.communicate()
-                    said += line
-                # The operator's listener is the last that the banner names.
-                root = re.findall(r"http://127\.0\.0\.1:\d+", said.decode())[-1]
+                root = await operator_root(process)
                 async with httpx2.AsyncClient(base_url=root) as client:
                     for path, text in (
                         ("/healthz", '"ok"'),
