@@ -2,6 +2,7 @@
 
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
+    ChangeRefused,
     MigrationFailed,
     NumberTaken,
     RestoreRefused,
@@ -17,6 +18,8 @@ from tenancy.errors import (
     UnknownNumber,
     UnknownTenant,
     UnknownVersion,
+    VersionConflict,
+    VersionInvalid,
 )
 from tenancy.providers import Chains, Origin, ResolvedProvider, resolve
 from tenancy.registry import Registry, open_registry
@@ -25,6 +28,7 @@ from tenancy.store import TenantRow, TenantStatus
 __all__ = [
     "ActiveTenant",
     "CallRecord",
+    "ChangeRefused",
     "Chains",
     "MigrationFailed",
     "NumberTaken",
@@ -48,6 +52,8 @@ __all__ = [
     "UnknownNumber",
     "UnknownTenant",
     "UnknownVersion",
+    "VersionConflict",
+    "VersionInvalid",
     "VersionInfo",
     "open_registry",
     "resolve",

@@ -22,6 +22,7 @@ from config.node import NodeConfig, PlatformProviders
 from config.tenant import TENANT_ID_PATTERN, TenantConfig
 from config.variables import VariableError, filled_in
 from tenancy.call_log import MAX_LISTED_CALLS, record_of, row_of
+from tenancy.canary import CallOutcome
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
     StoreCorrupt,
@@ -32,6 +33,8 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
+from tenancy.ledger import Edit
+from tenancy.lifecycle import Lifecycle
 from tenancy.providers import resolve
 from tenancy.store import MAX_OPEN_SHARDS, NewVersion, Store, TenantRow, TenantStatus, VersionKey
 
@@ -53,7 +56,7 @@ async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Regis
     try:
         for tenant in tenants:
             try:
-                await registry.import_tenant(tenant, author="node start", reason="tenant file")
+                await registry.lifecycle.follow(tenant, author="node start", reason="tenant file")
             except (StoreError, TenantMoved) as error:
                 logger.error("{} is not imported: {}", tenant.tenant_id, error)
     except BaseException:
@@ -69,6 +72,8 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
+        self.lifecycle = Lifecycle(store)
+        """What becomes of configuration versions."""
         self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
 
     @classmethod
@@ -114,9 +119,12 @@ class Registry:
         raise UnknownNumber(f"no tenant has the number {called[:MAX_CALLED_CHARACTERS]!r}")
 
     async def context_for(self, called: str, *, call_id: str) -> TenantContext:
-        """The context of a call to a number, pinned to the version that is active now. Raises as `resolve`."""
+        """The context of a call to a number, pinned to the version that is active now or on trial for this call.
+
+        Raises as `resolve`.
+        """
         tenant = await self.resolve(called)
-        config, active = await self._active_config(tenant.tenant_id)
+        config, active = await self._active_config(tenant.tenant_id, call_id)
         chains = resolve(config.providers, self._platform, self._environ)
         return TenantContext(
             tenant_id=tenant.tenant_id,
@@ -131,10 +139,14 @@ class Registry:
             skipped_providers=chains.skipped,
         )
 
-    async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, VersionKey]:
-        active = await self._store.active(tenant_id)
-        if active is None:
+    async def _active_config(
+        self, tenant_id: str, call_id: str | None = None
+    ) -> tuple[TenantConfig, VersionKey]:
+        # Asked for at every call, so that what another process activates serves the next one.
+        serving = await self._store.serving(tenant_id)
+        if serving is None:
             raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
+        active = serving.active if call_id is None else self.lifecycle.arm_of(serving, call_id)
         key = (tenant_id, active)
         config = self._configs.get(key)
         if config is None:
@@ -233,9 +245,19 @@ class Registry:
 
     # -- calls -----------------------------------------------------------------------------------------
 
-    async def record_call(self, tenant: TenantContext, record: CallRecord) -> None:
-        """Keep a finished call among its tenant's. The same call a second time changes nothing."""
-        await self._store.add_call(tenant.tenant_id, row_of(record))
+    async def record_call(
+        self, tenant: TenantContext, record: CallRecord | None, outcome: CallOutcome | None = None
+    ) -> Edit | None:
+        """Keep a finished call among its tenant's, and count its outcome in the trial that may run.
+
+        The same call a second time changes nothing. ``record`` is None for a call that could not begin. Returns what a trial
+        made of it.
+        """
+        if outcome is not None:
+            return await self.lifecycle.end_call(tenant.tenant_id, outcome, record)
+        if record is not None:
+            await self._store.add_call(tenant.tenant_id, row_of(record))
+        return None
 
     async def calls(self, tenant_id: str, limit: int = MAX_LISTED_CALLS) -> list[CallRecord]:
         """The newest calls of a tenant, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""

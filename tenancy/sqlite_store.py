@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select, true
+from sqlalchemy import Select, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import TenantElsewhere
+from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.ledger_repository import serving_of
 from tenancy.repository import SharedRepository, TenantRepository, tenant_of
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
@@ -23,6 +26,7 @@ from tenancy.store import (
     MAX_OPEN_SHARDS,
     CallRow,
     NewVersion,
+    Serving,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -46,7 +50,11 @@ class SqliteStore:
         self._owner = prepare(self._shared.owner_query)
         self._tenant = prepare(self._shared.tenant_query)
         self._content = prepare(self.repository.content_query)
-        self._placement, self._active = (prepare(query) for query in _placement_queries(self.repository))
+        self._followed = prepare(self.repository.ledgers.followed_query)
+        self._trial = prepare(self.repository.ledgers.trial_query)
+        self._placement, self._active, self._serving = (
+            prepare(query) for query in _placement_queries(self.repository)
+        )
 
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
@@ -108,6 +116,32 @@ class SqliteStore:
 
         return await self._writer.write(work)
 
+    async def edit(
+        self,
+        tenant_id: str,
+        change: Callable[[Ledger], Edit],
+        numbers: tuple[str, ...] | None = None,
+    ) -> Edit:
+        async def of_tenant() -> Edit:
+            async with self.shards.use(tenant_id) as shard:
+                return await shard.write(lambda connection: self._edit(connection, tenant_id, change))
+
+        async def work(connection: AsyncConnection) -> Edit:
+            # The row is held meanwhile: a tenant that moves away takes all of its history along, or none of this.
+            await self._shared.hold(connection, tenant_id)
+            if numbers is not None:
+                await self._shared.claim(connection, tenant_id, numbers)
+            return await of_tenant()
+
+        return await self._writer.write(work)
+
+    async def _edit(
+        self, connection: AsyncConnection, tenant_id: str, change: Callable[[Ledger], Edit]
+    ) -> Edit:
+        store = (await connection.exec_driver_sql(self._placement.sql)).scalar_one()
+        self._check_placement(store, tenant_id)
+        return await self.repository.edit(connection, change)
+
     # -- one tenant ------------------------------------------------------------------------------------
 
     def place(self, tenant_id: str) -> str:
@@ -118,6 +152,36 @@ class SqliteStore:
             ((store, version, content_hash),) = await shard.fetch(self._active)
         self._check_placement(store, tenant_id)
         return None if version is None else VersionKey(version, content_hash)
+
+    async def serving(self, tenant_id: str) -> Serving | None:
+        async with self.shards.use(tenant_id) as shard:
+            ((store, *row),) = await shard.fetch(self._serving)
+        self._check_placement(store, tenant_id)
+        return None if row[0] is None else serving_of(*row)
+
+    async def followed(self, tenant_id: str) -> str | None:
+        async with self.shards.use(tenant_id) as shard:
+            rows = await shard.fetch(self._followed)
+        return str(rows[0][0]) if rows else None
+
+    async def ledger(self, tenant_id: str) -> Ledger:
+        return await self._read(tenant_id, self.repository.ledgers.ledger)
+
+    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit)
+        )
+
+    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+        return await self._read(tenant_id, lambda connection: self.repository.ledgers.log(connection, limit))
+
+    async def end_call(
+        self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
+    ) -> Edit | None:
+        async with self.shards.use(tenant_id) as shard:
+            if call is None and not await shard.fetch(self._trial):
+                return None
+            return await shard.write(lambda connection: self.repository.end_call(connection, call, observe))
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         async with self.shards.use(tenant_id) as shard:
@@ -141,7 +205,9 @@ class SqliteStore:
             # A node that starts finds most of its tenants as they are.
             ((store, version, content_hash),) = await shard.fetch(self._active)
             if store == "here" and content_hash == new.content_hash:
-                return int(version)
+                noted = [each for (each,) in await shard.fetch(self._followed)] if new.followed else []
+                if not new.followed or noted == [new.content_hash]:
+                    return int(version)
             return await shard.write(work)
 
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
@@ -167,11 +233,15 @@ class SqliteStore:
             )
 
 
-def _placement_queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any]]:
-    """Where the tenant is; the same with its active version, if it has one."""
+def _placement_queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Select[Any]]:
+    """Where the tenant is; the same with its active version, if it has one; and with the version on trial besides."""
     tables = repository.tables
     placement, active, versions = tables.placement, tables.active_version, tables.config_versions
     both = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
         placement.outerjoin(active, true()).outerjoin(versions, active.c.version == versions.c.version)
     )
-    return select(placement.c.store), both
+    columns = repository.ledgers.serving_columns
+    serving = select(placement.c.store, *columns).select_from(
+        placement.outerjoin(repository.ledgers.joined, literal_column("1") == literal_column("1"))
+    )
+    return select(placement.c.store), both, serving
