@@ -12,9 +12,12 @@ from pathlib import Path
 from loguru import logger
 
 from admission import AdmissionGate
+from config.loader import load_tenants
 from config.node import NodeConfig
+from config.tenant import TenantConfig
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
+from mediaserver.configuring.dry_run import dry_run
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
@@ -44,6 +47,7 @@ from mediaserver.telemetry.sources import (
     sip_readings,
     worker_readings,
 )
+from mediaserver.tenant_folder import TenantFolder
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
@@ -51,6 +55,7 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
+from tenancy.lifecycle import Lifecycle
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
@@ -84,6 +89,8 @@ class Node:
         self._watch: asyncio.Task[None] | None = None
         self.broken = False
         """Whether the node stopped because it could not go on."""
+        self._folder: TenantFolder | None = None
+        self._following: asyncio.Task[None] | None = None
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: ProviderClient | None = None
@@ -199,10 +206,12 @@ class Node:
         self._hub = EngineHub(engine)
         self._hub.start()
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
+        await self._follow_folder(self._registry)
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
             raise StartupError(
-                "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
+                "no tenant is configured: name tenant files under 'tenants' in the node's configuration, or a folder"
+                " of them as 'tenant_folder'"
             )
         stats = self._care.stats
         self._provider_http = ProviderClient(stats)
@@ -242,12 +251,38 @@ class Node:
         self._operator.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
+        if self._folder is not None:
+            self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [
             await self._registry.context_for(tenant.config.numbers[0], call_id="warm-up")
             for tenant in self._tenants[:MAX_TENANTS]
         ]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
+
+    async def _follow_folder(self, registry: Registry) -> None:
+        """Take over what the watched folder holds; from then on it is followed."""
+        config = self._config
+        if config.tenant_folder is None:
+            return
+        named = await asyncio.to_thread(load_tenants, config.tenants)
+
+        async def check(tenant: TenantConfig) -> tuple[str, ...]:
+            return await dry_run(tenant, config.providers, os.environ)
+
+        self._folder = TenantFolder(
+            config.tenant_folder,
+            Lifecycle(registry.store, dry_run=check),
+            self.telemetry.meters,
+            reserved=[each.tenant_id for each in named],
+            on_change=self._tenants_changed,
+        )
+        await self._folder.look(at_once=True)
+
+    async def _tenants_changed(self) -> None:
+        """Who answers here may be others now, and may say other phrases."""
+        if self._registry is not None and self._ready:
+            self._tenants = await self._registry.active_tenants()
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache) -> None:
         config = self._config
@@ -453,12 +488,14 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        background |= {task for task in (self._warming, self._watch, self._reloading) if task is not None}
+        tasks = (self._warming, self._watch, self._reloading, self._following)
+        background |= {task for task in tasks if task is not None}
         for task in background:
             task.cancel()
         if background:
             await asyncio.wait(background)
         self._warming, self._watch, self._late_phrases = None, None, set()
+        self._following = None
 
     async def _stop_calls(self) -> None:
         if self._switchboard is None:
@@ -497,6 +534,7 @@ class Node:
             "web_waiting_calls": self._web.waiting_calls if self._web else 0,
             "web_refusals": dict(self._web.refusals) if self._web else {},
             "numbers": self._numbers(),
+            "tenant_folder": self._folder.status() if self._folder else None,
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
         }

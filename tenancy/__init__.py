@@ -28,8 +28,8 @@ from tenancy.store import TenantRow, TenantStatus
 __all__ = [
     "ActiveTenant",
     "CallRecord",
-    "ChangeRefused",
     "Chains",
+    "ChangeRefused",
     "MigrationFailed",
     "NumberTaken",
     "Origin",
@@ -53,8 +53,8 @@ __all__ = [
     "UnknownTenant",
     "UnknownVersion",
     "VersionConflict",
-    "VersionInvalid",
     "VersionInfo",
+    "VersionInvalid",
     "open_registry",
     "resolve",
 ]

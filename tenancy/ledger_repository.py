@@ -230,7 +230,7 @@ class LedgerRepository:
             )
 
 
-def serving_of(
+def serving_of(  # noqa: PLR0917 - a row's columns, in their order
     version: int,
     content_hash: str,
     trial: int | None,
