@@ -12,12 +12,9 @@ from pathlib import Path
 from loguru import logger
 
 from admission import AdmissionGate
-from config.loader import load_tenants
 from config.node import NodeConfig
-from config.tenant import TenantConfig
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
-from mediaserver.configuring.dry_run import dry_run
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
@@ -47,7 +44,7 @@ from mediaserver.telemetry.sources import (
     sip_readings,
     worker_readings,
 )
-from mediaserver.tenant_folder import TenantFolder
+from mediaserver.tenant_folder import TenantFolder, open_folder
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
@@ -55,7 +52,6 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, open_registry
-from tenancy.lifecycle import Lifecycle
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
@@ -262,22 +258,11 @@ class Node:
 
     async def _follow_folder(self, registry: Registry) -> None:
         """Take over what the watched folder holds; from then on it is followed."""
-        config = self._config
-        if config.tenant_folder is None:
-            return
-        named = await asyncio.to_thread(load_tenants, config.tenants)
-
-        async def check(tenant: TenantConfig) -> tuple[str, ...]:
-            return await dry_run(tenant, config.providers, os.environ)
-
-        self._folder = TenantFolder(
-            config.tenant_folder,
-            Lifecycle(registry.store, dry_run=check),
-            self.telemetry.meters,
-            reserved=[each.tenant_id for each in named],
-            on_change=self._tenants_changed,
+        self._folder = await open_folder(
+            self._config, registry.store, self.telemetry.meters, self._tenants_changed
         )
-        await self._folder.look(at_once=True)
+        if self._folder is not None:
+            await self._folder.look(at_once=True)
 
     async def _tenants_changed(self) -> None:
         """Who answers here may be others now, and may say other phrases."""

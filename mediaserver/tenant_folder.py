@@ -15,19 +15,27 @@ from typing import Final
 from loguru import logger
 
 from config.errors import ConfigError
-from config.loader import load_tenant_config
-from config.node import TenantFolderConfig
-from config.tenant import TenantConfig
+from config.loader import load_tenant_config, load_tenants
+from config.node import NodeConfig, TenantFolderConfig
+from mediaserver.configuring.dry_run import dry_run
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import TENANT_FILES
-from tenancy import NumberTaken, StoreError, TenancyError, TenantMoved
+from tenancy import TenancyError
 from tenancy.folder import FolderWatch, Signature
-from tenancy.lifecycle import Lifecycle, Report
+from tenancy.lifecycle import Followed, Lifecycle
+from tenancy.store import Store
 
 MAX_SHOWN: Final = 20
 """Refused files in /status."""
 MAX_SHOWN_CHARACTERS: Final = 500
-Check = Callable[[TenantConfig], Awaitable[Report]]
+
+
+class _Refused(Exception):  # noqa: N818
+    """A file is not in use, and why."""
+
+    def __init__(self, text: str, *, again: bool = False) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 class TenantFolder:
@@ -75,40 +83,45 @@ class TenantFolder:
         return changed
 
     async def _follow(self, name: str) -> bool:
+        """Take one file over; whether its tenant has another version now."""
+        try:
+            followed = await self._taken_over(name)
+        except _Refused as refused:
+            if self._watch.refused(name, str(refused), again=refused.again):
+                self._meters.inc(TENANT_FILES, "refused")
+                logger.bind(event="config_refused").error("not in use, what ran goes on: {}", refused)
+            return False
+        self._meters.inc(TENANT_FILES, "applied" if followed.changed else "unchanged")
+        return followed.changed
+
+    async def _taken_over(self, name: str) -> Followed:
         path = self._config.path / name
         try:
             config = await asyncio.to_thread(load_tenant_config, path)
         except ConfigError as error:
-            return self._refuse(name, str(error))
+            raise _Refused(str(error)) from error
         if config.tenant_id in self._reserved:
-            return self._refuse(
-                name, f"{path}: {config.tenant_id!r} has a file under 'tenants' in the node's configuration"
+            raise _Refused(
+                f"{path}: {config.tenant_id!r} has a file under 'tenants' in the node's configuration"
             )
         other = self._watch.other_file_of(config.tenant_id, name)
         if other is not None:
-            return self._refuse(name, f"{path}: {config.tenant_id!r} is already used in {other}", again=True)
+            raise _Refused(f"{path}: {config.tenant_id!r} is already used in {other}", again=True)
         try:
-            report = await self._lifecycle.check(config)
-            if report.errors:
-                return self._refuse(name, "\n".join(f"{path}: {each}" for each in report.errors))
+            if not await self._lifecycle.is_followed(config):
+                report = await self._lifecycle.check(config)
+                if report.errors:
+                    raise _Refused("\n".join(f"{path}: {each}" for each in report.errors))
             followed = await self._lifecycle.follow(config, author="tenant folder", reason=name)
-        except (NumberTaken, TenantMoved, StoreError) as error:
-            return self._refuse(name, f"{path}: {error}", again=True)
         except TenancyError as error:
-            return self._refuse(name, f"{path}: {error}")
+            # Only what the file itself says needs another file: the rest may be otherwise at the next look.
+            raise _Refused(f"{path}: {error}", again=True) from error
         self._watch.taken(name, config.tenant_id)
-        self._meters.inc(TENANT_FILES, "applied" if followed.changed else "unchanged")
         if followed.changed:
             logger.bind(tenant=config.tenant_id, event="config_change").info(
                 "{}: {} version {} is active", path, config.tenant_id, followed.version
             )
-        return followed.changed
-
-    def _refuse(self, name: str, text: str, *, again: bool = False) -> bool:
-        if self._watch.refused(name, text, again=again):
-            self._meters.inc(TENANT_FILES, "refused")
-            logger.bind(event="config_refused").error("not in use, what ran goes on: {}", text)
-        return False
+        return followed
 
     def _say_unreadable(self, text: str) -> None:
         if self._unreadable != text:
@@ -142,3 +155,19 @@ def _signatures(folder: Path) -> Mapping[str, Signature]:
                 continue  # It went meanwhile, or leads nowhere: the next look knows.
             found[entry.name] = Signature(seen.st_ino, seen.st_size, seen.st_mtime_ns)
     return found
+
+
+async def open_folder(
+    config: NodeConfig, store: Store, meters: Meters, on_change: Callable[[], Awaitable[None]]
+) -> TenantFolder | None:
+    """The folder that the node's configuration names, if it does. Raises `ConfigError`."""
+    if config.tenant_folder is None:
+        return None
+    named = await asyncio.to_thread(load_tenants, config.tenants)
+    return TenantFolder(
+        config.tenant_folder,
+        Lifecycle(store, dry_run=lambda tenant: dry_run(tenant, config.providers, os.environ)),
+        meters,
+        reserved=[each.tenant_id for each in named],
+        on_change=on_change,
+    )

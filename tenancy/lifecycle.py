@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from loguru import logger
 
-from config.canonical import canonical_json
+from config.canonical import canonical_json, content_hash
 from config.errors import ConfigError
 from config.loader import stored_tenant
 from config.references import check_references
@@ -222,6 +222,12 @@ class Lifecycle:
         await self._known(tenant_id)
         edit = await self._store.edit(tenant_id, lambda ledger: ledger.end_trial(origin))
         return self._told(tenant_id, edit).version
+
+    async def is_followed(self, config: TenantConfig) -> bool:
+        """Whether this is what the tenant's file said when it was last taken over."""
+        if await self._store.tenant(config.tenant_id) is None:
+            return False
+        return await self._store.followed(config.tenant_id) == content_hash(config)
 
     async def follow(self, config: TenantConfig, *, author: str, reason: str) -> Followed:
         """Make what a tenant's file says the active version, where the file is another than the one followed last.

@@ -22,6 +22,7 @@ from mediaserver.configuring import commands
 from mediaserver.configuring.commands import Author, Desk, Outcome, Trial, desk
 from mediaserver.errors import MediaServerError
 from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved
+from tenancy.call_log import MAX_LISTED_CALLS
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
@@ -95,6 +96,21 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
         help="of each version before it is promoted (default: 50)",
     )
     _author(canary)
+
+    tried = _command(what, "try", _try, "replay recorded calls: what a version would say differently")
+    _version(tried)
+    tried.add_argument(
+        "--calls",
+        type=_number,
+        default=20,
+        metavar="N",
+        help=f"the newest, at most {MAX_LISTED_CALLS} (default: 20)",
+    )
+    tried.add_argument(
+        "--ask-models",
+        action="store_true",
+        help="ask the tenant's language model, which costs what its answers cost",
+    )
 
 
 def _command(
@@ -227,4 +243,13 @@ async def _canary(options: argparse.Namespace) -> Outcome:
     trial = Trial(options.share, options.hours, options.min_calls)
     return await _at_desk(
         options, lambda at: commands.canary(at, options.tenant, options.version, _by(options), trial)
+    )
+
+
+async def _try(options: argparse.Namespace) -> Outcome:
+    return await _at_desk(
+        options,
+        lambda at: commands.replayed(
+            at, options.tenant, options.version, options.calls, ask_models=options.ask_models
+        ),
     )

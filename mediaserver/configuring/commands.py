@@ -12,8 +12,10 @@ from config.diff import differences
 from config.loader import load_checked_tenant, load_tenant_config
 from config.node import NodeConfig
 from config.tenant import TenantConfig
+from config.variables import filled_in
 from mediaserver.configuring.dry_run import dry_run
 from mediaserver.configuring.reachability import unreachable
+from mediaserver.configuring.replay import lines_of, replay, speakers
 from tenancy import Registry, UnknownVersion
 from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan
 from tenancy.lifecycle import CURRENT, Expected, Lifecycle, Report
@@ -224,6 +226,29 @@ async def canary(at: Desk, tenant: str, version: int, author: Author, trial: Tri
     await at.lifecycle.begin_trial(tenant, plan, origin)
     ledger = await at.lifecycle.ledger(tenant)
     return Outcome(tuple(trial_lines(ledger.trial)) if ledger.trial is not None else ())
+
+
+async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_models: bool) -> Outcome:
+    """What a version would say differently in the newest recorded conversations."""
+    config = filled_in(await at.lifecycle.config(tenant, version))
+    records = await at.registry.calls(tenant, calls)
+    lines: list[str] = []
+    replies = differ = affected = 0
+    async with speakers(config, at.node.providers, at.environ, ask_models=ask_models) as who:
+        for record in records:
+            found = await replay(record, config, who.one())
+            replies += found.exchanges
+            differ += len(found.differences)
+            affected += bool(found.differences) or found.cut
+            if found.differences or found.cut:
+                lines += [*lines_of(found), ""]
+    lines.append(
+        f"{tenant} version {version}, answered by {who.name}: {differ} of {replies} replies would differ, in {affected} of"
+        f" {len(records)} calls"
+    )
+    if who.models and not ask_models:
+        lines.append(f"its calls are answered by {who.models[0].name} first, which --ask-models asks")
+    return Outcome(tuple(lines))
 
 
 def _expected(given: int | None) -> Expected:
