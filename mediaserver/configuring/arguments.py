@@ -8,27 +8,14 @@ active than was expected, a number is another tenant's, the version's state does
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
-import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
-from config.loader import load_node_config
-from mediaserver.configuring import commands
-from mediaserver.configuring.commands import Author, Desk, Outcome, Trial, desk
-from mediaserver.errors import MediaServerError
-from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved
-from tenancy.call_log import MAX_LISTED_CALLS
-
-EXIT_NO: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_REFUSED: Final = 3
 EXIT_STATUSES: Final = "exit status: 0 done; 1 not valid; 2 the command, a file or the store cannot be used; 3 refused, nothing is changed"
 MAX_NUMBER: Final = 2**31 - 1
+LISTED: Final = 50
+MAX_LISTED_CALLS: Final = 100
+"""`tenancy.call_log.MAX_LISTED_CALLS`, without the databases' libraries."""
 
 
 def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +23,7 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = commands_of.add_parser("config", help="a tenant's configuration versions", epilog=EXIT_STATUSES)
     what = parser.add_subparsers(required=True, metavar="WHAT")
 
-    validate = _command(what, "validate", _validate, "check a file, or a version that is stored")
+    validate = _command(what, "validate", "check a file, or a version that is stored")
     validate.add_argument("file", nargs="?", type=Path, metavar="FILE")
     validate.add_argument("--tenant", metavar="T")
     validate.add_argument(
@@ -47,24 +34,24 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     _author(validate)
 
-    history = _command(what, "history", _history, "a tenant's versions and who did what")
+    history = _command(what, "history", "a tenant's versions and who did what")
     history.add_argument("tenant", metavar="T")
-    history.add_argument("--limit", type=_number, default=commands.LISTED, metavar="N")
+    history.add_argument("--limit", type=_number, default=LISTED, metavar="N")
 
-    diff = _command(what, "diff", _diff, "what differs between two versions")
+    diff = _command(what, "diff", "what differs between two versions")
     diff.add_argument("tenant", metavar="T")
     diff.add_argument("old", type=_number, metavar="V1")
     diff.add_argument("new", type=_number, metavar="V2")
 
-    draft = _command(what, "draft", _draft, "store a file as a version that no call gets yet")
+    draft = _command(what, "draft", "store a file as a version that no call gets yet")
     draft.add_argument("file", type=Path, metavar="FILE")
     _author(draft)
 
-    for name, run, text in (
-        ("activate", _activate, "give a version to new calls; a draft is validated first"),
-        ("rollback", _rollback, "give new calls the content of an earlier version, as a new one"),
+    for name, text in (
+        ("activate", "give a version to new calls; a draft is validated first"),
+        ("rollback", "give new calls the content of an earlier version, as a new one"),
     ):
-        change = _command(what, name, run, text)
+        change = _command(what, name, text)
         _version(change)
         change.add_argument(
             "--expected",
@@ -74,13 +61,11 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
         )
         _author(change)
 
-    reject = _command(what, "reject", _reject, "keep a version from ever becoming active; ends its trial")
+    reject = _command(what, "reject", "keep a version from ever becoming active; ends its trial")
     _version(reject)
     _author(reject)
 
-    canary = _command(
-        what, "canary", _canary, "give a version to a share of calls until it is shown good or bad"
-    )
+    canary = _command(what, "canary", "give a version to a share of calls until it is shown good or bad")
     _version(canary)
     canary.add_argument(
         "--share", type=_positive, default=5.0, metavar="PERCENT", help="0.01 to 50 (default: 5)"
@@ -97,7 +82,7 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     _author(canary)
 
-    tried = _command(what, "try", _try, "replay recorded calls: what a version would say differently")
+    tried = _command(what, "try", "replay recorded calls: what a version would say differently")
     _version(tried)
     tried.add_argument(
         "--calls",
@@ -116,7 +101,6 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
 def _command(
     what: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
-    run: Callable[[argparse.Namespace], Awaitable[Outcome]],
     text: str,
 ) -> argparse.ArgumentParser:
     parser = what.add_parser(name, help=text, description=text, epilog=EXIT_STATUSES)
@@ -124,7 +108,7 @@ def _command(
     parser.add_argument(
         "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="ERROR", help="default: ERROR"
     )
-    parser.set_defaults(run=_answering, what=run)
+    parser.set_defaults(run=_run, what=name)
     return parser
 
 
@@ -158,98 +142,8 @@ def _expected(text: str) -> int:
     return 0 if text == "0" else _number(text)
 
 
-async def _answering(options: argparse.Namespace) -> int:
-    """Run a command and say what came of it."""
-    try:
-        outcome: Outcome = await options.what(options)
-    except (ChangeRefused, NumberTaken, TenantMoved) as error:
-        print(f"mediaserver: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    except TenancyError as error:
-        print(f"mediaserver: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            where = ".".join(str(part) for part in fault["loc"])
-            print(f"mediaserver: {where}: {fault['msg']}", file=sys.stderr)
-        return EXIT_USAGE
-    for line in outcome.lines:
-        print(line)
-    return 0 if outcome.sound else EXIT_NO
+async def _run(options: argparse.Namespace) -> int:
+    # The other commands start without what these need.
+    from mediaserver.configuring.running import answering
 
-
-def _by(options: argparse.Namespace) -> Author:
-    if options.author is not None:
-        return Author(options.author, options.reason)
-    try:
-        return Author(getpass.getuser(), options.reason)
-    except (KeyError, OSError):
-        return Author("unknown", options.reason)
-
-
-async def _at_desk(options: argparse.Namespace, work: Callable[[Desk], Awaitable[Outcome]]) -> Outcome:
-    async with desk(load_node_config(options.config, os.environ), os.environ) as at:
-        return await work(at)
-
-
-async def _validate(options: argparse.Namespace) -> Outcome:
-    stored = options.tenant is not None and options.version is not None
-    if (options.file is not None) == stored or (options.tenant is None) != (options.version is None):
-        raise MediaServerError("name either a FILE, or --tenant and --version")
-    if options.file is not None:
-        node = load_node_config(options.config, os.environ)
-        return await commands.validate_file(options.file, node, os.environ, reachability=options.reachability)
-    return await _at_desk(
-        options,
-        lambda at: commands.validate_version(
-            at, options.tenant, options.version, _by(options), reachability=options.reachability
-        ),
-    )
-
-
-async def _history(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.history(at, options.tenant, options.limit))
-
-
-async def _diff(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.diff(at, options.tenant, options.old, options.new))
-
-
-async def _draft(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.draft(at, options.file, _by(options)))
-
-
-async def _activate(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
-        options,
-        lambda at: commands.activate(at, options.tenant, options.version, _by(options), options.expected),
-    )
-
-
-async def _rollback(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
-        options,
-        lambda at: commands.rollback(at, options.tenant, options.version, _by(options), options.expected),
-    )
-
-
-async def _reject(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
-        options, lambda at: commands.reject(at, options.tenant, options.version, _by(options))
-    )
-
-
-async def _canary(options: argparse.Namespace) -> Outcome:
-    trial = Trial(options.share, options.hours, options.min_calls)
-    return await _at_desk(
-        options, lambda at: commands.canary(at, options.tenant, options.version, _by(options), trial)
-    )
-
-
-async def _try(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
-        options,
-        lambda at: commands.replayed(
-            at, options.tenant, options.version, options.calls, ask_models=options.ask_models
-        ),
-    )
+    return await answering(options)

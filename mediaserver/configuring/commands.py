@@ -13,6 +13,7 @@ from config.loader import load_checked_tenant, load_tenant_config
 from config.node import NodeConfig
 from config.tenant import TenantConfig
 from config.variables import filled_in
+from mediaserver.configuring.arguments import LISTED
 from mediaserver.configuring.dry_run import dry_run
 from mediaserver.configuring.reachability import unreachable
 from mediaserver.configuring.replay import lines_of, replay, speakers
@@ -22,7 +23,6 @@ from tenancy.lifecycle import CURRENT, Expected, Lifecycle, Report
 from tenancy.opening import open_store
 from tenancy.versions import ConfigVersion, VersionState
 
-LISTED: Final = 50
 P95_BOUND: Final = Bound(absolute=300.0, relative=0.2)
 
 

@@ -161,7 +161,11 @@ async def test_recorded_calls_show_what_would_be_said_differently(cli: Cli) -> N
     from mediaserver.receptionist import ConversationState, Receptionist
 
     questions = ("Where are you?", "When are you open on Monday?")
-    replier, state, lines = Receptionist(context.config), ConversationState(), [line("receptionist", "Hello.")]
+    replier, state, lines = (
+        Receptionist(context.config),
+        ConversationState(),
+        [line("receptionist", "Hello.")],
+    )
     for question in questions:
         reply = replier.reply(state, question, at)
         state = reply.state

@@ -68,7 +68,9 @@ async def test_what_changes_is_in_use_at_the_next_call(files: Path, registry: Re
     assert [(each.origin.author, each.origin.reason) for each in lines] == [("tenant folder", "a.yaml")] * 2
 
 
-async def test_a_wrong_file_is_refused_with_its_line_and_what_ran_goes_on(files: Path, registry: Registry) -> None:
+async def test_a_wrong_file_is_refused_with_its_line_and_what_ran_goes_on(
+    files: Path, registry: Registry
+) -> None:
     meters = Meters()
     watched = TenantFolder(TenantFolderConfig(path=files), registry.lifecycle, meters)
     write(files / "a.yaml", "a", greeting="One.")
@@ -114,7 +116,9 @@ async def test_each_kind_of_wrong_file(files: Path, registry: Registry, content:
     assert reason in refusals["a.yml"]
 
 
-async def test_a_file_that_goes_does_nothing_and_one_that_comes_back_neither(files: Path, registry: Registry) -> None:
+async def test_a_file_that_goes_does_nothing_and_one_that_comes_back_neither(
+    files: Path, registry: Registry
+) -> None:
     watched = folder(files, registry)
     write(files / "a.yaml", "a", greeting="One.")
     await watched.look(at_once=True)
@@ -141,7 +145,9 @@ async def test_a_file_that_did_not_change_takes_no_rollback_back(files: Path, re
     assert await folder(files, registry).look(at_once=True) == 1
 
 
-async def test_two_files_of_one_tenant_and_a_number_that_is_another_s(files: Path, registry: Registry) -> None:
+async def test_two_files_of_one_tenant_and_a_number_that_is_another_s(
+    files: Path, registry: Registry
+) -> None:
     watched = folder(files, registry, reserved=["c"])
     write(files / "a.yaml", "a", greeting="First.")
     write(files / "a2.yaml", "a", greeting="Second.")
@@ -205,9 +211,7 @@ def test_too_many_files_are_left_out_by_name() -> None:
 
 
 @given(
-    st.lists(
-        st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=3), min_size=1, max_size=12
-    )
+    st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=3), min_size=1, max_size=12)
 )
 def test_a_file_is_read_once_for_each_state_in_which_it_rests(looks: list[dict[str, int]]) -> None:
     watch = FolderWatch()
