@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -122,10 +121,10 @@ async def test_a_file_that_goes_does_nothing_and_one_that_comes_back_neither(
     watched = folder(files, registry)
     write(files / "a.yaml", "a", greeting="One.")
     await watched.look(at_once=True)
-    os.rename(files / "a.yaml", files / "kept")
+    (files / "a.yaml").rename(files / "kept")
     assert await watched.look(at_once=True) == 0
     assert await greeting(registry) == ("One.", 1)
-    os.rename(files / "kept", files / "a.yaml")
+    (files / "kept").rename(files / "a.yaml")
     assert await watched.look(at_once=True) == 0
     assert await greeting(registry) == ("One.", 1)
 
@@ -186,11 +185,11 @@ async def test_it_looks_until_it_is_cancelled(files: Path, registry: Registry) -
     task = asyncio.create_task(watched.run())
     assert await looked.get() == 0.4
     moved = files.with_name("elsewhere")
-    os.rename(files, moved)
+    files.rename(moved)
     beats.put_nowait(None)
     await looked.get()
     assert "No such file" in str(watched.status()["error"])
-    os.rename(moved, files)
+    moved.rename(files)
     write(files / "a.yaml", "a", greeting="One.")
     for _ in range(2):
         beats.put_nowait(None)
