@@ -149,7 +149,7 @@ async def test_a_node_that_starts_again_takes_nobody_s_change_back(tmp_path: Pat
     await registry.lifecycle.activate("a", made.version, ADA)
     tried = await registry.lifecycle.draft(tenant("a", "+15550100", "+15550105", greeting="Tried."), ADA)
     plan = CanaryPlan(version=tried.version, baseline=made.version, share=5_000)
-    await registry.lifecycle.begin_trial("a", plan, ADA)
+    await registry.lifecycle.begin_trial("a", plan, registry.lifecycle.origin("ada", "now"))
     await registry.close()
     registry = await start()
     assert {
@@ -237,7 +237,7 @@ class TwoTenants(RuleBasedStateMachine):
             return
         plan = CanaryPlan(version=version, baseline=self.active[name], share=5_000)
         try:
-            self.do(self.lifecycle.begin_trial(name, plan, ADA))
+            self.do(self.lifecycle.begin_trial(name, plan, self.lifecycle.origin("ada", "now")))
         except (ChangeRefused, UnknownVersion):
             return
 
