@@ -185,11 +185,11 @@ async def test_it_looks_until_it_is_cancelled(files: Path, registry: Registry) -
     task = asyncio.create_task(watched.run())
     assert await looked.get() == 0.4
     moved = files.with_name("elsewhere")
-    files.rename(moved)
+    await asyncio.to_thread(files.rename, moved)
     beats.put_nowait(None)
     await looked.get()
     assert "No such file" in str(watched.status()["error"])
-    moved.rename(files)
+    await asyncio.to_thread(moved.rename, files)
     write(files / "a.yaml", "a", greeting="One.")
     for _ in range(2):
         beats.put_nowait(None)

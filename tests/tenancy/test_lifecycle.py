@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -29,12 +30,13 @@ from tenancy import (
     open_registry,
 )
 from tenancy.canary import CallOutcome, CanaryPlan, in_share
-from tenancy.lifecycle import CURRENT, Lifecycle
+from tenancy.lifecycle import CURRENT, Expected, Lifecycle
 from tenancy.sqlite_store import SqliteStore
 from tenancy.versions import Origin, VersionState
 from tests.tenancy.conftest import Backing, tenant
 
 NOON = datetime(2025, 3, 3, 12, tzinfo=UTC)
+T = TypeVar("T")
 ADA = Origin("ada", "because", NOON)
 
 
@@ -189,7 +191,7 @@ class TwoTenants(RuleBasedStateMachine):
             self.do(self.registry.import_tenant(self.config(name, words), author="op", reason="first"))
             self.words[name], self.active[name] = [words], 1
 
-    def do(self, work):  # type: ignore[no-untyped-def]
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
     def config(self, name: str, words: str) -> TenantConfig:
@@ -210,9 +212,9 @@ class TwoTenants(RuleBasedStateMachine):
         version=st.integers(1, 8),
         expected=st.sampled_from((CURRENT, None, 1, 2, 3)),
     )
-    def activate(self, name: str, version: int, expected: int | None) -> None:
+    def activate(self, name: str, version: int, expected: Expected) -> None:
         try:
-            made = self.do(self.lifecycle.activate(name, version, ADA, expected=expected))  # type: ignore[arg-type]
+            made = self.do(self.lifecycle.activate(name, version, ADA, expected=expected))
         except VersionConflict:
             assert expected != CURRENT
             assert expected != self.active[name]
