@@ -245,6 +245,15 @@ class StoreConfig(StrictModel):
         return PostgresConfig() if self.postgres is None else self.postgres
 
 
+class TenantFolderConfig(StrictModel):
+    """A folder of tenants' files that is watched: what changes there is in use at the next call."""
+
+    path: Path = Field(validate_default=False)
+    """Its ``*.yaml`` and ``*.yml``; at most 10,000 files of 1 MiB. Relative to this file."""
+    poll_ms: int = Field(default=400, ge=100, le=60_000)
+    """Between two looks. A file is read when it has looked the same twice running."""
+
+
 class NodeConfig(StrictModel):
     """Everything that an operator decides about one node.
 
@@ -265,6 +274,8 @@ class NodeConfig(StrictModel):
     providers: PlatformProviders = PlatformProviders()
     tenants: tuple[Path, ...] = Field(default=(), max_length=1_000)
     """Tenant files, or folders of ``*.yaml``, imported at start. Relative to this file."""
+    tenant_folder: TenantFolderConfig | None = None
+    """A folder whose changes are followed while the node runs. A file that goes leaves its tenant as it is."""
     models: ModelsConfig = ModelsConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     workers: WorkersConfig = WorkersConfig()
