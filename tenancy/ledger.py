@@ -43,6 +43,8 @@ class Deed(StrEnum):
     TRIAL_BEGUN = "trial begun"
     TRIAL_PROMOTED = "trial promoted"
     TRIAL_ROLLED_BACK = "trial rolled back"
+    RESTORED = "restored"
+    """It became active with a backup that was brought back, or with its tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +132,33 @@ class Ledger:
         edit = self._looked_at(lambda trial: trial.tick(_ms(at)), at)
         return edit if edit is not None and edit.ended is not None else None
 
+    def set_right(self, at: datetime) -> Edit | None:
+        """End a trial whose baseline was replaced otherwise than by these methods; None where none is."""
+        active = self.history.active
+        number = None if active is None else active.version
+        edit = self._looked_at(lambda trial: trial.baseline_gone(number, _ms(at)), at)
+        return edit if edit is not None and edit.ended is not None else None
+
     def _looked_at(self, look: Callable[[Canary], Canary], at: datetime) -> Edit | None:
         if self.trial is None:
             return None
         trial = look(self.trial)
-        verdict, number = trial.verdict, trial.plan.version
-        if verdict is None:
-            version = self.history.get(number)
+        if trial.verdict is None:
+            version = self.history.get(trial.plan.version)
             assert version is not None  # A trial is of a version that is there.
             return Edit(replace(self, trial=trial), version, ())
+        return replace(self, trial=None).end(trial, trial.verdict, at)
+
+    def end(self, trial: Canary, verdict: Verdict, at: datetime) -> Edit:
+        """Carry out the verdict on a trial that is not the one which runs, or no longer is."""
+        trial, number = replace(trial, verdict=verdict), trial.plan.version
         origin = Origin(TRIAL_AUTHOR, verdict.reason[:MAX_REASON_CHARACTERS], at)
         settled = settle(trial, self.history, origin)
         history = settled.history if isinstance(settled, Applied) else self.history
         version = history.get(number)
         assert version is not None
         return Edit(
-            Ledger(history),
+            replace(self, history=history),
             version,
             (LogLine(origin, _deed(verdict), number),),
             ended=trial,

@@ -109,13 +109,13 @@ class LedgerRepository:
     async def running_trial(self, connection: AsyncConnection) -> Canary | None:
         """The trial that runs. Raises `StoreCorrupt`."""
         body = (await connection.execute(self.trial_query)).scalar_one_or_none()
-        return None if body is None else _trial_of(body)
+        return None if body is None else trial_of(body)
 
     async def trials(self, connection: AsyncConnection, limit: int) -> tuple[Canary, ...]:
         """The trials of the newest versions that had one. Raises `StoreCorrupt`."""
         table = self._tables.trials
         rows = await connection.execute(select(table.c.body).order_by(table.c.version.desc()).limit(limit))
-        return tuple(_trial_of(body) for body in rows.scalars())
+        return tuple(trial_of(body) for body in rows.scalars())
 
     async def log(self, connection: AsyncConnection, limit: int) -> tuple[LogLine, ...]:
         """The newest lines, latest first."""
@@ -273,7 +273,8 @@ def _version_of(row: Sequence[Any], active: int | None) -> ConfigVersion:
     )
 
 
-def _trial_of(body: str) -> Canary:
+def trial_of(body: str) -> Canary:
+    """A trial as it is kept. Raises `StoreCorrupt`."""
     try:
         return TRIAL.validate_json(body, strict=True)
     except ValidationError as error:

@@ -17,6 +17,7 @@ from tenancy.context import VersionInfo
 from tenancy.errors import NumberTaken, TenantMoved, UnknownTenant
 from tenancy.ledger import Edit, Ledger
 from tenancy.ledger_repository import ONLY_ROW, LedgerRepository, imported_origin
+from tenancy.ledger_rows import LedgerRows
 from tenancy.schema import SharedTables, TenantTables, shared_tables, tenant_tables
 from tenancy.store import (
     MAX_ASKED,
@@ -217,6 +218,8 @@ class TenantRepository:
         )
         self.ledgers = LedgerRepository(self.tables)
         """What becomes of versions."""
+        self.rows = LedgerRows(self.tables)
+        """The same, for what takes it elsewhere."""
         self.content_query = select(versions.c.content_hash, versions.c.body).where(
             versions.c.version == bindparam("number")
         )
