@@ -3,7 +3,7 @@
 A backup is the tenant's database with one table more, which says whose it is and when it was made. Bringing one back loses
 nothing that is there: versions that both have must be equal, calls are added, and where the backup's active content is not
 what is active now, it becomes a new version. So an older backup leaves a longer history, and what cannot be brought
-together is refused. What became of versions is as the later of both says (`tenancy.restored_lives`).
+together is refused. What became of versions is brought together by `tenancy.restored_lives`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What becomes of versions' lives where a backup is brought back.
 
 Nothing of the log is lost: lines that only the backup has are added after those that are here. Of a version that both have,
-the later state counts, and of a trial its end. A trial that ran when the backup was made does not run again: its calls were
-counted elsewhere since, or not at all. It ends, and its version is refused, as with every trial that shows nothing. What the
-tenant's file said last is taken from the backup only where nothing is known here.
+the state that is further in its life counts, and of a trial its end. A trial that runs here goes on while its baseline is
+active. One that ran when the backup was made, and that nothing is known of here, does not run again: its calls were counted
+elsewhere since, or not at all. It ends, and its version is refused, as with every trial that shows nothing. What the tenant's
+file said last is taken from the backup only where nothing is known here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tenancy.ledger_repository import trial_of
 from tenancy.ledger_rows import LogRow, StateRow, TrialRow
 from tenancy.repository import TenantRepository
 from tenancy.store import StoredVersion
+from tenancy.versions import VersionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ async def bring_together(
     later = [
         each
         for each in backup.versions
-        if each.version in present and _since(each) > _since(present[each.version])
+        if each.version in present and _progress(each) > _progress(present[each.version])
     ]
     await rows.put_states(connection, [state for each in later if (state := _state(each)) is not None])
     known = {each.version: each for each in await rows.trials(connection)}
@@ -114,8 +116,20 @@ async def settle_trials(
         await ledgers.write(connection, before, edit)
 
 
-def _since(version: StoredVersion) -> tuple[bool, datetime]:
-    return version.state is not None, version.changed_at or version.created_at
+def _progress(version: StoredVersion) -> tuple[int, datetime]:
+    """How far a version is in its life, which has one direction; the time tells apart only what cannot follow each other."""
+    match version.state:
+        case None:
+            how_far = 0
+        case VersionState.DRAFT:
+            how_far = 1
+        case VersionState.VALIDATED:
+            how_far = 2
+        case VersionState.REFUSED | VersionState.ACTIVE:
+            how_far = 3
+        case _:
+            how_far = 4
+    return how_far, version.changed_at or version.created_at
 
 
 def _state(version: StoredVersion) -> StateRow | None:
