@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     StringConstraints,
@@ -16,7 +17,7 @@ from pydantic import (
 )
 
 from config.addresses import IpAddress, IpNetwork, Ipv6Address
-from config.tenant import Deepgram, HttpUrl, OpenAICompatible, StrictModel
+from config.tenant import Deepgram, EnvironmentVariable, HttpUrl, OpenAICompatible, StrictModel
 from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
@@ -163,6 +164,15 @@ class PlatformProviders(StrictModel):
     llm: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
     tts: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
 
+    @field_validator("stt", "llm", "tts")
+    @classmethod
+    def _no_tenant_s_key(
+        cls, chain: tuple[OpenAICompatible | Deepgram, ...]
+    ) -> tuple[OpenAICompatible | Deepgram, ...]:
+        if any(step.key is not None for step in chain):
+            raise ValueError("the vault holds tenants' keys: the platform's are named by api_key_env")
+        return chain
+
 
 class ModelsConfig(StrictModel):
     """The process with the embedded models."""
@@ -254,6 +264,76 @@ class TenantFolderConfig(StrictModel):
     """Between two looks. A file is read when it has looked the same twice running."""
 
 
+KekLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+"""What a key-encryption key is called, for good: what it wraps names it. 1 to 40 letters, digits, ``.``, ``_``, ``-``."""
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        # Without what is there: it may be the key itself.
+        raise ValueError("must be an absolute path such as '/etc/mediaserver/kek'")
+    return path
+
+
+PrivatePath = Annotated[Path, AfterValidator(_absolute)]
+"""An absolute path of a file that nobody but the server's user (or root) can read: mode 0600 or 0400."""
+
+
+class FileKek(StrictModel):
+    """A key-encryption key in a file: 32 random bytes as base64 or hexadecimal (``openssl rand -base64 32``)."""
+
+    source: Literal["file"]
+    label: KekLabel = "node"
+    path: PrivatePath
+
+
+class EnvironmentKek(StrictModel):
+    """A key-encryption key in a variable of the server's environment, which child processes inherit: a file is better."""
+
+    source: Literal["env"]
+    label: KekLabel = "node"
+    variable: EnvironmentVariable
+
+
+class TransitKek(StrictModel):
+    """A key-encryption key in a key service: the transit engine of HashiCorp Vault or OpenBao."""
+
+    source: Literal["transit"]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+/?$", max_length=2_000)]
+    """``https://host:port``; plain HTTP to this machine alone."""
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
+    """The name of the transit key; it must exist."""
+    mount: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/-]{0,255}$")] = "transit"
+    token_file: PrivatePath
+    """Read anew for each request: an agent renews it."""
+    namespace: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_/-]{1,255}$")] | None = None
+    timeout_ms: int = Field(default=5_000, ge=100, le=60_000)
+
+
+Kek = Annotated[FileKek | EnvironmentKek | TransitKek, Field(discriminator="source")]
+LocalKek = Annotated[FileKek | EnvironmentKek, Field(discriminator="source")]
+
+
+class VaultConfig(StrictModel):
+    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``.
+
+    With a vault the server's processes leave no core dumps, and profilers and debuggers of the same user cannot attach to
+    them (`vault.process`).
+    """
+
+    kek: Kek
+    """The key-encryption key that wraps from now on."""
+    older: tuple[LocalKek, ...] = Field(default=(), max_length=15)
+    """Key-encryption keys that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew. A key service
+    keeps its older versions itself."""
+
+    @model_validator(mode="after")
+    def _older_are_local(self) -> VaultConfig:
+        if self.older and self.kek.source == "transit":
+            raise ValueError("older: a key service keeps its older versions itself; leave older out")
+        return self
+
+
 class NodeConfig(StrictModel):
     """Everything that an operator decides about one node.
 
@@ -279,6 +359,8 @@ class NodeConfig(StrictModel):
     models: ModelsConfig = ModelsConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     workers: WorkersConfig = WorkersConfig()
+    vault: VaultConfig | None = None
+    """Absent: tenants bring no keys of their own but what the environment has."""
     drain_s: int = Field(default=60, ge=0, le=3_600)
     """How long calls may go on when the node is told to stop (SIGTERM); then they are ended politely."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -32,12 +32,15 @@ def problem_details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
-    path = _document_path(details["loc"], document.value)
+    path = _document_path(details["loc"], document.value, missing=details["type"] == "missing")
     return Problem(document.place(path), field_name(path), _text(details, model, path))
 
 
-def _document_path(location: tuple[str | int, ...], value: object) -> FieldPath:
-    """Drop from the location what the document does not have: the tag that chose a union's member."""
+def _document_path(location: tuple[str | int, ...], value: object, *, missing: bool) -> FieldPath:
+    """Drop from the location what the document does not have: the tag that chose a union's member.
+
+    The last part stays where it is the field that is ``missing``.
+    """
     path: list[str | int] = []
     for index, part in enumerate(location):
         if part == KEY_MARK:
@@ -45,7 +48,7 @@ def _document_path(location: tuple[str | int, ...], value: object) -> FieldPath:
         inner = _below(value, part)
         if inner is not _NOTHING:
             value = inner
-        elif index < len(location) - 1:
+        elif index < len(location) - 1 or not missing:
             continue
         path.append(part)
     return tuple(path)
@@ -82,7 +85,7 @@ def _text(details: ErrorDetails, model: type[BaseModel], path: FieldPath) -> str
 
 def _may_hold_secret(path: FieldPath) -> bool:
     """Whether somebody may have pasted a key or a URL with a password here, which must not reach a log."""
-    return any(word in str(part).lower() for part in path for word in ("key", "secret", "url"))
+    return any(word in str(part).lower() for part in path for word in ("key", "kek", "secret", "url"))
 
 
 def _shortened(value: object) -> str:

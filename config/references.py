@@ -133,6 +133,7 @@ def _unused_providers(config: TenantConfig) -> Iterator[Fault]:
             elif (
                 not isinstance(step, Embedded)
                 and not config.providers.use_platform
+                and step.key is None
                 and step.api_key_env is None
                 and step.base_url is None
             ):

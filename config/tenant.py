@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import time
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -85,6 +85,24 @@ TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#@]*)?$", max_length=2_000)]
 """An API root. No user or password in it: URLs reach logs."""
 EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+_PASTED_KEY: Final = re.compile(r"(?:sk|pk|rk|gsk|xai)-.{8,}|.*[0-9a-f]{32}.*")
+
+
+def _no_key_itself(name: str) -> str:
+    """Refuse what looks like a key where its name belongs, without repeating it."""
+    if _PASTED_KEY.fullmatch(name):
+        raise ValueError(
+            "this looks like a key; a configuration has its name, and `mediaserver keys put TENANT NAME` keeps the key"
+        )
+    return name
+
+
+KeyName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"),
+    AfterValidator(_no_key_itself),
+]
+"""The name of a key in the tenant's vault: lower-case letters and digits, with ``.``, ``_`` and ``-`` inside, 1 to 64."""
 _CLOCK = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?")
 
 
@@ -193,7 +211,25 @@ class Voice(StrictModel):
     """1.0 is the voice's own speed."""
 
 
-class OpenAICompatible(StrictModel):
+class Keyed(StrictModel):
+    """A provider that may need a key: in the tenant's vault, or in the node's environment."""
+
+    key: KeyName | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The name of the key in the tenant's vault (``mediaserver keys put``). The key itself never stands in a configuration."""
+    api_key_env: EnvironmentVariable | None = None
+    """The environment variable of the node that holds the key, where it is not in the vault."""
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.key is not None and self.api_key_env is not None:
+            raise ValueError(
+                "key and api_key_env name two keys for one provider; keep one: key for a key in the tenant's vault, "
+                "api_key_env for a variable of the node's environment"
+            )
+        return self
+
+
+class OpenAICompatible(Keyed):
     """A provider behind an OpenAI-compatible HTTP API."""
 
     kind: Literal["openai"] = "openai"
@@ -202,19 +238,18 @@ class OpenAICompatible(StrictModel):
     platform's."""
     model: ShortText
     """The provider's name of the model."""
-    api_key_env: EnvironmentVariable | None = None
-    """The environment variable that holds the key. The key itself never stands in a configuration."""
 
 
-class Deepgram(StrictModel):
-    """Live transcription by Deepgram, or by a server with the same interface: it listens while the caller speaks."""
+class Deepgram(Keyed):
+    """Live transcription by Deepgram, or by a server with the same interface: it listens while the caller speaks.
+
+    Without a key: with a ``base_url`` none is sent, otherwise the platform's ``DEEPGRAM_API_KEY``.
+    """
 
     kind: Literal["deepgram"] = "deepgram"
     base_url: HttpUrl | None = None
     """The API's root; unset: ``https://api.deepgram.com/v1``."""
     model: ShortText = "nova-3"
-    api_key_env: EnvironmentVariable | None = None
-    """Unset, with a ``base_url``: no key. Unset, without: the platform's ``DEEPGRAM_API_KEY``."""
 
 
 class Embedded(StrictModel):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import islice
 from typing import assert_never
 
 from loguru import logger
@@ -39,6 +40,7 @@ MAX_LOGGED_OUTCOME_CHARACTERS = 300
 DRAIN_RETRY_AFTER_S = 10
 STORE_RETRY_AFTER_S = 5
 MAX_FAREWELL_S = 5.0
+MAX_CALLS_SHOWN = 100
 Farewell = Callable[[TenantContext], tuple[bytes, int] | None]
 """What a caller hears whose call the node ends: PCM and its rate."""
 WORD_ABOUT_OVERLOAD = "all lines are busy"
@@ -124,6 +126,15 @@ class Switchboard:
     def active_calls(self) -> int:
         """Calls in progress."""
         return len(self._active)
+
+    def provider_steps(self) -> list[dict[str, object]]:
+        """Who serves the calls in progress of tenants with keys in the vault, and why; at most `MAX_CALLS_SHOWN` of them."""
+        tenants = (active.call.tenant for active in self._active.values())
+        keyed = (tenant for tenant in tenants if tenant.has_vault_keys)
+        return [
+            {"call": each.call_id, "tenant": each.tenant_id, "providers": list(each.provider_steps)}
+            for each in islice(keyed, MAX_CALLS_SHOWN)
+        ]
 
     @property
     def draining(self) -> bool:
@@ -214,6 +225,10 @@ class Switchboard:
         logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="call_answered").info(
             "answering {!r} for {}", caller[:MAX_LOGGED_CHARACTERS], tenant.config.business_name
         )
+        if tenant.has_vault_keys:
+            logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="providers_resolved").info(
+                "providers: {}", " | ".join(tenant.provider_steps)
+            )
         return active
 
     def connected(self, active: ActiveCall) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``mediaserver serve``, ``call``, ``config`` and, in `mediaserver.store_commands`, the stores."""
+"""The command line: ``mediaserver serve``, ``call``, ``config``; `store_commands` has the stores', `keys_command` the vault's."""
 
 from __future__ import annotations
 
@@ -85,9 +85,42 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--start-server", action="store_true", help="start a demo server if none answers")
     call.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     call.set_defaults(run=_call)
-
     add_config(commands)
+    _add_keys(commands)
     return parser
+
+
+def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    common.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
+    keys = commands.add_parser("keys", help="tenants' own provider keys, while the node runs or not")
+    keys.set_defaults(run=_keys)
+    which = keys.add_subparsers(required=True, metavar="COMMAND", dest="keys_command")
+
+    put = which.add_parser("put", parents=[common], help="keep a key, read from standard input or a prompt")
+    revoke = which.add_parser("revoke", parents=[common], help="delete a key; its name and version stay")
+    for each in (put, revoke):
+        each.add_argument("tenant", metavar="TENANT")
+        each.add_argument("name", metavar="NAME", help="as the tenant's configuration has it: key: NAME")
+    put.add_argument("key", nargs="*", help=argparse.SUPPRESS)
+    listing = which.add_parser("list", parents=[common], help="a tenant's keys, never the keys themselves")
+    listing.add_argument("tenant", metavar="TENANT", nargs="?", help="default: which tenants have keys")
+    rotate = which.add_parser("rotate", parents=[common], help="wrap or seal anew, while calls go on")
+    what = rotate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--kek", action="store_true", help="all data keys by the present key-encryption key")
+    what.add_argument("--data-key", metavar="TENANT", help="a tenant's keys by a new data key")
+    audit = which.add_parser("audit", parents=[common], help="who did what to which key")
+    audit.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="the newest N entries (default: 50)"
+    )
+    audit.add_argument("--verify", action="store_true", help="check the whole trail against its seal instead")
+
+
+async def _keys(options: argparse.Namespace) -> int:
+    from mediaserver.keys_command import keys
+
+    return await keys(options)
 
 
 async def _serve(options: argparse.Namespace) -> int:

@@ -32,6 +32,8 @@ class FailureCause(StrEnum):
     """The connection broke."""
     DENIED = "denied"
     """401 or 403: the key."""
+    OUT_OF_QUOTA = "out_of_quota"
+    """402, or a 429 that says so: the key's account is empty."""
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     REJECTED = "rejected"
@@ -49,8 +51,12 @@ class ProviderFailed(MediaServerError):  # noqa: N818
     ``why`` is ours and never the provider's text, which may repeat what it was sent: a key, the caller's words.
     """
 
-    def __init__(self, provider: str, why: str, cause: FailureCause) -> None:
+    def __init__(
+        self, provider: str, why: str, cause: FailureCause, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(f"{provider}: {why}")
         self.provider = provider
         self.why = why
         self.cause = cause
+        self.retry_after_s = retry_after_s
+        """How long the provider asks to be left alone, within bounds; None where it does not say."""

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from loguru import logger
@@ -18,10 +19,11 @@ from mediaserver.calls import Switchboard
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
+from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import MediaPolicy
 from mediaserver.models.process import ModelProcess
-from mediaserver.node_parts import farewell, open_engine, slots_of, worker_settings, workers_of
+from mediaserver.node_parts import farewell, open_engine, open_keys, slots_of, worker_settings, workers_of
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
@@ -52,6 +54,7 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
+from tenancy.keys import TenantKeys
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
@@ -79,6 +82,7 @@ class Node:
         self._stop_at_once = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._registry: Registry | None = None
+        self._keys: TenantKeys | None = None
         self._models = models
         self._nursery = nursery
         self._pool: WorkerPool | None = None
@@ -203,6 +207,8 @@ class Node:
         self._hub = EngineHub(engine)
         self._hub.start()
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
+        self._keys = self._registry.keys = await open_keys(config, self._redactor)
+        reports = KeyReports(self._keys, self.telemetry.meters)
         await self._follow_folder(self._registry)
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
@@ -229,14 +235,16 @@ class Node:
             turn_model=self._turn_model,
         )
         warmer = PhraseWarmer(phrases, access)
-        await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases))
+        await asyncio.gather(self._warm_phrases(warmer), self._start_workers(access, phrases, reports))
         self._switchboard = Switchboard(
             registry=self._registry,
             gate=self._gate,
             hub=self._hub,
             converse=self._pool.host
             if self._pool is not None
-            else lambda tenant, link, observer: CallPipeline(tenant, link, resources, observer),
+            else lambda tenant, link, observer: CallPipeline(
+                tenant, link, resources.telling(partial(reports.take, tenant)), observer
+            ),
             meters=self.telemetry.meters,
             farewell=lambda tenant: farewell(phrases, tenant),
         )
@@ -267,7 +275,7 @@ class Node:
         if self._registry is not None and self._ready:
             self._tenants = await self._registry.active_tenants()
 
-    async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache) -> None:
+    async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:
         config = self._config
         count = workers_of(config)
         if count == 0:
@@ -278,6 +286,7 @@ class Node:
             phrases,
             meters=self.telemetry.meters,
             on_delta=self.telemetry.add_delta,
+            on_key=reports.take,
             nursery=self._nursery,
             watch=WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms),
         )
@@ -468,6 +477,9 @@ class Node:
         if self._registry is not None:
             await self._registry.close()
             self._registry = None
+        if self._keys is not None:
+            await self._keys.aclose()
+            self._keys = None
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
@@ -511,6 +523,8 @@ class Node:
             "refused": gate.refused,
             "refused_tenant_limit": gate.refused_tenant_limit,
             "workers": self._pool.snapshot() if self._pool else [],
+            "calls": self._switchboard.provider_steps() if self._switchboard else [],
+            "keys_held_off": len(self._keys.resolver) if self._keys else 0,
             "workers_lost": self._pool.counters.lost if self._pool else {},
             "takeovers": self._pool.counters.takeovers if self._pool else 0,
             "web_sessions": self._web.sessions if self._web else 0,

@@ -14,9 +14,12 @@ from mediaserver.media_session import media_threads, thread_arguments
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
+from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
+from tenancy.keys import TenantKeys, open_tenant_keys
+from vault import VaultError
 
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
@@ -45,7 +48,16 @@ def worker_settings(config: NodeConfig, models_url: str) -> WorkerSettings:
         memory_mb=config.workers.memory_mb,
         log_level=config.log_level,
         log_format=config.log_format,
+        forbid_core_dumps=config.vault is not None,
     )
+
+
+async def open_keys(config: NodeConfig, redactor: Redactor) -> TenantKeys | None:
+    """The tenants' keys, where the node has a vault; the log learns of each that is used. Raises `StartupError`."""
+    try:
+        return await open_tenant_keys(config, os.environ, redactor.register)
+    except VaultError as error:
+        raise StartupError(f"the vault of tenants' keys cannot be used: {error}") from error
 
 
 def open_engine(config: NodeConfig) -> MediaEngine:

@@ -71,9 +71,9 @@ class PhraseCache:
         return pcm
 
     def spoken(self, tenant: TenantContext, text: str) -> bytes | None:
-        """A phrase of a tenant in the voice of the first provider of its chain."""
+        """A fixed phrase of a tenant, in the voice that they have."""
         voice = tenant.config.voice
-        return self.get(PhraseKey.of(tenant.tenant_id, tenant.tts[0].name, voice.name, voice.speed, text))
+        return self.get(PhraseKey.of(tenant.tenant_id, tenant.phrase_voice, voice.name, voice.speed, text))
 
     def _pin(self, key: PhraseKey, pcm: bytes) -> None:
         """Keep a fixed phrase for good: an apology is needed when nothing else works, and used least.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
 from mediaserver.garbage import GarbageCollection
 from mediaserver.models.process import ModelProcess
@@ -32,6 +33,8 @@ TRY_SAYING = (
 async def serve(config: NodeConfig, redactor: Redactor | None = None) -> int:
     """Run a node until it is told to stop; ``redactor``: the log's, which learns of the node's keys."""
     began = time.monotonic()
+    if config.vault is not None:
+        no_core_dumps()
     models = None
     if config.models.url is None:
         # The models load in their process while this one imports Pipecat: each takes about two seconds.

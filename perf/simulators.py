@@ -39,6 +39,10 @@ class Behaviour:
     """Before the first byte of the answer."""
     status: int = 200
     """An error status refuses every request."""
+    error_code: str | None = None
+    """The code in the body of a refusal."""
+    retry_after: str | None = None
+    """The header of a refusal."""
     hang: bool = False
     """Accept and stay silent."""
     break_off_after: int | None = None
@@ -112,7 +116,9 @@ async def _behave(behaviour: Behaviour) -> Response | None:
     if behaviour.delay_ms:
         await asyncio.sleep(behaviour.delay_ms / 1000)
     if behaviour.status != 200:
-        return JSONResponse({"error": {"message": "simulated", "type": "simulated"}}, behaviour.status)
+        error = {"message": "simulated", "type": "simulated", "code": behaviour.error_code}
+        headers = {} if behaviour.retry_after is None else {"Retry-After": behaviour.retry_after}
+        return JSONResponse({"error": error}, behaviour.status, headers)
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from config.tenant import TenantConfig
+from tenancy.call_keys import key_names
 from tenancy.providers import ResolvedProvider
 
 
@@ -26,6 +27,21 @@ class TenantContext:
     llm: tuple[ResolvedProvider, ...]
     tts: tuple[ResolvedProvider, ...]
     skipped_providers: tuple[str, ...] = ()
+    provider_steps: tuple[str, ...] = ()
+    """Every step of each service's chain and why it is taken or left out; the edge's alone."""
+
+    voice_of: str | None = None
+    """The provider that made the fixed phrases; None: the first that speaks."""
+
+    @property
+    def phrase_voice(self) -> str:
+        """The name of the provider in whose voice fixed phrases are."""
+        return self.voice_of or self.tts[0].name
+
+    @property
+    def has_vault_keys(self) -> bool:
+        """Whether its configuration names keys in the vault."""
+        return bool(key_names(self.config.providers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,21 @@
 """Which providers serve a call: the tenant's, then the platform's, then the embedded models. Sans-IO.
 
-A step that cannot be taken (its key is not in the environment) is left out with the reason recorded, and the embedded
-models end every chain, so that no chain is ever empty.
+A step that cannot be taken (its key is not in the environment or the vault, or its provider refuses it at present) is left
+out with the reason recorded, and the embedded models end every chain, so that no chain is ever empty.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from config.node import PlatformProviders
 from config.tenant import Deepgram, Listener, OpenAICompatible, Provider, Providers
+from tenancy.call_keys import CallKeys
+from vault.resolver import KeyRef, KeyState
 
 DEFAULT_LLM_MODEL: Final = "gpt-4.1-mini"
 OPENAI_API_ROOT: Final = "https://api.openai.com/v1"
@@ -42,6 +44,8 @@ class ResolvedProvider:
     base_url: str | None = None
     model: str | None = None
     _key: str | None = field(default=None, repr=False)
+    key_ref: KeyRef | None = None
+    """Which key that is, where what its provider says of it is kept: in the calls of tenants with keys in the vault."""
 
     def secret(self) -> str | None:
         """The API key, for the client that sends it and nobody else."""
@@ -64,16 +68,27 @@ class Chains:
     llm: tuple[ResolvedProvider, ...]
     tts: tuple[ResolvedProvider, ...]
     skipped: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+    """Every step of each service in order, with the reason why it is taken or left out: for the call's record."""
+    voice: str | None = None
+    """The name of the first that speaks when its key is not held off: fixed phrases are in its voice."""
 
 
-def resolve(providers: Providers, platform: PlatformProviders, environ: Mapping[str, str]) -> Chains:
-    """The chains of a tenant on this node.
+def resolve(
+    providers: Providers,
+    platform: PlatformProviders,
+    environ: Mapping[str, str],
+    keys: CallKeys | None = None,
+) -> Chains:
+    """The chains of a tenant on this node. ``keys`` are those that it names in its vault; None: there are none to be had.
 
     A chain is: the tenant's own providers in their order, the platform's, the embedded models. ``embedded`` in a
     tenant's list therefore adds nothing; a tenant that wants nothing else sets ``use_platform: false``. For the LLM,
     a platform that configures none has OpenAI's as soon as ``OPENAI_API_KEY`` is set.
     """
     skipped: list[str] = []
+    recorded: list[str] = []
+    first: dict[str, str] = {}
 
     def chain(
         service: str, own: Sequence[Provider | Listener], shared: Sequence[OpenAICompatible | Deepgram]
@@ -83,35 +98,76 @@ def resolve(providers: Providers, platform: PlatformProviders, environ: Mapping[
         ]
         if providers.use_platform:
             steps += [(Origin.PLATFORM, step) for step in shared]
-        outcomes = [_step(step, origin, providers.use_platform, environ) for origin, step in steps]
+        outcomes = [_step(step, origin, providers.use_platform, environ, keys) for origin, step in steps]
         if providers.use_platform and service == "llm" and not shared and environ.get(OPENAI_KEY, "").strip():
-            outcomes.append(_implicit_llm(environ))
-        skipped.extend(f"{service}: {outcome}" for outcome in outcomes if isinstance(outcome, str))
+            outcomes.append(_implicit_llm(environ, keys))
         named = any(step.kind == "embedded" for step in own)
         why = "named by the tenant" if named else "the last step of every chain"
-        found = [outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)]
-        return (*found, ResolvedProvider("embedded", Origin.FALLBACK, why))
+        last = ResolvedProvider("embedded", Origin.FALLBACK, why)
+        first[service] = next(
+            (each.name for each in outcomes if isinstance(each, ResolvedProvider)), last.name
+        )
+        if keys is not None:
+            outcomes = list(_judged(service, outcomes, keys))
+        skipped.extend(f"{service}: {outcome}" for outcome in outcomes if isinstance(outcome, str))
+        recorded.extend(f"{service}: {_told(outcome)}" for outcome in (*outcomes, last))
+        return (*(outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)), last)
 
     return Chains(
         stt=chain("stt", providers.stt, platform.stt),
         llm=chain("llm", providers.llm, platform.llm),
         tts=chain("tts", providers.tts, platform.tts),
         skipped=tuple(skipped),
+        steps=tuple(recorded),
+        voice=first["tts"],
     )
 
 
-def _implicit_llm(environ: Mapping[str, str]) -> ResolvedProvider | str:
+def _told(outcome: ResolvedProvider | str) -> str:
+    if isinstance(outcome, str):
+        return outcome
+    return f"{outcome.origin} {outcome.model or outcome.kind}: {outcome.reason}"
+
+
+def _judged(
+    service: str, outcomes: Sequence[ResolvedProvider | str], keys: CallKeys
+) -> Iterator[ResolvedProvider | str]:
+    """The same without the steps whose key is held off: in their place stands why."""
+    candidates = [outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)]
+    judged = iter(keys.judge(service, [(each.model or each.kind, each.key_ref) for each in candidates]))
+    for outcome in outcomes:
+        if isinstance(outcome, str):
+            yield outcome
+            continue
+        step = next(judged)
+        if step.state is not KeyState.USABLE:
+            yield f"{outcome.origin} {outcome.model}: {step.reason}"
+        elif outcome.key_ref is not None:
+            yield replace(outcome, reason=f"{outcome.reason}; {step.reason}")
+        else:
+            yield outcome
+
+
+def _implicit_llm(environ: Mapping[str, str], keys: CallKeys | None) -> ResolvedProvider | str:
     """``OPENAI_API_KEY`` alone is enough for a real language model."""
     model = environ.get("OPENAI_MODEL", "").strip() or DEFAULT_LLM_MODEL
     key = environ[OPENAI_KEY].strip()
     reason = f"{OPENAI_KEY} is set"
-    return _checked(ResolvedProvider("openai", Origin.PLATFORM, reason, _platform_root(environ), model, key))
+    ref = None if keys is None else KeyRef(None, OPENAI_KEY)
+    root = _platform_root(environ)
+    return _checked(ResolvedProvider("openai", Origin.PLATFORM, reason, root, model, key, ref))
 
 
 def _step(
-    step: OpenAICompatible | Deepgram, origin: Origin, use_platform: bool, environ: Mapping[str, str]
+    step: OpenAICompatible | Deepgram,
+    origin: Origin,
+    use_platform: bool,
+    environ: Mapping[str, str],
+    keys: CallKeys | None,
 ) -> ResolvedProvider | str:
     """The step, ready to use, or why it is left out."""
+    if step.key is not None:
+        return _with_vault_key(step, step.key, origin, keys)
     variable = step.api_key_env
     if variable is None and step.base_url is not None:
         reason = f"named by the {origin}, without a key"
@@ -126,7 +182,27 @@ def _step(
         return f"{origin} {step.model}: {variable} is not set"
     reason = f"named by the {origin}, key from {variable}"
     root = step.base_url or _default_root(step.kind, variable, environ)
-    return _checked(ResolvedProvider(step.kind, origin, reason, root, step.model, key))
+    ref = None
+    if keys is not None:
+        # A tenant's step without a key of its own is on the platform's account.
+        tenants = origin is Origin.TENANT and step.api_key_env is not None
+        ref = KeyRef(keys.tenant_id, f"env:{variable}") if tenants else KeyRef(None, variable)
+    return _checked(ResolvedProvider(step.kind, origin, reason, root, step.model, key, ref))
+
+
+def _with_vault_key(
+    step: OpenAICompatible | Deepgram, name: str, origin: Origin, keys: CallKeys | None
+) -> ResolvedProvider | str:
+    found = keys.found.get(name) if keys is not None else None
+    if keys is None or found is None:
+        return f"{origin} {step.model}: key {name} is missing: this node has no vault"
+    if found.secret is None:
+        return f"{origin} {step.model}: key {name} {found.reason}"
+    reason = f"named by the {origin}, key from its vault"
+    # Not the platform's gateway: a tenant's own key must not go there.
+    root = step.base_url or (DEEPGRAM_API_ROOT if step.kind == "deepgram" else OPENAI_API_ROOT)
+    ref = KeyRef(keys.tenant_id, name, found.version)
+    return ResolvedProvider(step.kind, origin, reason, root, step.model, found.secret.reveal(), ref)
 
 
 def _default_root(kind: str, variable: str, environ: Mapping[str, str]) -> str:

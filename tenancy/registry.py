@@ -35,9 +35,9 @@ from tenancy.errors import (
     UnknownTenant,
     UnknownVersion,
 )
+from tenancy.keys import TenantKeys, chains_for
 from tenancy.ledger import Edit
 from tenancy.lifecycle import Lifecycle
-from tenancy.providers import resolve
 from tenancy.routing import (
     NoTrunk,
     Outcome,
@@ -102,6 +102,8 @@ class Registry:
         self._environ = environ
         self.lifecycle = Lifecycle(store)
         """What becomes of configuration versions."""
+        self.keys: TenantKeys | None = None
+        """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
         self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
 
     @classmethod
@@ -161,20 +163,22 @@ class Registry:
         Raises as `resolve`.
         """
         tenant = await self.resolve(called)
-        return self._pinned_context(tenant, call_id, await self._active_config(tenant.tenant_id, call_id))
+        return await self._pinned_context(
+            tenant, call_id, await self._active_config(tenant.tenant_id, call_id)
+        )
 
     async def context_to_prepare(self, tenant: ActiveTenant) -> TenantContext:
         """The context in which a tenant's answers are made before anybody calls. Raises `StoreError`."""
         tenant_id, number = tenant.config.tenant_id, tenant.config.numbers[0]
-        return self._pinned_context(
+        return await self._pinned_context(
             ResolvedTenant(tenant_id, number, NO_TRUNK), "warm-up", await self._active_config(tenant_id)
         )
 
-    def _pinned_context(
+    async def _pinned_context(
         self, tenant: ResolvedTenant, call_id: str, pinned: tuple[TenantConfig, VersionKey]
     ) -> TenantContext:
         config, version = pinned
-        chains = resolve(config.providers, self._platform, self._environ)
+        chains = await chains_for(config, self._platform, self._environ, self.keys)
         return TenantContext(
             tenant_id=tenant.tenant_id,
             call_id=call_id,
@@ -187,6 +191,8 @@ class Registry:
             llm=chains.llm,
             tts=chains.tts,
             skipped_providers=chains.skipped,
+            provider_steps=chains.steps,
+            voice_of=chains.voice,
         )
 
     async def _active_config(
@@ -290,7 +296,7 @@ class Registry:
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
-            chains = resolve(config.providers, self._platform, self._environ)
+            chains = await chains_for(config, self._platform, self._environ, self.keys)
             tenants.append(ActiveTenant(config, active.version, chains.tts))
         return tuple(tenants)
 

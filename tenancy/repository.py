@@ -180,24 +180,18 @@ class SharedRepository:
             delete(table).where(table.c.tenant_id == tenant_id, table.c.address.not_in(names))
         )
         if wanted:
-            insert = insert_into(connection, table)
-            await connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["address"],
-                    set_={"trunks": insert.excluded.trunks, "origins": insert.excluded.origins},
-                    where=table.c.tenant_id == insert.excluded.tenant_id,
-                ),
-                # In one order, so that no two who want the same addresses wait for each other.
-                [
-                    {
-                        "address": each.address,
-                        "tenant_id": tenant_id,
-                        "trunks": each.trunks,
-                        "origins": each.origins,
-                    }
-                    for each in sorted(wanted, key=lambda each: each.address)
-                ],
-            )
+            # In one order, so that no two who want the same addresses wait for each other.
+            rows = [
+                {
+                    "address": each.address,
+                    "tenant_id": tenant_id,
+                    "trunks": each.trunks,
+                    "origins": each.origins,
+                }
+                for each in sorted(wanted, key=lambda each: each.address)
+            ]
+            await connection.execute(insert_into(connection, table).on_conflict_do_nothing(), rows)
+        await self._put_reach(connection, tenant_id, wanted)
         taken = await connection.execute(
             select(table.c.address, table.c.tenant_id)
             .where(table.c.address.in_(names), table.c.tenant_id != tenant_id)
@@ -205,6 +199,23 @@ class SharedRepository:
         )
         for address, owner in taken:
             raise NumberTaken(f"{address} belongs to {owner}; {tenant_id} cannot have it")
+
+    async def _put_reach(
+        self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[Address]
+    ) -> None:
+        """Give addresses that the tenant has had before the trunks and pages that they have now.
+
+        Apart from the insert, whose ``DO UPDATE`` would lock other tenants' rows, too.
+        """
+        present = {each.address: each for each in await self.addresses_of(connection, tenant_id)}
+        table = self._tables.addresses
+        for each in wanted:
+            if present.get(each.address, each) != each:
+                await connection.execute(
+                    update(table)
+                    .where(table.c.address == each.address, table.c.tenant_id == tenant_id)
+                    .values(trunks=each.trunks, origins=each.origins)
+                )
 
 
 class TenantRepository:

@@ -11,10 +11,14 @@ from config.tenant import TenantConfig
 from tenancy.context import TenantContext
 from tenancy.errors import TenancyError
 from tenancy.providers import Origin, ResolvedProvider
+from vault.resolver import KeyRef
 
-_Step = tuple[str, Origin, str, str | None, str | None, str | None]
+_Key = tuple[str | None, str, int]
+_Step = tuple[str, Origin, str, str | None, str | None, str | None, _Key | None]
 _CONTEXT = TypeAdapter(
-    tuple[str, str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...]]
+    tuple[
+        str, str, str, str, str, int, str, list[_Step], list[_Step], list[_Step], tuple[str, ...], str | None
+    ]
 )
 
 
@@ -36,6 +40,7 @@ def dump_context(context: TenantContext, config_json: str) -> str:
         _steps(context.llm),
         _steps(context.tts),
         context.skipped_providers,
+        context.voice_of,
     )
     return _CONTEXT.dump_json(document).decode()
 
@@ -43,7 +48,7 @@ def dump_context(context: TenantContext, config_json: str) -> str:
 def load_context(text: str) -> TenantContext:
     """The inverse of `dump_context`. Raises `UnreadableContext`, without the text: it may hold keys."""
     try:
-        tenant_id, call_id, called, trunk, config, version, digest, stt, llm, tts, skipped = (
+        tenant_id, call_id, called, trunk, config, version, digest, stt, llm, tts, skipped, voice_of = (
             _CONTEXT.validate_json(text)
         )
         return TenantContext(
@@ -58,14 +63,25 @@ def load_context(text: str) -> TenantContext:
             _providers(llm),
             _providers(tts),
             skipped,
+            voice_of=voice_of,
         )
     except ValidationError as error:
         raise UnreadableContext(f"a call's context cannot be read: {error.error_count()} faults") from None
 
 
 def _steps(chain: tuple[ResolvedProvider, ...]) -> list[_Step]:
-    return [(step.kind, step.origin, step.reason, step.base_url, step.model, step.secret()) for step in chain]
+    return [
+        (step.kind, step.origin, step.reason, step.base_url, step.model, step.secret(), _key(step.key_ref))
+        for step in chain
+    ]
+
+
+def _key(ref: KeyRef | None) -> _Key | None:
+    return None if ref is None else (ref.owner, ref.name, ref.version)
 
 
 def _providers(chain: list[_Step]) -> tuple[ResolvedProvider, ...]:
-    return tuple(ResolvedProvider(*step) for step in chain)
+    return tuple(
+        ResolvedProvider(kind, origin, reason, root, model, secret, None if key is None else KeyRef(*key))
+        for kind, origin, reason, root, model, secret, key in chain
+    )

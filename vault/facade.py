@@ -73,12 +73,16 @@ class Vault:
             SealBroken: what is stored was damaged or moved.
             KeyEncryptionError, VaultStoreError: it cannot be had now.
         """
+        return (await self.fetch(tenant_id, name))[1]
+
+    async def fetch(self, tenant_id: str, name: str) -> tuple[SecretInfo, Secret]:
+        """A tenant's key and which version it is; raises as `get` does."""
         names.check_tenant(tenant_id)
         names.check_name(name)
         found = await self._envelopes.store.secret(tenant_id, name)
         if found is None:
             raise SecretMissing(f"{tenant_id} has no key named {name}")
-        return await self._envelopes.open(found)
+        return SecretInfo.of(found.secret), await self._envelopes.open(found)
 
     async def put(self, tenant_id: str, name: str, secret: Secret, *, actor: str, at: datetime) -> SecretInfo:
         """Keep a key under a name, in place of the one before if there is one; the new version.
@@ -197,6 +201,28 @@ class Vault:
                 "the head is missing" if head is None else f"entry {until + 1} comes after the head",
             )
         return None
+
+    # -- key-encryption keys -----------------------------------------------------------------------------
+
+    async def check_keks(self) -> None:
+        """Open one data key of each key-encryption key that wraps any, so that one that is gone is noticed.
+
+        Raises:
+            KekMissing: with its id. KekUnusable, KekDenied, KekUnavailable: it is there and cannot be used (now).
+            SealBroken, VaultStoreError.
+        """
+        envelopes = self._envelopes
+        checked: set[str] = set()
+        for root in await envelopes.store.data_keys(ROOT_PLACE.tenant_id):
+            await envelopes.opened.open(root)
+            checked.add(root.wrapped.kek_id)
+        current, after = await envelopes.keks.current_id(), None
+        while page := await envelopes.store.data_keys_not_under(current, after, PAGE_MAX):
+            for row in page:
+                if row.wrapped.kek_id not in checked:
+                    await envelopes.opened.open(row)
+                    checked.add(row.wrapped.kek_id)
+            after = page[-1].place
 
     # -- rotation ----------------------------------------------------------------------------------------
 

@@ -233,6 +233,11 @@ class KeyResolver:
             hold.trying_until_ms = now_ms + self._policy.try_lost_ms
         return Resolution(service, judged, chosen)
 
+    def held_off(self, service: Service, key: KeyRef, now_ms: int) -> bool:
+        """Whether nobody is to ask with this key now. It asks, and makes nobody the one that tries."""
+        hold = self._hold(service, key, now_ms)
+        return hold is not None and hold.version == key.version and now_ms < hold.until_ms
+
     def report(
         self,
         service: Service,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from loguru import logger
@@ -36,8 +37,10 @@ from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.pipeline.turn_shell import PASSES_THROUGH, TurnShell
+from mediaserver.providers.key_watch import Tell
 from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
 from mediaserver.telemetry.meters import Meters
+from mediaserver.telemetry.schema import KEY_REPORTS_DROPPED
 from mediaserver.telemetry.turns import TurnWaits
 from mediaserver.turns import TurnCounters, TurnParams
 from mediaserver.turns.events import Answered, FarewellDue
@@ -116,6 +119,11 @@ class PipelineResources:
     turn_model: TurnModel | None = None
     """Where there is none, words and silence alone decide."""
 
+    def telling(self, tell: Tell) -> PipelineResources:
+        """The same for one call, whose reports on keys go to ``tell``."""
+        dropped = partial(self.meters.inc, KEY_REPORTS_DROPPED)
+        return replace(self, providers=self.providers.telling(tell, dropped))
+
 
 class CallPipeline:
     """The conversation of one call. Build it early: it costs milliseconds, and the greeting must not wait for it."""
@@ -185,6 +193,7 @@ class CallPipeline:
                 resources.providers.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
+                phrases_of=tenant.phrase_voice,
                 voice=config.voice.name,
                 speed=config.voice.speed,
                 apology=phrases.one_moment,

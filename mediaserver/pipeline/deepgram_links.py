@@ -10,6 +10,7 @@ from mediaserver.providers.breaker import BreakerKey
 from mediaserver.providers.connections import ProviderClient
 from mediaserver.providers.live_listening import LiveListening
 from mediaserver.providers.utterance import SPEECH_RATE_HZ, Utterance
+from vault.resolver import KeyRef
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class DeepgramTranscriber:
     model: str
     breaker: BreakerKey
     last_resort: bool = False
+    key_ref: KeyRef | None = None
     _listening: LiveListening = field(init=False)
 
     def __post_init__(self) -> None:

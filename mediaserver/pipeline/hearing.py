@@ -16,6 +16,7 @@ from pipecat.utils.time import time_now_iso8601
 from mediaserver.pipeline.providers import Budgets, ChainLink
 from mediaserver.providers.asking import Chain, Link, Piece, ProviderCare
 from mediaserver.providers.breaker import Stage
+from mediaserver.providers.failures import key_outcome
 from mediaserver.providers.utterance import Utterance
 from mediaserver.telemetry.turns import TurnWaits
 
@@ -67,7 +68,10 @@ class Hearing(SegmentedSTTService):
         self._hearing_care = care
         self._hearing_links = Chain(
             Stage.STT,
-            [Link(one.name, one.transcribe, one.breaker, last_resort=one.last_resort) for one in chain],
+            [
+                Link(one.name, one.transcribe, one.breaker, last_resort=one.last_resort, key=one.key_ref)
+                for one in chain
+            ],
             care,
             budgets.terms(Stage.STT),
         )
@@ -83,7 +87,10 @@ class Hearing(SegmentedSTTService):
     def hear(self, number: int, pcm: bytes, said_bytes: int) -> None:
         """The next audio of utterance ``number``, for the provider that will be asked first."""
         first = self._hearing_chain[0]
-        if first.breaker is None or self._hearing_care.breakers.of(first.breaker).passes(_now_ms()):
+        care, now_ms = self._hearing_care, _now_ms()
+        if care.keys.held_off(Stage.STT, first.key_ref, now_ms):
+            return
+        if first.breaker is None or care.breakers.of(first.breaker).passes(now_ms):
             first.hear(number, pcm, said_bytes)
 
     def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
@@ -100,7 +107,8 @@ class Hearing(SegmentedSTTService):
                     heard = told.item
                     continue
                 logger.warning("transcription failed: {}", told.failure)
-                if not apologised:
+                # A key is refused at once: there is no wait to apologise for, and the caller may not even have finished.
+                if not apologised and not (told.more and key_outcome(told.failure.cause) is not None):
                     apologised = True
                     yield TTSSpeakFrame(self._hearing_apology, append_to_context=False)
         transcribed()

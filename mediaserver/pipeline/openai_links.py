@@ -17,6 +17,7 @@ from mediaserver.pipeline.providers import MAX_REPLY_CHARACTERS, MAX_TRANSCRIPT_
 from mediaserver.providers.breaker import BreakerKey
 from mediaserver.providers.openai_api import OpenAIApi
 from mediaserver.providers.utterance import Utterance
+from vault.resolver import KeyRef
 
 MAX_REPLY_TOKENS = 200
 BYTES_PER_S = PHRASE_RATE_HZ * 2
@@ -43,6 +44,7 @@ class OpenAITranscriber:
     model: str
     breaker: BreakerKey
     last_resort: bool = False
+    key_ref: KeyRef | None = None
 
     async def transcribe(self, utterance: Utterance) -> AsyncGenerator[str, None]:
         """The words of an utterance, in one piece; empty when there are none."""
@@ -72,6 +74,7 @@ class OpenAISynthesizer:
     speed: float
     breaker: BreakerKey
     last_resort: bool = False
+    key_ref: KeyRef | None = None
 
     async def speak(self, text: str) -> AsyncGenerator[bytes, None]:
         """The sentence as 16-bit mono at `PHRASE_RATE_HZ`, in pieces of whole samples.
@@ -114,6 +117,7 @@ class OpenAIReplier:
     system_prompt: str
     breaker: BreakerKey | None
     last_resort: bool = False
+    key_ref: KeyRef | None = None
     _adapter: OpenAILLMAdapter = field(init=False, default_factory=OpenAILLMAdapter)
     """Pipecat's: from its context to the messages and tools of a request."""
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.providers.hedge import Terms
+from vault.resolver import KeyRef
 
 MAX_TRANSCRIPT_CHARACTERS = 10_000
 """Of one utterance, which is at most half a minute of speech."""
@@ -34,6 +35,11 @@ class ChainLink(Protocol):
     @property
     def last_resort(self) -> bool:
         """Whether it is asked after failures only."""
+        ...
+
+    @property
+    def key_ref(self) -> KeyRef | None:
+        """The key that it is asked with, where what its provider says of that is kept."""
         ...
 
 

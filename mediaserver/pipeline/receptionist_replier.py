@@ -21,6 +21,7 @@ class ReceptionistReplier:
     name = "receptionist"
     breaker: BreakerKey | None = None
     last_resort = True
+    key_ref = None
     """It changes the state of the conversation: it is asked when its answer is the one that is said."""
 
     def __init__(

@@ -81,7 +81,10 @@ class Replying(LLMService):
         )
         self._reply_links = Chain(
             Stage.LLM,
-            [Link(one.name, one.reply, one.breaker, last_resort=one.last_resort) for one in chain],
+            [
+                Link(one.name, one.reply, one.breaker, last_resort=one.last_resort, key=one.key_ref)
+                for one in chain
+            ],
             care,
             budgets.terms(Stage.LLM),
         )

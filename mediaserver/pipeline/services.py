@@ -6,8 +6,8 @@ cloud provider run the same code with another URL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from mediaserver.pipeline.deepgram_links import DeepgramTranscriber
 from mediaserver.pipeline.hearing import Transcriber
@@ -15,6 +15,7 @@ from mediaserver.pipeline.openai_links import OpenAIReplier, OpenAISynthesizer, 
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
+from mediaserver.providers.key_watch import Tell
 from mediaserver.providers.openai_api import OpenAIApi
 from tenancy import ResolvedProvider, TenantContext
 
@@ -48,6 +49,11 @@ class ProviderAccess:
         """The provider's API with the tenant's key."""
         return OpenAIApi(self.http, self.root_of(provider), provider.secret() or EMBEDDED_API_KEY)
 
+    def telling(self, tell: Tell, on_dropped: Callable[[], object]) -> ProviderAccess:
+        """The same for one call, whose reports on keys go to ``tell``; ``on_dropped`` is told of each that is over the rate."""
+        care = replace(self.care, keys=self.care.keys.for_call(tell, on_dropped))
+        return replace(self, care=care)
+
     def warm(self, tenant: TenantContext) -> None:
         """Open connections to whom a call of this tenant will ask; returns at once."""
         if self.warmer is not None:
@@ -79,6 +85,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
             provider.secret() or "",
             provider.model or "",
             breaker,
+            key_ref=provider.key_ref,
         )
     return OpenAITranscriber(
         provider.name,
@@ -86,6 +93,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
         provider.model or EMBEDDED_STT_MODEL,
         breaker,
         last_resort=provider.kind == "embedded",
+        key_ref=provider.key_ref,
     )
 
 
@@ -108,6 +116,7 @@ def synthesizer(
         speed,
         breaker_key(Stage.TTS, provider, access),
         last_resort=not own,
+        key_ref=provider.key_ref,
     )
 
 
@@ -129,6 +138,7 @@ def model_repliers(
             provider.model or "",
             system_prompt,
             breaker_key(Stage.LLM, provider, access),
+            key_ref=provider.key_ref,
         )
         for provider in providers
         if provider.kind == "openai"

@@ -48,6 +48,7 @@ class Speaking(TTSService):
         cache: PhraseCache,
         *,
         owner: str,
+        phrases_of: str | None = None,
         voice: str,
         speed: float,
         apology: str,
@@ -61,10 +62,15 @@ class Speaking(TTSService):
             settings=TTSSettings(model=chain[0].name, voice=voice, language=None),
         )
         self._text_aggregator = FirstClauseAggregator()
-        self._speech_first = chain[0].name
+        self._speech_phrases_of = phrases_of or chain[0].name
+        """Whose phrases may be played, where the first of the chain is another while that one's key is held off."""
+        self._speech_keeps = self._speech_phrases_of == chain[0].name
         self._speech_links = Chain(
             Stage.TTS,
-            [Link(one.name, one.speak, one.breaker, last_resort=one.last_resort) for one in chain],
+            [
+                Link(one.name, one.speak, one.breaker, last_resort=one.last_resort, key=one.key_ref)
+                for one in chain
+            ],
             care,
             budgets.terms(Stage.TTS),
         )
@@ -86,7 +92,7 @@ class Speaking(TTSService):
     def phrase_key(self, text: str) -> PhraseKey:
         """The cache key of a text in this call's voice."""
         return PhraseKey.of(
-            self._speech_owner, self._speech_first, self._speech_voice, self._speech_speed, text
+            self._speech_owner, self._speech_phrases_of, self._speech_voice, self._speech_speed, text
         )
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
@@ -116,7 +122,7 @@ class Speaking(TTSService):
         if speaker is None:
             yield self._failure(context_id)
             return
-        if speaker == 0:
+        if speaker == 0 and self._speech_keeps:
             # What another voice had to say is not what this chain sounds like.
             self._speech_cache.put(self.phrase_key(text), bytes(spoken))
 

@@ -26,9 +26,12 @@ from mediaserver.providers.breaker import (
     State,
     least_recently_failed,
 )
-from mediaserver.providers.failures import failure_of
+from mediaserver.providers.failures import failure_of, key_outcome
 from mediaserver.providers.hedge import Action, Ask, Drop, Entrant, Fail, GiveUp, Race, Terms
+from mediaserver.providers.key_watch import KeyReport, KeyWatch
 from mediaserver.providers.stats import ProviderStats
+from vault.resolver import KeyRef
+from vault.resolver import Outcome as KeyOutcome
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -47,6 +50,7 @@ class ProviderCare:
 
     stats: ProviderStats
     breakers: Breakers
+    keys: KeyWatch = field(default_factory=KeyWatch)
 
     @classmethod
     def fresh(cls, policy: BreakerPolicy | None = None) -> ProviderCare:
@@ -66,6 +70,8 @@ class Link(Generic[Q, T]):
     """None: it cannot fail (the built-in receptionist)."""
     last_resort: bool = False
     """Asked after failures only: it costs this machine's processors, or answers worse."""
+    key: KeyRef | None = None
+    """The key that it is asked with, where what its provider says of that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +122,12 @@ class Chain(Generic[Q, T]):
         self._links = tuple(links)
         self._care = care
         self._terms = terms
+        self._known_good: set[int] = set()
+        """Positions whose key has served this call and was not refused since."""
 
     async def ask(self, question: Q) -> AsyncGenerator[Piece[T] | Failed, None]:
         """Ask until one has answered; close it to give up. It ends without a piece when nobody could answer."""
-        errand = _Errand(self._stage, self._links, self._care, self._terms, question)
+        errand = _Errand(self._stage, self._links, self._care, self._terms, question, self._known_good)
         try:
             async with aclosing(errand.run()) as course:
                 async for told in course:
@@ -137,6 +145,7 @@ class _Errand(Generic[Q, T]):
     care: ProviderCare
     terms: Terms
     question: Q
+    known_good: set[int]
     _race: Race = field(init=False)
     _in_flight: dict[int, _Request[T]] = field(init=False, default_factory=dict)
     _inbox: asyncio.Queue[_Event[T]] = field(init=False)
@@ -280,6 +289,7 @@ class _Errand(Generic[Q, T]):
 
     def _tell(self, request: _Request[T], failure: ProviderFailed) -> None:
         self.care.stats.failed(self.stage, failure.provider, failure.cause)
+        self._report_refusal(request, failure)
         self._settle(request, Outcome.NEUTRAL if failure.cause in NEUTRAL_CAUSES else Outcome.FAILURE)
         self._told.append(Failed(request.position, failure, self._race.more))
 
@@ -301,8 +311,26 @@ class _Errand(Generic[Q, T]):
 
     def _count_first(self, request: _Request[T]) -> None:
         request.begun = True
+        if request.position not in self.known_good:
+            self.known_good.add(request.position)
+            self._report_key(request, KeyOutcome.SUCCEEDED)
         latency_ms = _now_ms() - request.asked_ms
         self.care.stats.first_piece(self.stage, self._name(request), latency_ms, hedge=request.hedge)
+
+    def _report_refusal(self, request: _Request[T], failure: ProviderFailed) -> None:
+        if (outcome := key_outcome(failure.cause)) is None:
+            return
+        self.known_good.discard(request.position)
+        retry_after_ms = None if failure.retry_after_s is None else int(failure.retry_after_s * 1000)
+        self._report_key(request, outcome, retry_after_ms)
+
+    def _report_key(
+        self, request: _Request[T], outcome: KeyOutcome, retry_after_ms: int | None = None
+    ) -> None:
+        key, now_ms = self.links[request.position].key, _now_ms()
+        if key is not None:
+            report = KeyReport(self.stage, key, outcome, now_ms - request.asked_ms, retry_after_ms)
+            self.care.keys.report(report, now_ms)
 
     def _name(self, request: _Request[T]) -> str:
         return self.links[request.position].name
@@ -310,11 +338,17 @@ class _Errand(Generic[Q, T]):
     # -- who takes part -------------------------------------------------------------------------------
 
     def _entrants(self) -> list[Entrant]:
-        """Everybody whose breaker lets a request through; if nobody's does, whoever failed the longest ago."""
+        """Everybody whose breaker lets a request through and whose key is not held off.
+
+        If nobody's breaker does, whoever failed the longest ago.
+        """
         now_ms = _now_ms()
         entrants = []
         shut = {}
         for position, link in enumerate(self.links):
+            if self.care.keys.held_off(self.stage, link.key, now_ms):
+                self.care.stats.skipped(self.stage, link.name)
+                continue
             breaker = self.care.breakers.of(link.breaker) if link.breaker is not None else None
             if breaker is not None and not breaker.passes(now_ms):
                 shut[breaker] = position

@@ -74,6 +74,7 @@ class Answer:
         self.status = response.status
         self.kind = response.headers.get("Content-Type", "").strip().lower()
         """The media type, with its parameters; empty when none is given."""
+        self.retry_after = response.headers.get("Retry-After")
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes.
@@ -91,6 +92,19 @@ class Answer:
     async def read(self) -> bytes:
         """The whole body; raises what `pieces` raises."""
         return b"".join([piece async for piece in self.pieces()])
+
+    async def beginning(self, limit: int, wait_s: float) -> bytes:
+        """What comes of the body within a time, up to about ``limit`` bytes."""
+        taken = bytearray()
+        try:
+            async with asyncio.timeout(wait_s):
+                async for piece in self._response.content.iter_any():
+                    taken += piece
+                    if len(taken) >= limit:
+                        break
+        except (aiohttp.ClientError, OSError):
+            pass  # TimeoutError among them: what there is has to do.
+        return bytes(taken)
 
 
 class ProviderClient:

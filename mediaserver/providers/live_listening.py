@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from mediaserver.providers.connections import ProviderClient
-from mediaserver.providers.failures import AnswerMalformed, AnswerRefused, AnswerTooLarge
+from mediaserver.providers.failures import AnswerMalformed, AnswerRefused, AnswerTooLarge, retry_after_s
 from mediaserver.providers.live_transcript import GRACE_MS, LiveTranscript, Question
 from mediaserver.providers.utterance import BYTES_PER_MS, Utterance
 
@@ -168,7 +168,8 @@ class _Connection:
                     await asyncio.wait([sending])
             self._end(aiohttp.ServerDisconnectedError())
         except aiohttp.WSServerHandshakeError as error:
-            self._end(AnswerRefused(error.status))
+            asked = error.headers.get("Retry-After") if error.headers is not None else None
+            self._end(AnswerRefused(error.status, retry_after_s=retry_after_s(asked)))
         except (aiohttp.ClientError, OSError, AnswerMalformed, AnswerTooLarge, ValueError) as error:
             self._end(error)
         finally:

@@ -11,17 +11,28 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
 
 import orjson
 from yarl import URL
 
 from mediaserver.providers.connections import Answer, ProviderClient
 from mediaserver.providers.event_stream import EventStream
-from mediaserver.providers.failures import AnswerMalformed, AnswerRefused
+from mediaserver.providers.failures import (
+    REFUSAL_BYTES_MAX,
+    AnswerMalformed,
+    AnswerRefused,
+    refusal_code,
+    retry_after_s,
+)
 
 LAST_EVENT = b"[DONE]"
 DRAIN_S = 0.05
 """For the end of a body whose last event has come: with it the connection can be used again."""
+REFUSAL_S = 0.1
+"""For the body of a 429, whose code tells haste from an empty account; the caller waits meanwhile."""
+KEY_STATUSES = frozenset({401, 402, 403, 429})
+"""What is said about the key, and for how long."""
 NO_AUDIO = (
     "text/",
     "application/json",
@@ -94,8 +105,18 @@ class OpenAIApi:
     async def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[Answer]:
         async with self._http.request("POST", self._root + path, headers, body) as answer:
             if not 200 <= answer.status < 300:
-                raise AnswerRefused(answer.status)
+                raise await _refusal(answer)
             yield answer
+
+
+async def _refusal(answer: Answer) -> AnswerRefused:
+    """The refusal with what it says besides its status, where the next request depends on it."""
+    if answer.status not in KEY_STATUSES:
+        return AnswerRefused(answer.status)
+    code = None
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        code = refusal_code(await answer.beginning(REFUSAL_BYTES_MAX, REFUSAL_S))
+    return AnswerRefused(answer.status, code, retry_after_s(answer.retry_after))
 
 
 def _address(root: str, key: str) -> tuple[str, str]:

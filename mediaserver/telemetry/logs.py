@@ -35,7 +35,7 @@ NOTHING: Final = "-"
 FIELDS: Final = ("call", "tenant", "worker", "event")
 """What `logger.bind` may add to a line."""
 OUR_PACKAGES: Final = frozenset(
-    {"mediaserver", "sipbridge", "admission", "tenancy", "config", "perf", "__main__"}
+    {"mediaserver", "sipbridge", "admission", "tenancy", "config", "vault", "perf", "__main__"}
 )
 
 

@@ -239,6 +239,7 @@ PROVIDER_ERRORS: Final = CounterMetric(
                 "unreachable",
                 "reset",
                 "denied",
+                "out_of_quota",
                 "rate_limited",
                 "server_error",
                 "rejected",
@@ -248,6 +249,16 @@ PROVIDER_ERRORS: Final = CounterMetric(
             ),
         ),
     ),
+)
+KEY_REFUSALS: Final = CounterMetric(
+    "receptionist_key_refusals_total",
+    "Answers of providers against a key of a tenant with keys in the vault, or of the platform in its calls, after which the "
+    "key is left out of the next calls for a while.",
+    (STAGE, Label("outcome", ("denied", "out_of_quota", "rate_limited"))),
+)
+KEY_REPORTS_DROPPED: Final = CounterMetric(
+    "receptionist_key_reports_dropped_total",
+    "Reports on keys that a process did not pass on, because it had passed on too many, or the edge did not take.",
 )
 PROVIDER_REQUESTS: Final = CounterMetric(
     "receptionist_provider_requests_total",
@@ -423,6 +434,8 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     SPECULATIONS,
     PROVIDER_FIRST_BYTE_SECONDS,
     PROVIDER_ERRORS,
+    KEY_REFUSALS,
+    KEY_REPORTS_DROPPED,
     PROVIDER_REQUESTS,
     PROVIDER_HEDGES,
     BREAKER_CHANGES,

@@ -24,11 +24,13 @@ from mediaserver.journal import CallJournal, Next, Restored
 from mediaserver.media_link import LocalMediaLink, MediaEvent
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.key_watch import KeyReport
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import TAKEOVER_SECONDS, TAKEOVERS, TOLD_TO_WAIT_SECONDS
 from mediaserver.telemetry.turns import TurnParts
 from mediaserver.turns import TurnCounters
+from mediaserver.workers.key_told import report_of
 from mediaserver.workers.messages import (
     Acted,
     CallerSaid,
@@ -37,6 +39,7 @@ from mediaserver.workers.messages import (
     CancelCall,
     Flush,
     Greet,
+    KeyTold,
     LinkEnded,
     MediaEnded,
     Message,
@@ -100,6 +103,7 @@ class HostedCall:
         *,
         meters: Meters,
         announcement: tuple[bytes, int] | None,
+        on_key: Callable[[KeyReport], None] = lambda _: None,
     ) -> None:
         self.number = number
         self.journal = CallJournal()
@@ -108,6 +112,7 @@ class HostedCall:
         self._observer = observer
         self._host = host
         self._meters = meters
+        self._on_key = on_key
         self._missed_since_us: int | None = None
         """The last sign of life of the call's worker where it is missed, until another one has the call."""
         self._announced_since_us: int | None = None
@@ -251,6 +256,8 @@ class HostedCall:
                     observer.action(action)
             case TurnsCounted():
                 observer.turns_counted(_counters(message.counters))
+            case KeyTold():
+                self._on_key(report_of(message))
             case MediaEnded():
                 observer.media_ended(message.why)
             case _:

@@ -239,6 +239,21 @@ class TurnsCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTold:
+    """What a request of the call says about the key that it was made with (`KeyReport`)."""
+
+    stage: str
+    owner: str
+    """The tenant; empty: the platform."""
+    name: str
+    version: int
+    outcome: str
+    took_ms: int
+    retry_after_ms: int
+    """-1: the provider does not say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """What the worker counted since the last time."""
 
@@ -268,6 +283,7 @@ ToEdge = (
     | CallOver
     | Meters
     | TurnsCounted
+    | KeyTold
 )
 Message = ToWorker | ToEdge
 
@@ -342,6 +358,7 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (Meters, _own(81, Meters)),
         (CallTaken, _own(82, CallTaken)),
         (TurnsCounted, _own(83, TurnsCounted)),
+        (KeyTold, _own(85, KeyTold)),
         (SpeechPaused, _engine(29, SpeechPaused, "media_ms at_us last_speech_at_us", blob="pcm")),
         (SpeechResumed, _engine(30, SpeechResumed, "media_ms at_us")),
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 from loguru import logger
 
@@ -16,6 +17,7 @@ from mediaserver.errors import StartupError
 from mediaserver.media_link import LocalMediaLink
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.pipeline.call_pipeline import CallObserver
+from mediaserver.providers.key_watch import KeyReport
 from mediaserver.receptionist import Phrases
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import WORKER_RESTARTS
@@ -109,6 +111,7 @@ class WorkerPool:
         watch: WatchParams | None = None,
         meters: Meters | None = None,
         on_delta: Callable[[bytes], object] = lambda _: None,
+        on_key: Callable[[TenantContext, KeyReport], None] = lambda _, __: None,
     ) -> None:
         self._count = count
         self._settings = settings
@@ -116,6 +119,7 @@ class WorkerPool:
         self._watch_params = watch or WatchParams()
         self._meters = meters or Meters()
         self._on_delta = on_delta
+        self._on_key = on_key
         self._ends = Ends()
         self._nursery = self._heed(nursery or Nursery())
         self._workers: list[Worker] = []
@@ -218,6 +222,7 @@ class WorkerPool:
             self,
             meters=self._meters,
             announcement=self._announcement(tenant),
+            on_key=partial(self._on_key, tenant),
         )
 
     def place(self, call: HostedCall) -> Worker:

@@ -35,6 +35,7 @@ from mediaserver.telemetry.redaction import Redactor
 from mediaserver.turns import TurnCounters
 from mediaserver.workers.connection import Connection
 from mediaserver.workers.far_link import FarMediaLink
+from mediaserver.workers.key_told import told
 from mediaserver.workers.memory import MemoryWatch, end_for_memory
 from mediaserver.workers.messages import (
     Acted,
@@ -66,6 +67,7 @@ from mediaserver.workers.messages import (
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
 from tenancy.wire import load_context
+from vault.process import forbid_core_dumps
 
 REPORT_EVERY_S = 1.0
 
@@ -153,7 +155,11 @@ class _Call:
             if self._cancelled is not None:
                 return
             pipeline = self._pipeline = CallPipeline(
-                tenant, self.link, resources, _Reporter(self._send), restored
+                tenant,
+                self.link,
+                resources.telling(lambda report: self._send(told(report))),
+                _Reporter(self._send),
+                restored,
             )
             running = asyncio.create_task(pipeline.run())
             self._send(CallTaken())
@@ -185,7 +191,7 @@ async def _load_phrases(phrases: PhraseCache, tenant: TenantContext) -> None:
     config = tenant.config
     texts = (config.greeting, *Phrases.of(config).all())
     keys = [
-        PhraseKey.of(tenant.tenant_id, tenant.tts[0].name, config.voice.name, config.voice.speed, text)
+        PhraseKey.of(tenant.tenant_id, tenant.phrase_voice, config.voice.name, config.voice.speed, text)
         for text in texts
     ]
     await phrases.load_all(keys)
@@ -294,6 +300,8 @@ async def work(sock: socket.socket, settings: WorkerSettings) -> None:
     loop_watch.start()
     memory = MemoryWatch(end_for_memory)
     memory.start()
+    if settings.forbid_core_dumps:
+        forbid_core_dumps()
     turn_model = TurnModel()
     care = ProviderCare.fresh()
     http = ProviderClient(care.stats)

@@ -24,6 +24,8 @@ class WorkerSettings:
     """What one worker may allocate; 0: without a limit of ours."""
     log_level: str
     log_format: Literal["text", "json"]
+    forbid_core_dumps: bool = False
+    """Where the node has a vault: workers have tenants' keys in memory (`vault.process`)."""
 
     def to_json(self) -> bytes:
         """For the nursery."""

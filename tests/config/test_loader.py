@@ -81,7 +81,9 @@ def test_a_mistyped_field_inside_a_union_gets_that_members_fields() -> None:
     assert set(by_field) == {"providers.llm[0].model", "providers.llm[0].modell"}
     wrong = by_field["providers.llm[0].modell"]
     assert wrong.place.line == MINIMAL.count("\n") + 4
-    assert wrong.text == "unknown field; did you mean 'model'? allowed: api_key_env, base_url, kind, model"
+    assert (
+        wrong.text == "unknown field; did you mean 'model'? allowed: api_key_env, base_url, key, kind, model"
+    )
 
 
 @pytest.mark.parametrize(

@@ -103,12 +103,17 @@ async def test_a_fault_is_answered_by_the_next_provider_and_touches_no_other_cal
         assert SENTENCE.startswith(answer) or answer.startswith("and then")
         assert len(answer) <= 4_000
     else:
-        assert apologies == 1
+        assert apologies == apologies_for(fault, stage)
         assert answer[-len(right) :] == right
         if isinstance(answer, bytes):
             assert len(answer) - len(right) <= max_audio_bytes(SENTENCE)
         else:
             assert answer == right
+
+
+def apologies_for(fault: Fault, stage: Stage) -> int:
+    """A key that is refused is refused at once: whoever transcribes next is asked without a word."""
+    return 0 if fault is Fault.REPEATS_REQUEST and stage is Stage.STT else 1
 
 
 async def everything(call: CallStages) -> tuple[object, ...]:
@@ -164,7 +169,8 @@ async def test_a_breaker_is_the_tenants_own_and_the_next_turns_do_not_wait(
     care = ProviderCare.fresh()
     call = CallStages([provider(faulty_url, "faulty"), provider(good_url, "good")], http, care)
     turns = [await call.do(stage) for _ in range(5)]
-    assert turns == [(RIGHT[stage], 1)] * 3 + [(RIGHT[stage], 0)] * 2
+    apologies = apologies_for(Fault.REPEATS_REQUEST, stage)
+    assert turns == [(RIGHT[stage], apologies)] * 3 + [(RIGHT[stage], 0)] * 2
     snapshot = care.stats.snapshot()
     assert snapshot.breaker_changes == {(stage, State.OPEN): 1}
     name = provider(faulty_url, "faulty").name

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -17,7 +18,9 @@ from config.node import (
     MediaConfig,
     ModelsConfig,
     NodeConfig,
+    PlatformProviders,
     SipConfig,
+    VaultConfig,
     WorkersConfig,
 )
 from config.tenant import TenantConfig
@@ -137,11 +140,15 @@ async def running_node(
     http: Mapping[str, object] | None = None,
     redactor: Redactor | None = None,
     listener_url: str | None = None,
+    vault: VaultConfig | None = None,
+    platform: PlatformProviders | None = None,
+    log_level: Literal["DEBUG", "INFO"] = "INFO",
+    log_format: Literal["text", "json"] = "text",
     node_trunks: Sequence[Mapping[str, object]] = (),
     others: Sequence[Mapping[str, object]] = (),
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
-    """Start a node with one tenant, and ``others``; stop it with everything that it started."""
+    """Start a node with one tenant, and ``others``; stop it with everything that it started. ``changes`` are of the first."""
     script = script or Script()
     with running(script) as url:
         tenant_files = []
@@ -160,6 +167,10 @@ async def running_node(
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),
+            vault=vault,
+            providers=platform or PlatformProviders(),
+            log_level=log_level,
+            log_format=log_format,
             drain_s=drain_s,
         )
         node = Node(config, redactor=redactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from tenancy import NumberTaken, StoreError, TenantMoved, TenantRow, TenantStatus
 from tenancy.canary import CanaryPlan
 from tenancy.store import (
+    MAX_ASKED,
     Address,
     CallRow,
     NewVersion,
+    OwnedAddress,
     Store,
     VersionContent,
     VersionKey,
@@ -122,6 +125,36 @@ async def test_everything_is_there_after_opening_again(backing: Backing) -> None
         assert await store.newest_calls("b", 9) == ()
     finally:
         await store.close()
+
+
+async def test_addresses_keep_their_trunks_and_pages_and_take_new_ones(store: Store) -> None:
+    number = Address("+1", frozenset({"b", "a"}))
+    site = Address("site_x", origins=frozenset({"https://a.example", "https://b.example:8443"}))
+    new = version("a", "one")
+    await store.import_version(dataclasses.replace(new, addresses=(number, site)))
+    assert await store.addresses_of("a") == (number, site)
+    assert set(await store.registered(("+9", "site_x", "+1", "+1"))) == {
+        OwnedAddress(number, TenantRow("a", TenantStatus.ACTIVE)),
+        OwnedAddress(site, TenantRow("a", TenantStatus.ACTIVE)),
+    }
+    # The same content with other trunks: no version, and from now on the other trunks.
+    other = dataclasses.replace(number, trunks=frozenset({"c"}))
+    assert await store.import_version(dataclasses.replace(new, addresses=(other,))) == 1
+    assert await store.addresses_of("a") == (other,)
+    # What is another's stays as it was.
+    with pytest.raises(NumberTaken):
+        await store.import_version(dataclasses.replace(version("b", "one"), addresses=(number,)))
+    assert await store.addresses_of("a") == (other,)
+    assert await store.registered(("site_x",)) == ()
+
+
+async def test_so_many_addresses_are_looked_up_at_once(store: Store) -> None:
+    await store.import_version(version("a", "one", *(f"+{n}" for n in range(MAX_ASKED + 1))))
+    asked = [f"+{n}" for n in range(MAX_ASKED)]
+    assert sorted(each.address.address for each in await store.registered(asked)) == sorted(asked)
+    for wrong in ((), [*asked, "+16"]):
+        with pytest.raises(ValueError, match="1 to 16 addresses"):
+            await store.registered(wrong)
 
 
 async def test_a_tenant_that_is_not_there_has_nothing(store: Store) -> None:

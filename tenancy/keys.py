@@ -1,0 +1,193 @@
+"""Tenants' keys on a node: the vault as its configuration has it, and its keys at the beginning of a call.
+
+A call never waits long for keys and never fails for them: what cannot be had in time is left out with its reason, and the
+next step of the chain serves. A key service that hangs costs one call in `HUNG_MS` the whole wait, and the others almost
+none; those whose data keys are open already are not held up at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from config.node import EnvironmentKek, FileKek, NodeConfig, PlatformProviders, TransitKek, VaultConfig
+from config.tenant import TenantConfig
+from tenancy.call_keys import CallKeys, FoundKey, key_names
+from tenancy.providers import Chains, resolve
+from vault import (
+    KekUnavailable,
+    KekUnusable,
+    KeyEncryption,
+    KeyResolver,
+    LocalKek,
+    LocalKeyEncryption,
+    SecretMissing,
+    SecretRevoked,
+    SqliteStore,
+    TransitKeyEncryption,
+    TransitSettings,
+    Vault,
+    VaultError,
+    kek_from_environment,
+    kek_from_file,
+    token_from_file,
+)
+
+VAULT_FILE: Final = "vault.db"
+SAMPLE: Final = 1_000
+WAIT_MS: Final = 250
+"""For a key, at most; reading one whose data key is open takes a fraction of a millisecond."""
+HUNG_MS: Final = 5_000
+"""So long after a wait that was in vain others wait `SHORT_WAIT_MS` only."""
+SHORT_WAIT_MS: Final = 25
+
+
+def vault_path(config: NodeConfig) -> Path:
+    """The vault's file on this node."""
+    return Path(config.data_dir) / VAULT_FILE
+
+
+def key_encryption(config: VaultConfig, environ: Mapping[str, str]) -> KeyEncryption:
+    """The key-encryption keys that the configuration names. Raises `KekUnusable` and `BadInput`."""
+    kek = config.kek
+    if isinstance(kek, TransitKek):
+        settings = TransitSettings(
+            kek.url.rstrip("/"), kek.key, kek.mount.strip("/"), kek.namespace, kek.timeout_ms
+        )
+        return TransitKeyEncryption(settings, token_from_file(kek.token_file))
+    older = [_local_kek(each, environ) for each in config.older]
+    return LocalKeyEncryption(_local_kek(kek, environ), older, os.urandom)
+
+
+def _local_kek(kek: FileKek | EnvironmentKek, environ: Mapping[str, str]) -> LocalKek:
+    if isinstance(kek, FileKek):
+        return kek_from_file(kek.label, kek.path)
+    return kek_from_environment(kek.label, kek.variable, environ)
+
+
+async def open_vault(config: NodeConfig, environ: Mapping[str, str]) -> Vault | None:
+    """The vault of a node; None where it has none. Close it with `Vault.aclose`. Raises `VaultError`."""
+    if config.vault is None:
+        return None
+    try:
+        keks = key_encryption(config.vault, environ)
+    except KekUnusable as error:
+        needed = await _wrapping(vault_path(config))
+        if not needed:
+            raise
+        raise KekUnusable(f"{error}; what the vault keeps is wrapped by {', '.join(needed)}") from error
+    store = await SqliteStore.open(vault_path(config))
+    return Vault(store, keks, random_bytes=os.urandom, now_ms=_now_ms)
+
+
+async def _wrapping(path: Path) -> tuple[str, ...]:
+    """The ids of the key-encryption keys that wrap data keys, as far as the first of these tell."""
+    if not await asyncio.to_thread(path.exists):
+        return ()
+    store = await SqliteStore.open(path)
+    try:
+        rows = await store.data_keys_not_under("", None, SAMPLE)
+    finally:
+        await store.aclose()
+    return tuple(sorted({row.wrapped.kek_id for row in rows}))
+
+
+async def open_tenant_keys(
+    config: NodeConfig, environ: Mapping[str, str], on_secret: Callable[[str], object] = lambda _: None
+) -> TenantKeys | None:
+    """The keys of a node's tenants; None where it has no vault. ``on_secret`` learns of each key before it is used.
+
+    Raises:
+        VaultError: the vault cannot be used as it is: a key-encryption key is gone (the text has its id), the file is
+        damaged. Of a key service that does not answer now a log line tells: it may come back.
+    """
+    vault = await open_vault(config, environ)
+    if vault is None:
+        return None
+    try:
+        await vault.check_keks()
+    except KekUnavailable as error:
+        logger.error("tenants' keys cannot be opened until the key service answers: {}", error)
+    except BaseException:
+        await vault.aclose()
+        raise
+    return TenantKeys(vault, on_secret=on_secret)
+
+
+class TenantKeys:
+    """The keys of a node's tenants, and what their providers say of them."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        *,
+        now_ms: Callable[[], int] | None = None,
+        on_secret: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.resolver: Final = KeyResolver()
+        self._vault = vault
+        self._now_ms = now_ms or _now_ms
+        self._on_secret = on_secret
+        self._hung_until_ms: int | None = None
+
+    async def fetch(self, tenant_id: str, names: Sequence[str]) -> CallKeys:
+        """The keys of these names, or why there is none. Raises nothing but cancellation."""
+        if len(names) == 1:
+            found = [await self._one(tenant_id, names[0])]
+        else:
+            found = await asyncio.gather(*(self._one(tenant_id, name) for name in names))
+        return CallKeys(tenant_id, dict(zip(names, found, strict=True)), self.resolver, self._now_ms())
+
+    def now_ms(self) -> int:
+        """The resolver's clock."""
+        return self._now_ms()
+
+    async def _one(self, tenant_id: str, name: str) -> FoundKey:
+        hung = self._hung_until_ms is not None and self._now_ms() < self._hung_until_ms
+        wait_ms = SHORT_WAIT_MS if hung else WAIT_MS
+        try:
+            async with asyncio.timeout(wait_ms / 1000):
+                info, secret = await self._vault.fetch(tenant_id, name)
+        except SecretMissing:
+            return FoundKey(None, reason="is missing")
+        except SecretRevoked:
+            return FoundKey(None, reason="was revoked")
+        except TimeoutError:
+            if not hung:
+                self._hung_until_ms = self._now_ms() + HUNG_MS
+            return self._unreadable(tenant_id, name, f"was not read within {wait_ms} ms")
+        except VaultError as error:
+            return self._unreadable(tenant_id, name, f"is unreadable ({type(error).__name__})", str(error))
+        self._on_secret(secret.reveal())
+        return FoundKey(secret, info.version)
+
+    @staticmethod
+    def _unreadable(tenant_id: str, name: str, reason: str, detail: str = "") -> FoundKey:
+        logger.bind(tenant=tenant_id).error("key {} {}{}", name, reason, f": {detail}" if detail else "")
+        return FoundKey(None, reason=reason)
+
+    async def aclose(self) -> None:
+        """Close the vault."""
+        await self._vault.aclose()
+
+
+async def chains_for(
+    config: TenantConfig,
+    platform: PlatformProviders,
+    environ: Mapping[str, str],
+    keys: TenantKeys | None,
+) -> Chains:
+    """The chains of a tenant, with its keys from the vault where its configuration names any."""
+    names = key_names(config.providers) if keys is not None else ()
+    fetched = await keys.fetch(config.tenant_id, names) if keys is not None and names else None
+    return resolve(config.providers, platform, environ, fetched)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
