@@ -58,6 +58,11 @@ def load_tenant_config(path: Path) -> TenantConfig:
     return parse_tenant_config(_read(path), str(path))
 
 
+def load_checked_tenant(path: Path) -> tuple[TenantConfig, tuple[Problem, ...]]:
+    """Read a tenant's file; return it with the warnings for its author. Raises `ConfigError`."""
+    return parse_checked_tenant(_read(path), str(path))
+
+
 def parse_tenant_config(data: bytes, file: str) -> TenantConfig:
     """Parse a tenant's YAML; ``file`` is what errors call it. Raises `ConfigError`."""
     return parse_checked_tenant(data, file)[0]
@@ -89,8 +94,14 @@ def load_node_config(path: Path | None = None, environ: Mapping[str, str] | None
     """Read a node's file (none: the demo node) and apply the overrides. Raises `ConfigError`."""
     path = DEMO_NODE_FILE if path is None else path
     config = parse_node_config(_read(path), str(path), os.environ if environ is None else environ)
+    folder = config.tenant_folder
+    if folder is not None:
+        folder = folder.model_copy(update={"path": path.parent.absolute() / folder.path.expanduser()})
     return config.model_copy(
-        update={"tenants": tuple(path.parent.absolute() / each.expanduser() for each in config.tenants)}
+        update={
+            "tenants": tuple(path.parent.absolute() / each.expanduser() for each in config.tenants),
+            "tenant_folder": folder,
+        }
     )
 
 

@@ -255,6 +255,15 @@ class StoreConfig(StrictModel):
         return PostgresConfig() if self.postgres is None else self.postgres
 
 
+class TenantFolderConfig(StrictModel):
+    """A folder of tenants' files that is watched: what changes there is in use at the next call."""
+
+    path: Path = Field(validate_default=False)
+    """Its ``*.yaml`` and ``*.yml``; at most 10,000 files of 1 MiB. Relative to this file."""
+    poll_ms: int = Field(default=400, ge=100, le=60_000)
+    """Between two looks. A file is read when it has looked the same twice running."""
+
+
 KekLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 """What a key-encryption key is called, for good: what it wraps names it. 1 to 40 letters, digits, ``.``, ``_``, ``-``."""
 
@@ -345,6 +354,8 @@ class NodeConfig(StrictModel):
     providers: PlatformProviders = PlatformProviders()
     tenants: tuple[Path, ...] = Field(default=(), max_length=1_000)
     """Tenant files, or folders of ``*.yaml``, imported at start. Relative to this file."""
+    tenant_folder: TenantFolderConfig | None = None
+    """A folder whose changes are followed while the node runs. A file that goes leaves its tenant as it is."""
     models: ModelsConfig = ModelsConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     workers: WorkersConfig = WorkersConfig()

@@ -52,6 +52,7 @@ class Conversation:
     lines: list[Line] = field(default_factory=list)
     messages: list[MessageTaken] = field(default_factory=list)
     turn_latencies_ms: list[int] = field(default_factory=list)
+    human_requested: bool = False
     dropped_lines: int = 0
 
     def add(self, line: Line) -> None:
@@ -213,6 +214,7 @@ class Call:
                 self.conversation.messages.append(action)
                 self._log.info("message taken")
             case HumanRequested():
+                self.conversation.human_requested = True
                 self._log.info("caller asked for a human")
             case EndCall():
                 self._log.info("conversation closed by the receptionist")

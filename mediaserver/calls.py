@@ -25,9 +25,11 @@ from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.outcomes import outcome_of
-from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED
+from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED, TRIAL_CALLS, TRIALS_ENDED
 from mediaserver.telemetry.sources import observe_quality
+from mediaserver.telemetry.trial_outcome import arm_name, trial_outcome
 from tenancy import Called, CallNotRouted, CallRecord, Registry, TenancyError, TenantContext
+from tenancy.canary import CallOutcome
 from tenancy.routing import Answer, Refused
 
 MAX_CALL_S = 3_600
@@ -213,6 +215,8 @@ class Switchboard:
             self.meters.inc(CALLS_REFUSED, "pipeline_failed")
             self.hub.detach(link)
             self.give_back(lease)
+            failed = CallOutcome(tenant.config_version, failed=True)
+            self.spawn(self._record(tenant, None, failed), "failed call's record")
             if not isinstance(error, Exception):
                 raise
             raise CallRefused(500) from error
@@ -266,10 +270,28 @@ class Switchboard:
             self.hub.detach(call.link)
             self.give_back(active.lease)
         bound.bind(event="call_ended").info("call ended: {}", why)
+        conversation = call.conversation
+        outcome = trial_outcome(
+            call.tenant.config_version,
+            active.our_reason or why,
+            conversation.turn_latencies_ms,
+            human_requested=conversation.human_requested,
+        )
+        await self._record(call.tenant, record_of(call, why), outcome)
+
+    async def _record(self, tenant: TenantContext, record: CallRecord | None, outcome: CallOutcome) -> None:
+        """Keep what stays of a call, once, and tell what a trial of its configuration made of it."""
         try:
-            await self._registry.record_call(call.tenant, record_of(call, why))
+            edit = await self._registry.record_call(tenant, record, outcome)
         except TenancyError as error:
-            bound.error("the call's record could not be written: {}", error)
+            logger.bind(call=tenant.call_id, tenant=tenant.tenant_id).error(
+                "the call's record could not be written: {}", error
+            )
+            return
+        if edit is not None:
+            self.meters.inc(TRIAL_CALLS, arm_name(edit, outcome.version))
+            if edit.ended is not None:
+                self.meters.inc(TRIALS_ENDED, edit.ended.decision.value)
 
     async def _measure_media(self, link: LocalMediaLink) -> None:
         """How good the call's media was; the engine answers in its own time, so beside the event loop."""

@@ -1,4 +1,4 @@
-"""The command line: ``mediaserver serve`` and ``call``; `store_commands` has the stores', `keys_command` the vault's."""
+"""The command line: ``mediaserver serve``, ``call``, ``config``; `store_commands` has the stores', `keys_command` the vault's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uvloop
 from config.errors import ConfigError
 from config.loader import load_node_config
 from mediaserver import store_commands
+from mediaserver.configuring.arguments import add_config
 from mediaserver.errors import MediaServerError
 from mediaserver.telemetry.logs import configure_logs
 
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--start-server", action="store_true", help="start a demo server if none answers")
     call.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
     call.set_defaults(run=_call)
+    add_config(commands)
     _add_keys(commands)
     return parser
 

@@ -55,6 +55,7 @@ from mediaserver.telemetry.sources import (
     sip_readings,
     worker_readings,
 )
+from mediaserver.tenant_folder import TenantFolder, open_folder
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
@@ -96,6 +97,8 @@ class Node:
         self._watch: asyncio.Task[None] | None = None
         self.broken = False
         """Whether the node stopped because it could not go on."""
+        self._folder: TenantFolder | None = None
+        self._following: asyncio.Task[None] | None = None
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: ProviderClient | None = None
@@ -213,10 +216,12 @@ class Node:
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._keys = self._registry.keys = await open_keys(config, self._redactor)
         reports = KeyReports(self._keys, self.telemetry.meters)
+        await self._follow_folder(self._registry)
         self._tenants = await self._registry.active_tenants()
         if not self._tenants:
             raise StartupError(
-                "no tenant is configured: name tenant files under 'tenants' in the node's configuration"
+                "no tenant is configured: name tenant files under 'tenants' in the node's configuration, or a folder"
+                " of them as 'tenant_folder'"
             )
         stats = self._care.stats
         self._provider_http = ProviderClient(stats)
@@ -261,9 +266,24 @@ class Node:
         self._operator.listen()
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
+        if self._folder is not None:
+            self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
         contexts = [await self._registry.context_to_prepare(tenant) for tenant in self._tenants[:MAX_TENANTS]]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
+
+    async def _follow_folder(self, registry: Registry) -> None:
+        """Take over what the watched folder holds; from then on it is followed."""
+        self._folder = await open_folder(
+            self._config, registry.store, self.telemetry.meters, self._tenants_changed
+        )
+        if self._folder is not None:
+            await self._folder.look(at_once=True)
+
+    async def _tenants_changed(self) -> None:
+        """Who answers here may be others now, and may say other phrases."""
+        if self._registry is not None and self._ready:
+            self._tenants = await self._registry.active_tenants()
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:
         config = self._config
@@ -438,12 +458,14 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        background |= {task for task in (self._warming, self._watch, self._reloading) if task is not None}
+        tasks = (self._warming, self._watch, self._reloading, self._following)
+        background |= {task for task in tasks if task is not None}
         for task in background:
             task.cancel()
         if background:
             await asyncio.wait(background)
         self._warming, self._watch, self._late_phrases = None, None, set()
+        self._following = None
 
     async def _stop_calls(self) -> None:
         if self._switchboard is None:
@@ -484,6 +506,7 @@ class Node:
             "web_waiting_calls": self._web.waiting_calls if self._web else 0,
             "web_refusals": dict(self._web.refusals) if self._web else {},
             "numbers": self._numbers(),
+            "tenant_folder": self._folder.status() if self._folder else None,
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},
         }

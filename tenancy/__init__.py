@@ -3,6 +3,7 @@
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
     CallNotRouted,
+    ChangeRefused,
     MigrationFailed,
     NumberTaken,
     RestoreRefused,
@@ -16,6 +17,8 @@ from tenancy.errors import (
     TenantMoved,
     UnknownTenant,
     UnknownVersion,
+    VersionConflict,
+    VersionInvalid,
 )
 from tenancy.providers import Chains, ResolvedProvider, resolve
 from tenancy.registry import Registry, open_registry
@@ -32,6 +35,7 @@ __all__ = [
     "CalledSite",
     "CalledUri",
     "Chains",
+    "ChangeRefused",
     "MigrationFailed",
     "NumberTaken",
     "Origin",
@@ -54,7 +58,9 @@ __all__ = [
     "Trunks",
     "UnknownTenant",
     "UnknownVersion",
+    "VersionConflict",
     "VersionInfo",
+    "VersionInvalid",
     "open_registry",
     "resolve",
 ]

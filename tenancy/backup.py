@@ -3,7 +3,7 @@
 A backup is the tenant's database with one table more, which says whose it is and when it was made. Bringing one back loses
 nothing that is there: versions that both have must be equal, calls are added, and where the backup's active content is not
 what is active now, it becomes a new version. So an older backup leaves a longer history, and what cannot be brought
-together is refused.
+together is refused. What became of versions is brought together by `tenancy.restored_lives`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from tenancy.addresses import addresses_of
 from tenancy.database import BUSY_TIMEOUT_MS, Database, connect, open_database, store_errors, unbroken
 from tenancy.errors import RestoreRefused, StoreCorrupt, StoreError, StoreLocked, UnknownTenant
 from tenancy.repository import TenantRepository
+from tenancy.restored_lives import Backup, bring_together, settle_trials
 from tenancy.schema_history import SchemaHistory
 from tenancy.sqlite_store import SqliteStore
-from tenancy.store import CallRow, NewVersion, StoredVersion, TenantStatus
+from tenancy.store import CallRow, NewVersion, TenantStatus
 
 CALLS_AT_ONCE: Final = 500
 MAX_PROBLEMS: Final = 20
@@ -257,10 +258,8 @@ def _copy(source: Path, copy: Path) -> BackupInfo:
 async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) -> RestoreInfo:
     tenant_id = info.tenant_id
     repository = store.repository
-    versions = await backed_up.read(repository.stored_versions)
-    active = await backed_up.read(repository.active)
-    assert active is not None  # `_problems` has looked.
-    wanted = next(each for each in versions if each.version == active.version)
+    content = await backed_up.read(partial(_content, repository, info.made_at))
+    wanted = content.active
     try:
         addresses = addresses_of(TenantConfig.model_validate_json(wanted.body, strict=True))
     except ValidationError as error:
@@ -271,12 +270,11 @@ async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) ->
     damaged: Path | None = None
     if known and await check(store, tenant_id):
         damaged = await _set_aside(store, tenant_id)
-    reason = f"restored from the backup of {info.made_at.isoformat(timespec='seconds')}"
 
     async def merge() -> tuple[int, int]:
         async with store.shards.use(tenant_id) as shard:
             return await shard.write(
-                lambda connection: _merge(repository, connection, versions, wanted, reason)
+                lambda connection: _merge(repository, connection, content, datetime.now(UTC))
             )
 
     try:
@@ -291,38 +289,54 @@ async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) ->
     return RestoreInfo(tenant_id, version, added, calls, damaged)
 
 
+async def _content(repository: TenantRepository, made_at: datetime, connection: AsyncConnection) -> Backup:
+    active = await repository.active(connection)
+    assert active is not None  # `_problems` has looked.
+    return Backup(
+        made_at,
+        await repository.stored_versions(connection),
+        active.version,
+        await repository.rows.trials(connection),
+        await repository.ledgers.followed(connection),
+        await repository.rows.log(connection),
+    )
+
+
 async def _merge(
-    repository: TenantRepository,
-    connection: AsyncConnection,
-    versions: tuple[StoredVersion, ...],
-    wanted: StoredVersion,
-    reason: str,
+    repository: TenantRepository, connection: AsyncConnection, backup: Backup, now: datetime
 ) -> tuple[int, int]:
     """Add what is missing and activate the wanted content; returns how many versions that made, and the active one."""
+    wanted = backup.active
     present = {each.version: each for each in await repository.stored_versions(connection)}
-    for each in versions:
+    for each in backup.versions:
         if present.get(each.version, each).content_hash != each.content_hash:
             raise RestoreRefused(
                 f"version {each.version} is here and in the backup with different content: they are two histories"
             )
-    missing = [each for each in versions if each.version not in present]
+    missing = [each for each in backup.versions if each.version not in present]
     newest = max(present, default=0)
     if any(each.version < newest for each in missing):
         raise RestoreRefused(
             "the history that is here has gaps which the backup would fill: they are two histories"
         )
     await repository.put_versions(connection, missing)
+    restored = await bring_together(repository, connection, backup, present)
     active = await repository.active(connection)
-    if active is not None and active.content_hash == wanted.content_hash and not missing:
-        return 0, active.version
-    if newest < wanted.version:
+    if newest < wanted.version or restored.here_is_older:
         await repository.activate(connection, wanted.version)
-        return len(missing), wanted.version
-    # What is here is newer: the backup's content becomes active as a version of its own.
-    new = NewVersion(
-        "", (), wanted.content_hash, wanted.schema_version, wanted.author, reason, datetime.now(UTC), wanted.body
-    )  # fmt: skip
-    return len(missing) + 1, await repository.add_version(connection, new)
+        added, version = len(missing), wanted.version
+        if active is None or active.version != version:
+            await repository.rows.add_log(connection, [backup.line(now)])
+    elif active is not None and active.content_hash == wanted.content_hash:
+        added, version = len(missing), active.version
+    else:
+        # What is here is newer: the backup's content becomes active as a version of its own.
+        new = NewVersion(
+            "", (), wanted.content_hash, wanted.schema_version, wanted.author, backup.reason, now, wanted.body
+        )  # fmt: skip
+        added, version = len(missing) + 1, await repository.add_version(connection, new)
+    await settle_trials(repository, connection, backup, restored, now)
+    return added, version
 
 
 async def _add_calls(store: SqliteStore, tenant_id: str, backed_up: Database) -> int:

@@ -13,9 +13,11 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreLocked, TenantElsewhere
+from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import (
@@ -23,6 +25,7 @@ from tenancy.store import (
     CallRow,
     NewVersion,
     OwnedAddress,
+    Serving,
     Store,
     TenantRow,
     TenantStatus,
@@ -90,6 +93,23 @@ class BothStores:
 
         return await self._write(new.tenant_id, lambda: self.files.add_version(new), there)
 
+    async def edit(
+        self,
+        tenant_id: str,
+        change: Callable[[Ledger], Edit],
+        addresses: tuple[Address, ...] | None = None,
+    ) -> Edit:
+        async def there(postgres: PostgresStore, connection: AsyncConnection) -> Edit:
+            await postgres.shared.hold(connection, tenant_id)
+            if addresses is not None:
+                await postgres.shared.put_addresses(connection, tenant_id, addresses)
+            return await postgres.repository.edit(connection, change)
+
+        async def and_then() -> Edit:
+            return await self._write(tenant_id, lambda: self.files.edit_versions(tenant_id, change), there)
+
+        return await self.files.hold_for(tenant_id, addresses, and_then)
+
     # -- one tenant ------------------------------------------------------------------------------------
 
     def place(self, tenant_id: str) -> str:
@@ -97,6 +117,21 @@ class BothStores:
 
     async def active(self, tenant_id: str) -> VersionKey | None:
         return await self._read(lambda store: store.active(tenant_id))
+
+    async def serving(self, tenant_id: str) -> Serving | None:
+        return await self._read(lambda store: store.serving(tenant_id))
+
+    async def followed(self, tenant_id: str) -> str | None:
+        return await self._read(lambda store: store.followed(tenant_id))
+
+    async def ledger(self, tenant_id: str) -> Ledger:
+        return await self._read(lambda store: store.ledger(tenant_id))
+
+    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+        return await self._read(lambda store: store.trials(tenant_id, limit))
+
+    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+        return await self._read(lambda store: store.config_log(tenant_id, limit))
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         return await self._read(lambda store: store.content(tenant_id, version))
@@ -111,7 +146,15 @@ class BothStores:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> None:
             await postgres.repository.add_calls(connection, (call,))
 
-        await self._write(tenant_id, lambda: self.files.add_call(tenant_id, call), there)
+        await self._write(tenant_id, lambda: self.files.add_call(tenant_id, call), there, share=True)
+
+    async def end_call(
+        self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
+    ) -> Edit | None:
+        async def there(postgres: PostgresStore, connection: AsyncConnection) -> Edit | None:
+            return await postgres.repository.end_call(connection, call, observe)
+
+        return await self._write(tenant_id, lambda: self.files.end_call(tenant_id, call, observe), there)
 
     async def _read(self, ask: Callable[[Store], Awaitable[T]]) -> T:
         try:
@@ -124,6 +167,8 @@ class BothStores:
         tenant_id: str,
         here: Callable[[], Awaitable[T]],
         there: Callable[[PostgresStore, AsyncConnection], Awaitable[T]],
+        *,
+        share: bool = False,
     ) -> T:
         for _ in range(ATTEMPTS):
             try:
@@ -131,7 +176,7 @@ class BothStores:
             except TenantElsewhere:
                 postgres = await self.postgres()
             try:
-                return await unbroken(self._write_there(tenant_id, postgres, there))
+                return await unbroken(self._write_there(tenant_id, postgres, there, share=share))
             except _CameBackError:
                 continue
         raise StoreLocked(f"{self.place(tenant_id)}: the tenant is being moved to and fro")
@@ -141,9 +186,12 @@ class BothStores:
         tenant_id: str,
         postgres: PostgresStore,
         there: Callable[[PostgresStore, AsyncConnection], Awaitable[T]],
+        *,
+        share: bool,
     ) -> T:
         async with postgres.tenant_transaction(tenant_id) as connection:
-            await postgres.shared.lock(connection, tenant_id, share=True)
+            # Once, and as far as it is needed: of two who share a lock and then want more, each waits for the other.
+            await postgres.shared.lock(connection, tenant_id, share=share)
             if await self.files.is_here(tenant_id):
                 raise _CameBackError
             return await there(postgres, connection)

@@ -46,7 +46,10 @@ class Metric(StrEnum):
     TRANSFERS = "transfers"
     """The share of calls that went on to a person."""
     TURN_LATENCY = "turn_latency_ms"
-    """A call's mean time from the end of the caller's speech to the first of the answer, cut at `CanaryPlan.latency_cap_ms`."""
+    """A call's typical time (its mean or median) from the end of the caller's speech to the first of the answer, cut at
+    `CanaryPlan.latency_cap_ms`."""
+    TURN_LATENCY_P95 = "turn_latency_p95_ms"
+    """The same for a call's slow turns: its 95th percentile."""
     COST = "cost_micros"
     """A call's cost in millionths of the currency, cut at `CanaryPlan.cost_cap_micros`."""
 
@@ -83,6 +86,7 @@ class CanaryPlan(StrictModel):
     failures: Bound | None = Bound(absolute=0.03)
     transfers: Bound | None = Bound(absolute=0.10)
     turn_latency: Bound | None = Bound(absolute=100.0, relative=0.10)
+    turn_latency_p95: Bound | None = None
     cost: Bound | None = Bound(relative=0.25)
     latency_cap_ms: int = Field(default=3_000, ge=100, le=60_000)
     cost_cap_micros: int = Field(default=1_000_000, ge=1)
@@ -98,7 +102,9 @@ class CanaryPlan(StrictModel):
         if self.version == self.baseline:
             raise ValueError(f"version and baseline are both {self.version}")
         if not self.bounds():
-            raise ValueError("one of failures, transfers, turn_latency and cost needs a bound")
+            raise ValueError(
+                "one of failures, transfers, turn_latency, turn_latency_p95 and cost needs a bound"
+            )
         return self
 
     def bounds(self) -> Mapping[Metric, Bound]:
@@ -107,6 +113,7 @@ class CanaryPlan(StrictModel):
             (Metric.FAILURES, self.failures),
             (Metric.TRANSFERS, self.transfers),
             (Metric.TURN_LATENCY, self.turn_latency),
+            (Metric.TURN_LATENCY_P95, self.turn_latency_p95),
             (Metric.COST, self.cost),
         )
         return {metric: bound for metric, bound in named if bound is not None}
@@ -114,7 +121,7 @@ class CanaryPlan(StrictModel):
     def scale(self, metric: Metric) -> float:
         """What a tally's 1 stands for."""
         match metric:
-            case Metric.TURN_LATENCY:
+            case Metric.TURN_LATENCY | Metric.TURN_LATENCY_P95:
                 return float(self.latency_cap_ms)
             case Metric.COST:
                 return float(self.cost_cap_micros)
@@ -133,6 +140,7 @@ class CallOutcome:
     """None: the call had no turn."""
     cost_micros: int | None = None
     """None: its cost is not known."""
+    turn_latency_p95_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +152,7 @@ class ArmTally:
     transfers: RateTally = field(default_factory=RateTally)
     turn_latency: MeanTally = field(default_factory=MeanTally)
     cost: MeanTally = field(default_factory=MeanTally)
+    turn_latency_p95: MeanTally = field(default_factory=MeanTally)
 
     def of(self, metric: Metric) -> RateTally | MeanTally:
         """The tally of a metric."""
@@ -154,6 +163,8 @@ class ArmTally:
                 return self.transfers
             case Metric.TURN_LATENCY:
                 return self.turn_latency
+            case Metric.TURN_LATENCY_P95:
+                return self.turn_latency_p95
             case Metric.COST:
                 return self.cost
 
@@ -299,9 +310,11 @@ def _allowed(bound: Bound, baseline: float) -> float:
 
 
 def _counted(arm: ArmTally, outcome: CallOutcome, plan: CanaryPlan) -> ArmTally:
-    latency, cost = arm.turn_latency, arm.cost
+    latency, slow, cost = arm.turn_latency, arm.turn_latency_p95, arm.cost
     if outcome.turn_latency_ms is not None:
         latency = latency.plus(min(max(outcome.turn_latency_ms, 0.0) / plan.latency_cap_ms, 1.0))
+    if outcome.turn_latency_p95_ms is not None:
+        slow = slow.plus(min(max(outcome.turn_latency_p95_ms, 0.0) / plan.latency_cap_ms, 1.0))
     if outcome.cost_micros is not None:
         cost = cost.plus(min(max(outcome.cost_micros, 0) / plan.cost_cap_micros, 1.0))
     return ArmTally(
@@ -310,6 +323,7 @@ def _counted(arm: ArmTally, outcome: CallOutcome, plan: CanaryPlan) -> ArmTally:
         arm.transfers.plus(outcome.transferred),
         latency,
         cost,
+        slow,
     )
 
 

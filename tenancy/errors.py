@@ -6,6 +6,9 @@ TenancyError
 ├── UnknownVersion       the tenant has no such configuration version
 ├── TenantMoved          the tenant is another node's, whose address the error has
 ├── NumberTaken          an import would take a number, SIP address or site key away from another tenant
+├── ChangeRefused        a configuration version cannot be given this state
+│   ├── VersionConflict  another version is active than the author saw
+│   └── VersionInvalid   what it says cannot be used: each fault with its field and its reason
 ├── RestoreRefused       a backup cannot be brought back without losing something
 ├── MigrationFailed      a tenant could not be brought from one store to the other; it stays where it was
 └── StoreError           a database cannot be opened, read or written
@@ -53,6 +56,27 @@ class TenantMoved(TenancyError):  # noqa: N818
 
 class NumberTaken(TenancyError):  # noqa: N818
     """A number, SIP address or site key belongs to another tenant; the text names both."""
+
+
+class ChangeRefused(TenancyError):  # noqa: N818
+    """A configuration version cannot be given this state; the text says why, and nothing has changed."""
+
+
+class VersionConflict(ChangeRefused):
+    """Another version is active than the author saw."""
+
+    def __init__(self, text: str, expected: int | None, found: int | None) -> None:
+        super().__init__(text)
+        self.expected = expected
+        self.found = found
+
+
+class VersionInvalid(ChangeRefused):
+    """A version says what cannot be used."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class RestoreRefused(TenancyError):  # noqa: N818

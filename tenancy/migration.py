@@ -6,8 +6,9 @@ copied, numbers of rows and checksums of both sides are compared, and the file's
 writes to the other side (`tenancy.both_stores`). A lock ends with the process that holds it, and the mark is turned in one
 transaction; so whoever is ended at any point leaves every tenant in one place, not frozen, and the next run goes on.
 
-Copying leaves the source as it is. Versions never change and calls are only added, so that copying again, or back, adds what
-is missing and compares the rest.
+Copying leaves the source as it is. Versions never change, and calls and the log's lines are only added, so that copying again,
+or back, adds what is missing and compares the rest. What became of versions, their trials and what the tenant's file said are
+written over. A trial goes on where its tenant is.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.database import unbroken
 from tenancy.errors import MigrationFailed, StoreLocked, TenancyError
+from tenancy.ledger_rows import LogRow, StateRow, TrialRow
 from tenancy.postgres_store import PostgresStore
 from tenancy.repository import TenantRepository
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import CallRow, StoredVersion, TenantRow, TenantStatus
 
 CALLS_AT_ONCE: Final = 500
+LINES_AT_ONCE: Final = 500
 ATTEMPTS: Final = 4
 """How often a tenant is tried whose locks others hold; each waits as long as any other writer."""
 T = TypeVar("T")
-Row = TypeVar("Row", CallRow, StoredVersion)
+Row = TypeVar("Row", CallRow, StoredVersion, StateRow, TrialRow, LogRow)
 IN_FILES: Final = "sqlite"
 """The address in Postgres of a tenant that is in a file: whoever asks Postgres alone is told that it has moved."""
 
@@ -56,6 +59,8 @@ class TenantReport:
     outcome: Outcome
     versions: int = 0
     calls: int = 0
+    lines: int = 0
+    """Of the log."""
     checksum: str = ""
     """SHA-256 over both sides' rows, the same for either."""
     frozen_ms: float = 0.0
@@ -78,6 +83,9 @@ class _Copied:
 
     last_call_key: int = 0
     calls: int = 0
+    last_line_keys: tuple[int, int] = (0, 0)
+    """On the source's side and the target's, where a line has another key."""
+    lines: int = 0
     source: hashlib._Hash = field(default_factory=hashlib.sha256)
     target: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -170,7 +178,7 @@ class Migration:
         """Copy a batch without holding anybody up; whether there may be more."""
         async with self._files.shards.use(tenant_id) as shard:
             # The shard's one connection is ours meanwhile; other programs use the file through their own.
-            async def work(connection: AsyncConnection) -> int:
+            async def work(connection: AsyncConnection) -> bool:
                 async with self._postgres.tenant_transaction(tenant_id) as target:
                     return await _copy_batch(
                         tenant_id,
@@ -179,7 +187,7 @@ class Migration:
                         _Side(target, self._postgres.repository),
                     )
 
-            return await shard.read(work) == CALLS_AT_ONCE
+            return await shard.read(work)
 
     async def _finish_forward(
         self, tenant_id: str, copied: _Copied, shared: AsyncConnection, connection: AsyncConnection
@@ -191,7 +199,7 @@ class Migration:
         async with self._postgres.tenant_transaction(tenant_id) as target:
             source_side = _Side(connection, self._files.repository)
             target_side = _Side(target, self._postgres.repository)
-            while await _copy_batch(tenant_id, copied, source_side, target_side) == CALLS_AT_ONCE:
+            while await _copy_batch(tenant_id, copied, source_side, target_side):
                 pass
             report = await _finish(tenant_id, copied, source_side, target_side)
             await self._postgres.shared.put_tenant(target, row, suspended=suspended)
@@ -227,20 +235,20 @@ class Migration:
     async def _copy_some_back(self, tenant_id: str, copied: _Copied) -> bool:
         async with self._files.shards.use(tenant_id) as shard:
 
-            async def work(connection: AsyncConnection) -> int:
+            async def work(connection: AsyncConnection) -> bool:
                 async with self._postgres.tenant_transaction(tenant_id) as source:
                     # Nobody sees this: the file refuses what is written into it unless it says "here".
                     await self._files.place_here(connection, here=True)
-                    count = await _copy_batch(
+                    more = await _copy_batch(
                         tenant_id,
                         copied,
                         _Side(source, self._postgres.repository),
                         _Side(connection, self._files.repository),
                     )
                     await self._files.place_here(connection, here=False)
-                    return count
+                    return more
 
-            return await shard.write(work) == CALLS_AT_ONCE
+            return await shard.write(work)
 
     async def _finish_back(self, tenant_id: str, copied: _Copied, shared: AsyncConnection) -> TenantReport:
         postgres = self._postgres
@@ -256,7 +264,7 @@ class Migration:
                 await self._files.place_here(connection, here=True)
                 source_side = _Side(source, postgres.repository)
                 target_side = _Side(connection, self._files.repository)
-                while await _copy_batch(tenant_id, copied, source_side, target_side) == CALLS_AT_ONCE:
+                while await _copy_batch(tenant_id, copied, source_side, target_side):
                     pass
                 return await _finish(tenant_id, copied, source_side, target_side)
 
@@ -291,7 +299,7 @@ def _plain(row: Row) -> Row:
     return dataclasses.replace(row, **changes)
 
 
-def _digest(rows: Sequence[CallRow] | Sequence[StoredVersion]) -> bytes:
+def _digest(rows: Sequence[CallRow | StoredVersion | TrialRow | LogRow]) -> bytes:
     return hashlib.sha256(orjson.dumps([dataclasses.astuple(row) for row in rows])).digest()
 
 
@@ -299,9 +307,17 @@ def _by_time(call: CallRow) -> tuple[datetime, str]:
     return call.started_at, call.call_id
 
 
-async def _copy_batch(tenant_id: str, copied: _Copied, source: _Side, target: _Side) -> int:
-    """Copy the next calls, and read them back; returns how many there were."""
+async def _copy_batch(tenant_id: str, copied: _Copied, source: _Side, target: _Side) -> bool:
+    """Copy the next calls and lines, and read them back; whether there may be more."""
+    # Versions after what refers to them was read: none is missing, whatever is added in between.
+    read = await _lives(source), await _next_lines(source, copied.last_line_keys[0])
     await _copy_versions(tenant_id, source, target)
+    await _put_lives(target, read[0])
+    more_lines = await _copy_lines(tenant_id, copied, read[1], target)
+    return await _copy_calls(tenant_id, copied, source, target) or more_lines
+
+
+async def _copy_calls(tenant_id: str, copied: _Copied, source: _Side, target: _Side) -> bool:
     rows = await source.repository.calls_after(source.connection, copied.last_call_key, CALLS_AT_ONCE)
     if rows:
         calls = sorted((_plain(call) for _, call in rows), key=_by_time)
@@ -314,7 +330,59 @@ async def _copy_batch(tenant_id: str, copied: _Copied, source: _Side, target: _S
         copied.target.update(_digest(kept))
         copied.calls += len(rows)
         copied.last_call_key = rows[-1][0]
-    return len(rows)
+    return len(rows) == CALLS_AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class _Lives:
+    """What became of versions; it changes."""
+
+    states: tuple[StateRow, ...]
+    trials: tuple[TrialRow, ...]
+    followed: str | None
+
+
+async def _lives(side: _Side) -> _Lives:
+    return _Lives(
+        tuple(map(_plain, await side.repository.rows.states(side.connection))),
+        await side.repository.rows.trials(side.connection),
+        await side.repository.ledgers.followed(side.connection),
+    )
+
+
+async def _put_lives(target: _Side, ours: _Lives) -> None:
+    theirs = await _lives(target)
+    rows, connection = target.repository.rows, target.connection
+    await rows.put_states(connection, set(ours.states).difference(theirs.states))
+    await rows.put_trials(connection, set(ours.trials).difference(theirs.trials))
+    if ours.followed is not None and ours.followed != theirs.followed:
+        await target.repository.ledgers.follow(connection, ours.followed)
+
+
+async def _next_lines(side: _Side, key: int) -> list[tuple[int, LogRow]]:
+    rows = await side.repository.rows.log_after(side.connection, key, LINES_AT_ONCE)
+    return [(each_key, _plain(row)) for each_key, row in rows]
+
+
+async def _copy_lines(
+    tenant_id: str, copied: _Copied, ours: Sequence[tuple[int, LogRow]], target: _Side
+) -> bool:
+    """Copy the next lines where they are missing, and read them back; whether there may be more."""
+    _, target_key = copied.last_line_keys
+    lines = [row for _, row in ours]
+    theirs = [row for _, row in await _next_lines(target, target_key)]
+    if theirs != lines[: len(theirs)]:
+        raise MigrationFailed(f"{tenant_id}: the logs of the two sides differ after line {copied.lines}")
+    await target.repository.rows.add_log(target.connection, lines[len(theirs) :])
+    kept = await _next_lines(target, target_key)
+    if [row for _, row in kept] != lines:
+        raise MigrationFailed(f"{tenant_id}: the logs of the two sides differ after line {copied.lines}")
+    if ours:
+        copied.source.update(_digest(lines))
+        copied.target.update(_digest([row for _, row in kept]))
+        copied.lines += len(lines)
+        copied.last_line_keys = ours[-1][0], kept[-1][0]
+    return len(ours) == LINES_AT_ONCE
 
 
 async def _copy_versions(tenant_id: str, source: _Side, target: _Side) -> None:
@@ -343,8 +411,12 @@ async def _finish(tenant_id: str, copied: _Copied, source: _Side, target: _Side)
     for side, checksum in ((source, copied.source), (target, copied.target)):
         versions = await side.repository.stored_versions(side.connection)
         checksum.update(_digest([_plain(each) for each in versions]))
+        lives = await _lives(side)
+        checksum.update(_digest(lives.trials) + str(lives.followed).encode())
     if copied.source.digest() != copied.target.digest():
         raise MigrationFailed(f"{tenant_id}: the checksums of the two sides differ")
     if await target.repository.active(target.connection) != active:
         raise MigrationFailed(f"{tenant_id}: another version is active on the other side")
-    return TenantReport(tenant_id, Outcome.MOVED, *counted, checksum=copied.source.hexdigest())
+    return TenantReport(
+        tenant_id, Outcome.MOVED, *counted, lines=copied.lines, checksum=copied.source.hexdigest()
+    )

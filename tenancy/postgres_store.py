@@ -17,9 +17,11 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from config.node import PostgresConfig
+from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
@@ -27,6 +29,7 @@ from tenancy.store import (
     CallRow,
     NewVersion,
     OwnedAddress,
+    Serving,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -37,7 +40,15 @@ T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
 MAX_MESSAGE_CHARACTERS = 300
-SCOPED_TABLES: Final = ("config_versions", "active_version", "calls")
+SCOPED_TABLES: Final = (
+    "config_versions",
+    "active_version",
+    "calls",
+    "version_states",
+    "trials",
+    "followed_file",
+    "config_log",
+)
 _MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 # SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
@@ -184,6 +195,20 @@ class PostgresStore:
 
         return await self._of_tenant(new.tenant_id, work)
 
+    async def edit(
+        self,
+        tenant_id: str,
+        change: Callable[[Ledger], Edit],
+        addresses: tuple[Address, ...] | None = None,
+    ) -> Edit:
+        async def work(connection: AsyncConnection) -> Edit:
+            await self.shared.hold(connection, tenant_id)
+            if addresses is not None:
+                await self.shared.put_addresses(connection, tenant_id, addresses)
+            return await self.repository.edit(connection, change)
+
+        return await self._of_tenant(tenant_id, work)
+
     # -- one tenant ------------------------------------------------------------------------------------
 
     def place(self, tenant_id: str) -> str:
@@ -191,6 +216,37 @@ class PostgresStore:
 
     async def active(self, tenant_id: str) -> VersionKey | None:
         return await self._of_tenant(tenant_id, self.repository.active)
+
+    async def serving(self, tenant_id: str) -> Serving | None:
+        return await self._of_tenant(tenant_id, self.repository.ledgers.serving)
+
+    async def followed(self, tenant_id: str) -> str | None:
+        return await self._of_tenant(tenant_id, self.repository.ledgers.followed)
+
+    async def ledger(self, tenant_id: str) -> Ledger:
+        return await self._of_tenant(tenant_id, self.repository.ledgers.ledger)
+
+    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+        return await self._of_tenant(
+            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit)
+        )
+
+    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+        return await self._of_tenant(
+            tenant_id, lambda connection: self.repository.ledgers.log(connection, limit)
+        )
+
+    async def end_call(
+        self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
+    ) -> Edit | None:
+        async def work(connection: AsyncConnection) -> Edit | None:
+            async def lock() -> None:
+                await self.shared.lock(connection, tenant_id, key_share=True)
+
+            # Where no trial runs, calls that end at once do not wait for each other.
+            return await self.repository.end_call(connection, call, observe, lock)
+
+        return await self._of_tenant(tenant_id, work)
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         return await self._of_tenant(

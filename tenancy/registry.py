@@ -25,6 +25,7 @@ from config.variables import VariableError, filled_in
 from tenancy.addresses import addresses_of, registration_of
 from tenancy.call_log import MAX_LISTED_CALLS, record_of, row_of
 from tenancy.called import Unreadable
+from tenancy.canary import CallOutcome
 from tenancy.context import ActiveTenant, CallRecord, ResolvedTenant, TenantContext, VersionInfo
 from tenancy.errors import (
     CallNotRouted,
@@ -35,6 +36,8 @@ from tenancy.errors import (
     UnknownVersion,
 )
 from tenancy.keys import TenantKeys, chains_for
+from tenancy.ledger import Edit
+from tenancy.lifecycle import Lifecycle
 from tenancy.routing import (
     NoTrunk,
     Outcome,
@@ -81,7 +84,7 @@ async def open_registry(config: NodeConfig, environ: Mapping[str, str]) -> Regis
                     ", ".join(sorted(trunks)),
                 )
             try:
-                await registry.import_tenant(tenant, author="node start", reason="tenant file")
+                await registry.lifecycle.follow(tenant, author="node start", reason="tenant file")
             except (StoreError, TenantMoved) as error:
                 logger.error("{} is not imported: {}", tenant.tenant_id, error)
     except BaseException:
@@ -97,6 +100,8 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
+        self.lifecycle = Lifecycle(store)
+        """What becomes of configuration versions."""
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
         self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
@@ -153,18 +158,26 @@ class Registry:
         return ResolvedTenant(outcome.tenant_id, outcome.key, trunk_id)
 
     async def context_for(self, called: Called, *, call_id: str) -> TenantContext:
-        """The context of a call, pinned to the version that is active now. Raises as `resolve`."""
-        return await self._pinned_context(await self.resolve(called), call_id)
+        """The context of a call, pinned to the version that is active now or on trial for this call.
+
+        Raises as `resolve`.
+        """
+        tenant = await self.resolve(called)
+        return await self._pinned_context(
+            tenant, call_id, await self._active_config(tenant.tenant_id, call_id)
+        )
 
     async def context_to_prepare(self, tenant: ActiveTenant) -> TenantContext:
         """The context in which a tenant's answers are made before anybody calls. Raises `StoreError`."""
-        config = tenant.config
+        tenant_id, number = tenant.config.tenant_id, tenant.config.numbers[0]
         return await self._pinned_context(
-            ResolvedTenant(config.tenant_id, config.numbers[0], NO_TRUNK), "warm-up"
+            ResolvedTenant(tenant_id, number, NO_TRUNK), "warm-up", await self._active_config(tenant_id)
         )
 
-    async def _pinned_context(self, tenant: ResolvedTenant, call_id: str) -> TenantContext:
-        config, active = await self._active_config(tenant.tenant_id)
+    async def _pinned_context(
+        self, tenant: ResolvedTenant, call_id: str, pinned: tuple[TenantConfig, VersionKey]
+    ) -> TenantContext:
+        config, version = pinned
         chains = await chains_for(config, self._platform, self._environ, self.keys)
         return TenantContext(
             tenant_id=tenant.tenant_id,
@@ -172,8 +185,8 @@ class Registry:
             called_number=tenant.called_number,
             trunk_id=tenant.trunk_id,
             config=config,
-            config_version=active.version,
-            content_hash=active.content_hash,
+            config_version=version.version,
+            content_hash=version.content_hash,
             stt=chains.stt,
             llm=chains.llm,
             tts=chains.tts,
@@ -182,10 +195,14 @@ class Registry:
             voice_of=chains.voice,
         )
 
-    async def _active_config(self, tenant_id: str) -> tuple[TenantConfig, VersionKey]:
-        active = await self._store.active(tenant_id)
-        if active is None:
+    async def _active_config(
+        self, tenant_id: str, call_id: str | None = None
+    ) -> tuple[TenantConfig, VersionKey]:
+        # Asked for at every call, so that what another process activates serves the next one.
+        serving = await self._store.serving(tenant_id)
+        if serving is None:
             raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
+        active = serving.active if call_id is None else self.lifecycle.arm_of(serving, call_id)
         key = (tenant_id, active)
         config = self._configs.get(key)
         if config is None:
@@ -285,9 +302,19 @@ class Registry:
 
     # -- calls -----------------------------------------------------------------------------------------
 
-    async def record_call(self, tenant: TenantContext, record: CallRecord) -> None:
-        """Keep a finished call among its tenant's. The same call a second time changes nothing."""
-        await self._store.add_call(tenant.tenant_id, row_of(record))
+    async def record_call(
+        self, tenant: TenantContext, record: CallRecord | None, outcome: CallOutcome | None = None
+    ) -> Edit | None:
+        """Keep a finished call among its tenant's, and count its outcome in the trial that may run.
+
+        The same call a second time changes nothing. ``record`` is None for a call that could not begin. Returns what a trial
+        made of it.
+        """
+        if outcome is not None:
+            return await self.lifecycle.end_call(tenant.tenant_id, outcome, record)
+        if record is not None:
+            await self._store.add_call(tenant.tenant_id, row_of(record))
+        return None
 
     async def calls(self, tenant_id: str, limit: int = MAX_LISTED_CALLS) -> list[CallRecord]:
         """The newest calls of a tenant, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""

@@ -6,15 +6,18 @@ narrows every statement here to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Table, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Column, Table, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.context import VersionInfo
-from tenancy.errors import NumberTaken, TenantMoved
+from tenancy.errors import NumberTaken, TenantMoved, UnknownTenant
+from tenancy.ledger import Edit, Ledger
+from tenancy.ledger_repository import ONLY_ROW, LedgerRepository, imported_origin
+from tenancy.ledger_rows import LedgerRows
 from tenancy.schema import SharedTables, TenantTables, shared_tables, tenant_tables
 from tenancy.store import (
     MAX_ASKED,
@@ -29,7 +32,6 @@ from tenancy.store import (
     VersionKey,
 )
 
-ONLY_ROW: Final = 1
 _ASKED: Final = tuple(f"address_{n}" for n in range(MAX_ASKED))
 
 
@@ -103,14 +105,23 @@ class SharedRepository:
         return done.rowcount == 1
 
     async def lock(
-        self, connection: AsyncConnection, tenant_id: str, *, share: bool = False
+        self, connection: AsyncConnection, tenant_id: str, *, share: bool = False, key_share: bool = False
     ) -> TenantRow | None:
         """Wait until nobody changes a tenant, and let nobody until the transaction ends (SQLite: nobody does anyway).
 
-        With ``share``, others may lock it in the same way.
+        With ``share``, others may lock it in the same way. With ``key_share``, others may add rows that refer to it: of two
+        that have done so and then lock it, neither waits for the other's row.
         """
-        query = self.tenant_query.with_for_update(read=share)
+        query = self.tenant_query.with_for_update(read=share, key_share=key_share)
         return tenant_of(tuple(await connection.execute(query, {"tenant_id": tenant_id})))
+
+    async def hold(self, connection: AsyncConnection, tenant_id: str) -> None:
+        """Keep others from changing this tenant until the transaction ends. Raises `UnknownTenant`, `TenantMoved`."""
+        row = await self.lock(connection, tenant_id, key_share=True)
+        if row is None:
+            raise UnknownTenant(f"no tenant {tenant_id!r}")
+        if row.moved_to is not None:
+            raise TenantMoved(tenant_id, row.moved_to)
 
     async def suspended(self, connection: AsyncConnection, tenant_id: str) -> bool:
         """Whether it is, or was before it moved."""
@@ -149,13 +160,7 @@ class SharedRepository:
             .on_conflict_do_nothing()
         )
         # Of two who import one tenant at once, the second waits here (SQLite: at its BEGIN).
-        row = (
-            await connection.execute(
-                select(tenants.c.moved_to).where(tenants.c.tenant_id == tenant_id).with_for_update()
-            )
-        ).one()
-        if row.moved_to is not None:
-            raise TenantMoved(tenant_id, row.moved_to)
+        await self.hold(connection, tenant_id)
         await self.put_addresses(connection, tenant_id, wanted)
 
     async def put_addresses(
@@ -164,6 +169,13 @@ class SharedRepository:
         """Give a tenant that is there exactly these addresses. Raises `NumberTaken`."""
         table = self._tables.addresses
         names = [each.address for each in wanted]
+        # All that are there, in one order: of two who want what the other has, one waits here and has nothing yet.
+        await connection.execute(
+            select(table.c.address)
+            .where(or_(table.c.tenant_id == tenant_id, table.c.address.in_(names)))
+            .order_by(table.c.address)
+            .with_for_update()
+        )
         await connection.execute(
             delete(table).where(table.c.tenant_id == tenant_id, table.c.address.not_in(names))
         )
@@ -215,6 +227,10 @@ class TenantRepository:
         self.active_query = select(versions.c.version, versions.c.content_hash).join_from(
             active, versions, active.c.version == versions.c.version
         )
+        self.ledgers = LedgerRepository(self.tables)
+        """What becomes of versions."""
+        self.rows = LedgerRows(self.tables)
+        """The same, for what takes it elsewhere."""
         self.content_query = select(versions.c.content_hash, versions.c.body).where(
             versions.c.version == bindparam("number")
         )
@@ -233,8 +249,12 @@ class TenantRepository:
         self, connection: AsyncConnection, *, version: int | None = None
     ) -> tuple[StoredVersion, ...]:
         """One version, or all, oldest first."""
-        table = self.tables.config_versions
-        query = select(*_columns(table, self.tables.scope)).order_by(table.c.version)
+        table, states = self.tables.config_versions, self.tables.version_states
+        query = (
+            select(*_columns(table, self.tables.scope), *_columns(states, (*self.tables.scope, "version")))
+            .select_from(table.outerjoin(states, states.c.version == table.c.version))
+            .order_by(table.c.version)
+        )
         if version is not None:
             query = query.where(table.c.version == version)
         return tuple(StoredVersion(*row) for row in await connection.execute(query))
@@ -265,25 +285,68 @@ class TenantRepository:
 
     async def add_version(self, connection: AsyncConnection, new: NewVersion) -> int:
         """Make a version the active one, unless its content is active already; returns its number."""
+        if new.followed:
+            await self.ledgers.follow(connection, new.content_hash)
         present = await self.active(connection)
         if present is not None and present.content_hash == new.content_hash:
             return present.version
-        table = self.tables.config_versions
-        last: int | None = (await connection.execute(select(func.max(table.c.version)))).scalar_one()
-        version = (last or 0) + 1
-        stored = StoredVersion(
-            version, new.content_hash, new.schema_version, new.author, new.reason, new.created_at, new.body
+        before = await self.ledgers.ledger(connection)
+        origin = imported_origin(new.author, new.reason, new.created_at)
+        edit = before.publish(new.content_hash, new.schema_version, new.body, origin)
+        await self.ledgers.write(connection, before, edit)
+        return edit.version.version
+
+    async def edit(self, connection: AsyncConnection, change: Callable[[Ledger], Edit]) -> Edit:
+        """Change what becomes of the versions; what ``change`` raises is raised before anything is written."""
+        before = await self.ledgers.ledger(connection)
+        edit = change(before)
+        await self.ledgers.write(connection, before, edit)
+        return edit
+
+    async def end_call(
+        self,
+        connection: AsyncConnection,
+        call: CallRow | None,
+        observe: Callable[[Ledger], Edit | None],
+        lock: Callable[[], Awaitable[None]] | None = None,
+    ) -> Edit | None:
+        """Keep a call, and have it observed where a trial runs, once; ``lock`` keeps others from that meanwhile."""
+        if call is not None and not await self._add_call(connection, call):
+            return None
+        if await self.ledgers.running_trial(connection) is None:
+            return None
+        if lock is not None:
+            await lock()
+        before = await self.ledgers.ledger(connection)
+        edit = observe(before)
+        if edit is not None:
+            await self.ledgers.write(connection, before, edit)
+        return edit
+
+    async def _add_call(self, connection: AsyncConnection, call: CallRow) -> bool:
+        """Whether it was not kept already."""
+        added = await connection.execute(
+            insert_into(connection, self.tables.calls)
+            .on_conflict_do_nothing(index_elements=[*self.tables.scope, "call_id", "started_at"])
+            .values(values_of(call))
+            .returning(self.tables.calls.c.call_key)
         )
-        await self.put_versions(connection, (stored,))
-        await self.activate(connection, version)
-        return version
+        return added.one_or_none() is not None
 
     async def put_versions(self, connection: AsyncConnection, stored: Sequence[StoredVersion]) -> None:
         """Write versions as they are."""
         if stored:
+            rows = [values_of(each) for each in stored]
+            names = set(_names(self.tables.config_versions))
             await connection.execute(
-                insert_into(connection, self.tables.config_versions), [values_of(each) for each in stored]
+                insert_into(connection, self.tables.config_versions),
+                [{name: value for name, value in row.items() if name in names} for row in rows],
             )
+            names = {"version", *_names(self.tables.version_states)}
+            for row in rows:
+                if row["state"] is not None:
+                    state = {name: value for name, value in row.items() if name in names}
+                    await self.ledgers.put_state(connection, state)
 
     async def activate(self, connection: AsyncConnection, version: int) -> None:
         """Make a version that is there the active one."""
@@ -375,6 +438,10 @@ def owned_address(row: Sequence[Any]) -> OwnedAddress:
     assert tenant is not None
     sets = (frozenset(each.split()) if isinstance(each, str) else each for each in (trunks, origins))
     return OwnedAddress(Address(address, *sets), tenant)
+
+
+def _names(table: Table) -> list[str]:
+    return [column.name for column in table.c]
 
 
 def tenant_of(rows: Sequence[Sequence[Any]]) -> TenantRow | None:

@@ -78,6 +78,11 @@ class TenantTables:
     calls: Table
     placement: Table
     """SQLite's alone: whether the tenant is ``here`` or has left for ``postgres``; one row."""
+    version_states: Table
+    """What became of each version; see `tenancy.migrations.tenant.versions.v0004_lifecycle`."""
+    trials: Table
+    followed_file: Table
+    config_log: Table
     scope: tuple[str, ...]
     """The columns that name the tenant, first in every key; none in a file of its own."""
 
@@ -143,6 +148,46 @@ def tenant_tables(scope: tuple[str, ...] = ()) -> TenantTables:
             Column("messages", Text, nullable=False),
         ),
         placement=Table("placement", metadata, Column("store", Text, nullable=False)),
+        version_states=Table(
+            "version_states",
+            metadata,
+            *_scope_columns(scope),
+            Column("version", Integer, primary_key=True, autoincrement=False),
+            Column("state", Text, nullable=False),
+            Column("restores", Integer),
+            Column("changed_by", PeerText),
+            Column("changed_reason", PeerText),
+            Column("changed_at", Moment),
+        ),
+        trials=Table(
+            "trials",
+            metadata,
+            *_scope_columns(scope),
+            Column("version", Integer, primary_key=True, autoincrement=False),
+            Column("baseline", Integer, nullable=False),
+            Column("share", Integer, nullable=False),
+            Column("ends_at_ms", BigInteger, nullable=False),
+            Column("running", Integer, nullable=False),
+            Column("body", Text, nullable=False),
+        ),
+        followed_file=Table(
+            "followed_file",
+            metadata,
+            *_scope_columns(scope),
+            Column("only_row", Integer, primary_key=True, autoincrement=False),
+            Column("content_hash", Text, nullable=False),
+        ),
+        config_log=Table(
+            "config_log",
+            metadata,
+            *_scope_columns(scope),
+            Column("entry", BigInteger, primary_key=True, autoincrement=True),
+            Column("at", Moment, nullable=False),
+            Column("author", PeerText, nullable=False),
+            Column("deed", Text, nullable=False),
+            Column("version", Integer, nullable=False),
+            Column("reason", PeerText, nullable=False),
+        ),
         scope=scope,
     )
 

@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, select, true, update
+from sqlalchemy import Select, bindparam, literal_column, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import TenantElsewhere
+from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.ledger_repository import serving_of
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
@@ -25,6 +28,7 @@ from tenancy.store import (
     CallRow,
     NewVersion,
     OwnedAddress,
+    Serving,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -48,7 +52,9 @@ class SqliteStore:
         self.shards = Shards(directory / "tenants", max_open_shards)
         self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
-        self._placement, self._active, self._content = map(prepare, _queries(self.repository))
+        queries = _queries(self.repository)
+        self._placement, self._active, self._content, self._serving = map(prepare, queries[:4])
+        self._followed, self._trial = map(prepare, queries[4:])
 
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
@@ -115,6 +121,33 @@ class SqliteStore:
 
         return await self._writer.write(work)
 
+    async def edit(
+        self,
+        tenant_id: str,
+        change: Callable[[Ledger], Edit],
+        addresses: tuple[Address, ...] | None = None,
+    ) -> Edit:
+        return await self.hold_for(tenant_id, addresses, lambda: self.edit_versions(tenant_id, change))
+
+    async def hold_for(
+        self,
+        tenant_id: str,
+        addresses: tuple[Address, ...] | None,
+        and_then: Callable[[], Awaitable[T]],
+    ) -> T:
+        """As `claim_for`, for a tenant that is known; without ``addresses`` it keeps those that it has.
+
+        The row is held meanwhile: a tenant that moves away takes all of its history along, or none of this.
+        """
+
+        async def work(connection: AsyncConnection) -> T:
+            await self.shared.hold(connection, tenant_id)
+            if addresses is not None:
+                await self.shared.put_addresses(connection, tenant_id, addresses)
+            return await and_then()
+
+        return await self._writer.write(work)
+
     # -- one tenant ------------------------------------------------------------------------------------
 
     def place(self, tenant_id: str) -> str:
@@ -125,6 +158,44 @@ class SqliteStore:
             ((store, version, content_hash),) = await shard.fetch(self._active)
         self._check_placement(store, tenant_id)
         return None if version is None else VersionKey(version, content_hash)
+
+    async def serving(self, tenant_id: str) -> Serving | None:
+        async with self.shards.use(tenant_id) as shard:
+            ((store, *row),) = await shard.fetch(self._serving)
+        self._check_placement(store, tenant_id)
+        return None if row[0] is None else serving_of(*row)
+
+    async def followed(self, tenant_id: str) -> str | None:
+        async with self.shards.use(tenant_id) as shard:
+            ((store, content_hash),) = await shard.fetch(self._followed)
+        self._check_placement(store, tenant_id)
+        return None if content_hash is None else str(content_hash)
+
+    async def ledger(self, tenant_id: str) -> Ledger:
+        return await self._read(tenant_id, self.repository.ledgers.ledger)
+
+    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit)
+        )
+
+    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+        return await self._read(tenant_id, lambda connection: self.repository.ledgers.log(connection, limit))
+
+    async def end_call(
+        self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
+    ) -> Edit | None:
+        async def work(connection: AsyncConnection) -> Edit | None:
+            await self._check_here(connection, tenant_id)
+            return await self.repository.end_call(connection, call, observe)
+
+        async with self.shards.use(tenant_id) as shard:
+            if call is None:
+                ((store, trial),) = await shard.fetch(self._trial)
+                self._check_placement(store, tenant_id)
+                if trial is None:
+                    return None
+            return await shard.write(work)
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         async with self.shards.use(tenant_id) as shard:
@@ -150,8 +221,7 @@ class SqliteStore:
         """The tenant's part of `import_version`."""
 
         async def work(connection: AsyncConnection) -> int:
-            store = (await connection.exec_driver_sql(self._placement.sql)).scalar_one()
-            self._check_placement(store, new.tenant_id)
+            await self._check_here(connection, new.tenant_id)
             return await self.repository.add_version(connection, new)
 
         async with self.shards.use(new.tenant_id) as shard:
@@ -159,7 +229,19 @@ class SqliteStore:
             ((store, version, content_hash),) = await shard.fetch(self._active)
             self._check_placement(store, new.tenant_id)
             if content_hash == new.content_hash:
-                return int(version)
+                ((_, noted),) = await shard.fetch(self._followed)
+                if not new.followed or noted == new.content_hash:
+                    return int(version)
+            return await shard.write(work)
+
+    async def edit_versions(self, tenant_id: str, change: Callable[[Ledger], Edit]) -> Edit:
+        """The tenant's part of `edit`."""
+
+        async def work(connection: AsyncConnection) -> Edit:
+            await self._check_here(connection, tenant_id)
+            return await self.repository.edit(connection, change)
+
+        async with self.shards.use(tenant_id) as shard:
             return await shard.write(work)
 
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
@@ -178,6 +260,10 @@ class SqliteStore:
         self._check_placement(store, tenant_id)
         return result
 
+    async def _check_here(self, connection: AsyncConnection, tenant_id: str) -> None:
+        store = (await connection.exec_driver_sql(self._placement.sql)).scalar_one()
+        self._check_placement(store, tenant_id)
+
     def _check_placement(self, store: str, tenant_id: str) -> None:
         if store != "here":
             raise TenantElsewhere(
@@ -185,8 +271,12 @@ class SqliteStore:
             )
 
 
-def _queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Select[Any]]:
-    """Where the tenant is; the same with its active version, or with a version's content, if there is one."""
+def _queries(repository: TenantRepository) -> tuple[Select[Any], ...]:
+    """Where the tenant is.
+
+    The same with its active version, a version's content, what new calls get, what its file said, the trial that runs; each
+    where there is one.
+    """
     tables = repository.tables
     placement, active, versions = tables.placement, tables.active_version, tables.config_versions
     with_active = select(placement.c.store, versions.c.version, versions.c.content_hash).select_from(
@@ -195,4 +285,15 @@ def _queries(repository: TenantRepository) -> tuple[Select[Any], Select[Any], Se
     with_content = select(placement.c.store, versions.c.content_hash, versions.c.body).select_from(
         placement.outerjoin(versions, versions.c.version == bindparam("number"))
     )
-    return select(placement.c.store), with_active, with_content
+    ledgers = repository.ledgers
+    always = literal_column("1") == literal_column("1")
+    serving = select(placement.c.store, *ledgers.serving_columns).select_from(
+        placement.outerjoin(ledgers.joined, always)
+    )
+    followed = select(placement.c.store, tables.followed_file.c.content_hash).select_from(
+        placement.outerjoin(tables.followed_file, true())
+    )
+    trial = select(placement.c.store, tables.trials.c.version).select_from(
+        placement.outerjoin(tables.trials, tables.trials.c.running == literal_column("1"))
+    )
+    return select(placement.c.store), with_active, with_content, serving, followed, trial

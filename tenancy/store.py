@@ -7,13 +7,15 @@ awaits it is cancelled, so that nothing is ever left half done: the cancellation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
+from tenancy.canary import Canary
 from tenancy.context import VersionInfo
+from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.numbers import MAX_CANDIDATES
 
 MAX_ASKED: Final = MAX_CANDIDATES
@@ -70,6 +72,24 @@ class VersionKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialArm:
+    """The version on trial, for a share of calls (`tenancy.canary.in_share`) and a time."""
+
+    key: VersionKey
+    share: int
+    ends_at_ms: int
+    """Since the epoch; from then on no call gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Which versions new calls get."""
+
+    active: VersionKey
+    trial: TrialArm | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionContent:
     """A configuration as it is kept."""
 
@@ -90,6 +110,12 @@ class StoredVersion:
     reason: str
     created_at: datetime
     body: str
+    state: str | None = None
+    """`tenancy.versions.VersionState`; None: it was imported before versions had states."""
+    restores: int | None = None
+    changed_by: str | None = None
+    changed_reason: str | None = None
+    changed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +131,8 @@ class NewVersion:
     reason: str
     created_at: datetime
     body: str
+    followed: bool = False
+    """It is what the tenant's file says, which is noted: a file that did not change takes nobody's change back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +181,29 @@ class TenantStore(Protocol):
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         """What a version says."""
 
+    async def serving(self, tenant_id: str) -> Serving | None:
+        """What new calls get; none where nothing was imported."""
+
+    async def followed(self, tenant_id: str) -> str | None:
+        """The hash of what the tenant's file said when it was last taken over."""
+
+    async def ledger(self, tenant_id: str) -> Ledger:
+        """Every version with what became of it, and the trial that runs."""
+
+    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+        """The trials of the newest versions that had one."""
+
+    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+        """Who did what to the versions, latest first."""
+
+    async def end_call(
+        self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
+    ) -> Edit | None:
+        """Keep a call, and have it observed where a trial runs: in one step, and for a call that is kept already not again.
+
+        Without a ``call`` (it never began), it is observed alone.
+        """
+
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         """All versions, newest first."""
 
@@ -173,6 +224,20 @@ class Store(SharedStore, TenantStore, Protocol):
 
         Raises:
             NumberTaken: another tenant has one of the addresses. TenantMoved: the tenant is another node's.
+        """
+
+    async def edit(
+        self,
+        tenant_id: str,
+        change: Callable[[Ledger], Edit],
+        addresses: tuple[Address, ...] | None = None,
+    ) -> Edit:
+        """Change what becomes of a tenant's versions, alone; with ``addresses``, give it exactly these in the same step.
+
+        What ``change`` raises is raised, and nothing is changed.
+
+        Raises:
+            UnknownTenant. TenantMoved: it is another node's. NumberTaken: another tenant has one of the addresses.
         """
 
     async def close(self) -> None:

@@ -7,8 +7,9 @@
 Rules:
 
 - a version's content never changes; numbers only grow, and history only grows;
-- one version is active, or none before the first; it changes by `activate` and `roll_back` alone;
-- both name the version that their author saw active. Where another is by now, they get `Conflict` and nothing happens: of two
+- one version is active, or none before the first; it changes by `activate`, `roll_back` and, for what a tenant's file says,
+  `publish` alone;
+- the first two name the version that their author saw active. Where another is by now, they get `Conflict` and nothing happens: of two
   at once, one wins;
 - only a validated version is activated. Going back makes a new version with the old content, which has been validated;
 - what a canary trial found bad is refused by `reject`, and can be tried again only as a new version.
@@ -169,6 +170,18 @@ class History:
         if sum(each.state in OPEN for each in self.versions) >= MAX_OPEN_DRAFTS:
             return TooManyDrafts()
         return self._added(ConfigVersion(len(self.versions) + 1, content_hash, schema_version, origin))
+
+    def publish(self, content_hash: str, schema_version: int, origin: Origin) -> Applied | NothingToChange:
+        """Add a version that was checked elsewhere (a tenant's file) and make it the active one, whatever was before.
+
+        Drafts do not stand in its way.
+        """
+        active = self.active
+        if active is not None and active.content_hash == content_hash:
+            return NothingToChange(active.version)
+        left = self._left(VersionState.SUPERSEDED, origin)
+        number = len(left.versions) + 1
+        return left._added(ConfigVersion(number, content_hash, schema_version, origin, VersionState.ACTIVE))
 
     def validate(self, version: int, origin: Origin) -> Applied | Declined:
         """Note that a draft has passed every check."""

@@ -154,6 +154,21 @@ DOUBLE_RELEASES: Final = CounterMetric(
     "receptionist_admission_double_releases_total",
     "Slots given back that were not taken: a fault of the server.",
 )
+TRIAL_CALLS: Final = CounterMetric(
+    "receptionist_config_trial_calls_total",
+    "Calls of tenants with a configuration on trial that are over, by which version they had.",
+    (Label("arm", ("baseline", "canary")),),
+)
+TRIALS_ENDED: Final = CounterMetric(
+    "receptionist_config_trials_ended_total",
+    "Trials of configurations that a call's end has decided, by how.",
+    (Label("decision", ("promote", "roll_back")),),
+)
+TENANT_FILES: Final = CounterMetric(
+    "receptionist_tenant_files_total",
+    "Changed files of the watched folder, by what became of them.",
+    (Label("result", ("applied", "unchanged", "refused")),),
+)
 ANSWER_SECONDS: Final = HistogramMetric(
     "receptionist_answer_seconds", "From the invitation to our answer.", _SETUP_SECONDS, (SIGNALLING,)
 )
@@ -408,6 +423,9 @@ SIP_OPEN: Final = GaugeMetric(
 METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     CALLS,
     CALLS_REFUSED,
+    TRIAL_CALLS,
+    TRIALS_ENDED,
+    TENANT_FILES,
     ANSWER_SECONDS,
     GREETING_SECONDS,
     TURN_SECONDS,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from config.canonical import content_hash
 from config.node import PlatformProviders
 from tenancy import (
     CallNotRouted,
@@ -24,7 +25,10 @@ from tenancy import (
     UnknownTenant,
 )
 from tenancy.backup import arrive, backup, check, export, restore
+from tenancy.canary import CanaryPlan
 from tenancy.sqlite_store import SqliteStore
+from tenancy.store import Serving, VersionKey
+from tenancy.versions import Origin
 from tests.tenancy.conftest import dialled, tenant
 from tests.tenancy.test_registry import NOON, put, record, shard_file
 
@@ -319,3 +323,123 @@ async def test_a_tenant_with_the_same_content_has_one_version_more_only_where_ne
     )
     await backup(node.store, "a", tmp_path / "a.backup")
     assert (await restore(node.store, tmp_path / "a.backup")).added_versions == 0
+
+
+# -- what becomes of versions --------------------------------------------------------------------------
+
+ADA = Origin("ada", "because", NOON)
+
+
+async def drafted(node: Node, greeting: str) -> int:
+    lifecycle = node.registry.lifecycle
+    return (await lifecycle.draft(tenant("a", "+15550100", greeting=greeting), ADA)).version
+
+
+async def on_trial(node: Node, greeting: str) -> int:
+    number = await drafted(node, greeting)
+    active = await node.store.active("a")
+    assert active is not None
+    plan = CanaryPlan(version=number, baseline=active.version, share=5_000)
+    await node.registry.lifecycle.begin_trial("a", plan, ADA)
+    return number
+
+
+async def states(node: Node) -> list[str]:
+    return [each.state.value for each in (await node.store.ledger("a")).history.versions]
+
+
+async def deeds(node: Node) -> list[tuple[str, int]]:
+    return [(each.deed.value, each.version) for each in reversed(await node.store.config_log("a", 99))]
+
+
+async def test_the_log_and_the_states_come_back_and_no_trial_to_life(node: Node, tmp_path: Path) -> None:
+    followed = tenant("a", "+15550100", greeting="First.")
+    await node.registry.lifecycle.follow(followed, author="test", reason="file")
+    await node.registry.lifecycle.reject("a", await drafted(node, "Second."), ADA)
+    trial = await on_trial(node, "Third.")
+    before = await deeds(node)
+    await backup(node.store, "a", tmp_path / "a.backup")
+    async with node.store.shards.closed("a") as path:
+        path.unlink()
+    await restore(node.store, tmp_path / "a.backup")
+    assert await deeds(node) == [*before, ("restored", 1), ("trial rolled back", trial)]
+    assert await states(node) == ["active", "refused", "refused"]
+    assert await node.store.serving("a") == Serving(VersionKey(1, content_hash(followed)))
+    (ended,) = await node.store.trials("a", 9)
+    assert ended.verdict is not None
+    assert ended.verdict.reason.startswith("it ran when the backup of ")
+    assert (await node.store.ledger("a")).trial is None
+    # The file that is followed is known: it takes nothing back.
+    assert await node.registry.lifecycle.is_followed(followed)
+    # A second time nothing is changed.
+    log = await deeds(node)
+    await restore(node.store, tmp_path / "a.backup")
+    assert (await deeds(node), await states(node)) == (log, ["active", "refused", "refused"])
+
+
+async def test_a_trial_that_runs_here_goes_on_unless_its_baseline_is_replaced(
+    node: Node, tmp_path: Path
+) -> None:
+    await backup(node.store, "a", tmp_path / "before.backup")
+    await on_trial(node, "Second.")
+    await backup(node.store, "a", tmp_path / "during.backup")
+    await node.call("+15550100", 5)
+    running = await node.store.ledger("a")
+    for name in ("before", "during"):
+        await restore(node.store, tmp_path / f"{name}.backup")
+        assert await node.store.ledger("a") == running
+    await put(node.registry, "a", "+15550100", greeting="Third.")
+    await on_trial(node, "Fourth.")
+    await restore(node.store, tmp_path / "before.backup")
+    ledger = await node.store.ledger("a")
+    assert ledger.trial is None
+    assert await states(node) == ["superseded", "refused", "superseded", "refused", "active"]
+    assert (await deeds(node))[-2:] == [("imported", 5), ("trial rolled back", 4)]
+
+
+async def test_what_was_done_elsewhere_comes_back_with_its_tenant(
+    node: Node, other: Node, tmp_path: Path
+) -> None:
+    """A draft and a trial leave; there, the trial ends and the draft is activated; both are so when they come back."""
+    draft = await drafted(node, "Second.")
+    trial = await on_trial(node, "Third.")
+    before = await deeds(node)
+    await export(node.store, "a", tmp_path / "1.tenant", "node2.example")
+    await arrive(other.store, tmp_path / "1.tenant")
+    assert (await other.store.ledger("a")).trial is None
+    # What ended on the first node meanwhile comes after, and does not bring the trial back.
+    await export(node.store, "a", tmp_path / "2.tenant", "node2.example")
+    await arrive(other.store, tmp_path / "2.tenant")
+    assert await states(other) == ["active", "draft", "refused"]
+    made = await other.registry.lifecycle.activate("a", draft, other.registry.lifecycle.origin("bo", "new"))
+    assert made.version == draft
+    await export(other.store, "a", tmp_path / "3.tenant", "node1.example")
+    info = await arrive(node.store, tmp_path / "3.tenant")
+    assert (info.active_version, info.added_versions) == (draft, 0)
+    assert await states(node) == ["superseded", "active", "refused"]
+    assert await deeds(node) == [
+        *before,
+        ("restored", 1),
+        ("trial rolled back", trial),
+        ("validated", draft),
+        ("activated", draft),
+        ("restored", draft),
+    ]
+    assert (await node.store.ledger("a")).trial is None
+    (ended,) = await node.store.trials("a", 9)
+    assert ended.verdict is not None
+
+
+async def test_lines_of_both_logs_are_kept_once(node: Node, tmp_path: Path) -> None:
+    await drafted(node, "Second.")
+    await backup(node.store, "a", tmp_path / "early.backup")
+    await node.registry.lifecycle.reject("a", 2, ADA)
+    await backup(node.store, "a", tmp_path / "late.backup")
+    async with node.store.shards.closed("a") as path:
+        path.unlink()
+    await restore(node.store, tmp_path / "early.backup")
+    assert await states(node) == ["active", "draft"]
+    await restore(node.store, tmp_path / "late.backup")
+    # Not the draft, which it was before (both changes say the same time), and the line that only the later backup has is added.
+    assert await states(node) == ["active", "refused"]
+    assert await deeds(node) == [("imported", 1), ("drafted", 2), ("restored", 1), ("rejected", 2)]

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from tenancy import (
     open_registry,
 )
 from tenancy.both_stores import BothStores
+from tenancy.canary import CallOutcome
+from tenancy.ledger import Deed, Edit, Ledger
+from tenancy.ledger_rows import LogRow
 from tenancy.migration import Migration, Outcome, TenantReport
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import CallRow, Store
 from tests.tenancy.conftest import dialled, tenant
 from tests.tenancy.test_registry import NOON, put, record, shard_file
-from tests.tenancy.test_store_contract import call, version
+from tests.tenancy.test_store_contract import add_valid, addresses, begin_trial, call, digest, origin, version
 
 CONFIG = PostgresConfig(connections_max=6, wait_ms=3_000)
 
@@ -95,15 +99,30 @@ async def everything(store: Store) -> dict[str, object]:
             infos,
             [await store.content(name, each.version) for each in infos],
             await store.newest_calls(name, 1_000),
+            await store.serving(name),
+            await store.followed(name),
+            await store.ledger(name),
+            await store.trials(name, 1_000),
+            await store.config_log(name, 1_000),
         )
     return found
 
 
+async def observed(store: Store, number: int, *, failed: bool = False) -> Edit | None:
+    """A call of tenant a with this version that never began, as far as its trial goes."""
+    outcome = CallOutcome(number, failed=failed)
+    return await store.end_call("a", None, lambda ledger: ledger.observe(outcome, NOON))
+
+
 async def fill(store: Store) -> None:
-    """Three tenants: with a history, suspended, on another node."""
+    """Three tenants: with a history and a trial that runs, suspended, on another node."""
     for n in range(3):
         await store.import_version(version("a", f"a{n}", "+1", f"+2{n}"))
         await store.add_call("a", call(f"a{n}", n))
+    rejected = await add_valid(store, "a", "rejected")
+    await begin_trial(store, "a")
+    await store.edit("a", lambda ledger: ledger.reject(rejected, origin("bo", 7)))
+    assert await observed(store, 3) is not None
     await store.import_version(version("b", "b", "+3"))
     await store.set_status("b", TenantStatus.SUSPENDED)
     await store.import_version(version("c", "c", "+4"))
@@ -114,20 +133,28 @@ async def fill(store: Store) -> None:
 
 
 async def test_everything_is_the_same_there_and_back(
-    node: BothStores, mover: Migration, there: PostgresStore, files: SqliteStore
+    tmp_path: Path, node: BothStores, mover: Migration, there: PostgresStore, files: SqliteStore
 ) -> None:
     await fill(node)
     before = await everything(node)
     moved = await reports(mover.to_postgres())
     assert [(each.tenant_id, each.outcome, each.versions, each.calls) for each in moved] == [
-        ("a", Outcome.MOVED, 3, 3),
+        ("a", Outcome.MOVED, 5, 3),
         ("b", Outcome.MOVED, 1, 0),
         ("c", Outcome.MOVED, 1, 0),
     ]
     assert len({each.checksum for each in moved}) == 3
+    assert [each.lines for each in moved] == [9, 1, 1]
     # The node goes on, and a node that knows Postgres alone sees the same.
     assert await everything(node) == await everything(there) == before
     assert set((await outcomes(mover.to_postgres())).values()) == {"already there"}
+
+    # The trial goes on, where its tenant is.
+    for number in (3, 5):
+        assert await observed(node, number) is not None
+    (trial,) = await there.trials("a", 9)
+    assert (trial.baseline.calls, trial.canary.calls, trial.verdict) == (2, 1, None)
+    stale = await files_rows(tmp_path, "a")
 
     # What happens there comes back.
     await node.import_version(version("a", "a9", "+1", "+29"))
@@ -135,6 +162,10 @@ async def test_everything_is_the_same_there_and_back(
     await node.set_status("b", TenantStatus.ACTIVE)
     await node.import_version(version("d", "d", "+5"))  # new, and so in a file
     changed = await everything(node)
+    (trial,) = await node.trials("a", 9)
+    assert trial.verdict is not None
+    assert trial.verdict.reason == "version 6 is active now, and the trial compared with 3"
+    assert await files_rows(tmp_path, "a") == stale
     with pytest.raises(TenantElsewhere):
         await files.active("a")
     assert await outcomes(mover.to_sqlite(["a"])) == {"a": "moved"}
@@ -144,11 +175,50 @@ async def test_everything_is_the_same_there_and_back(
     with pytest.raises(TenantMoved, match="sqlite"):
         await there.import_version(version("a", "a10", "+1"))
 
-    # And there once more.
+    # And there once more, with another trial than the one that Postgres knows of.
     await node.import_version(version("a", "a11", "+1"))
+    await begin_trial(node, "a")
     changed = await everything(node)
     assert set((await outcomes(mover.to_postgres())).values()) == {"moved"}
     assert await everything(node) == await everything(there) == changed
+
+
+async def files_rows(directory: Path, name: str) -> list[object]:
+    with sqlite3.connect(shard_file(directory, name)) as connection:
+        found: list[object] = [
+            connection.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("version_states", "trials", "followed_file", "config_log")
+        ]
+    connection.close()
+    return found
+
+
+async def test_a_long_log_goes_in_batches_in_its_order(
+    node: BothStores, mover: Migration, there: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "LINES_AT_ONCE", 7)
+    for name, number in (("a", "+1"), ("b", "+2")):
+        for n in range(20):
+            await node.import_version(version(name, f"{name}{n}", number))
+    before = await everything(node)
+    assert [each.lines for each in await reports(mover.to_postgres())] == [20, 20]
+    assert await everything(there) == before
+    assert [each.lines for each in await reports(mover.to_sqlite())] == [20, 20]
+    assert await everything(node) == before
+
+
+async def test_a_log_that_is_another_one_is_not_added_to(
+    node: BothStores, mover: Migration, there: PostgresStore
+) -> None:
+    await node.import_version(version("a", "a", "+1"))
+    assert await outcomes(mover.to_postgres()) == {"a": "moved"}
+    assert await outcomes(mover.to_sqlite()) == {"a": "moved"}
+    async with there.tenant_transaction("a") as connection:
+        await there.repository.rows.add_log(connection, [LogRow(NOON, "x", "drafted", 1, "y")])
+    (report,) = await reports(mover.to_postgres())
+    assert report.reason == "a: the logs of the two sides differ after line 0"
+    assert await node.active("a") is not None
+    await observed(node, 1)
 
 
 async def test_many_calls_go_in_batches(
@@ -226,6 +296,59 @@ async def all_calls(node: BothStores, name: str) -> list[str]:
     return [each.call_id for each in await node.newest_calls(name, 1_000_000)]
 
 
+async def test_no_change_and_no_observed_call_is_lost_while_its_tenant_moves(
+    node: BothStores, mover: Migration
+) -> None:
+    """Trials count each call once, drafts are numbered without gaps, and numbers follow the version, on either side."""
+    await node.import_version(version("a", "a", "+1"))
+    plan = await begin_trial(node, "a", min_calls=100_000)
+    done = asyncio.Event()
+    ended: list[int] = []
+    logged: list[tuple[Deed, int]] = []
+
+    async def calls(k: int) -> None:
+        for n in itertools.count():
+            if done.is_set():
+                return
+            outcome = CallOutcome((plan.version, plan.baseline)[n % 2])
+
+            def observe(ledger: Ledger, outcome: CallOutcome = outcome) -> Edit | None:
+                return ledger.observe(outcome, origin().at)
+
+            edit = await node.end_call("a", call(f"{k}-{n}", n), observe)
+            assert edit is not None
+            # The same call once more counts for nothing.
+            assert await node.end_call("a", call(f"{k}-{n}", n), observe) is None
+            ended.append(outcome.version)
+
+    async def drafts() -> None:
+        while not done.is_set():
+            edit = await node.edit("a", lambda ledger: ledger.draft(digest("d"), 1, "d", origin()))
+            number = edit.version.version
+            reject = partial(Ledger.reject, version=number, origin=origin())
+            await node.edit("a", reject, addresses("+1", f"+9{number}"))
+            logged.extend([(Deed.DRAFTED, number), (Deed.REJECTED, number)])
+            assert [each.address for each in await node.addresses_of("a")] == ["+1", f"+9{number}"]
+
+    async def moves() -> None:
+        try:
+            for run in (mover.to_postgres(), mover.to_sqlite(), mover.to_postgres()):
+                assert [each.reason for each in await reports(run)] == [""]
+        finally:
+            done.set()
+
+    async with asyncio.timeout(100):
+        await asyncio.gather(moves(), drafts(), *(calls(k) for k in range(3)))
+    (trial,) = await node.trials("a", 9)
+    assert (trial.canary.calls, trial.baseline.calls) == (
+        ended.count(plan.version),
+        ended.count(plan.baseline),
+    )
+    assert len(await all_calls(node, "a")) == len(ended)
+    lines = await node.config_log("a", 1_000_000)
+    assert [(each.deed, each.version) for each in reversed(lines)][-len(logged) :] == logged
+
+
 # -- ended anywhere ------------------------------------------------------------------------------------
 
 
@@ -295,10 +418,13 @@ async def goes_on(directory: Path, url: str, *, back: bool) -> None:
         await node.add_call("a", call("since", 50))
         await node.import_version(version("a", "since", "+1", "+6"))
         await node.set_status("b", TenantStatus.ACTIVE)
+        await observed(node, 3)
+        made = await add_valid(node, "a", "made since")
+        await node.edit("a", lambda ledger: ledger.reject(made, origin()))
         before = await everything(node)
         calls: list[CallRow] = list(await node.newest_calls("a", 9))
         assert [each.call_id for each in calls] == ["since", "a2", "a1", "a0"]
-        assert [each.version for each in await node.versions("a")] == [4, 3, 2, 1]
+        assert [each.version for each in await node.versions("a")] == [7, 6, 5, 4, 3, 2, 1]
         await move(directory, url, back=back)
         assert await everything(node) == before
         other = node.files if back else await node.postgres()
@@ -374,6 +500,14 @@ async def test_a_node_that_was_not_told_of_postgres_says_so(
         lambda: files.content("a", 1),
         lambda: files.versions("a"),
         lambda: files.newest_calls("a", 9),
+        lambda: files.serving("a"),
+        lambda: files.followed("a"),
+        lambda: files.ledger("a"),
+        lambda: files.trials("a", 9),
+        lambda: files.config_log("a", 9),
+        lambda: files.end_call("a", call("c"), lambda _: None),
+        lambda: files.end_call("a", None, lambda _: None),
+        lambda: files.edit("a", lambda ledger: ledger.draft(digest("x"), 1, "x", origin())),
         lambda: files.add_call("a", call("c")),
         lambda: files.import_version(version("a", "b", "+1")),
     ):

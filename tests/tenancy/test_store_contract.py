@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenancy import NumberTaken, StoreError, TenantMoved, TenantRow, TenantStatus
+from tenancy.canary import CanaryPlan
 from tenancy.store import (
     MAX_ASKED,
     Address,
@@ -24,16 +26,20 @@ from tenancy.store import (
     VersionContent,
     VersionKey,
 )
+from tenancy.versions import Origin
 from tests.tenancy.conftest import Backing
 
 NOON = datetime(2025, 3, 3, 12, tzinfo=UTC)
 TRUNKS = frozenset({"any"})
 
 
+def addresses(*numbers: str) -> tuple[Address, ...]:
+    return tuple(Address(number, TRUNKS) for number in numbers)
+
+
 def version(tenant_id: str, body: str, *numbers: str) -> NewVersion:
     digest = hashlib.sha256(body.encode()).hexdigest()
-    addresses = tuple(Address(number, TRUNKS) for number in numbers)
-    return NewVersion(tenant_id, addresses, digest, 1, "op", f"because of {body}", NOON, body)
+    return NewVersion(tenant_id, addresses(*numbers), digest, 1, "op", f"because of {body}", NOON, body)
 
 
 async def owner_of(store: Store, number: str) -> TenantRow | None:
@@ -51,6 +57,36 @@ def call(call_id: str, minute: int = 0) -> CallRow:
     return CallRow(
         call_id, "+1", "sip:b", 1, start, start + timedelta(seconds=9), "hung up", '[{"a":"b"}]', "[]"
     )
+
+
+def origin(author: str = "ada", minute: int = 0) -> Origin:
+    return Origin(author, "because", NOON + timedelta(minutes=minute))
+
+
+def digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+async def add_valid(store: Store, tenant_id: str, body: str) -> int:
+    """A validated version; returns its number."""
+    edit = await store.edit(tenant_id, lambda ledger: ledger.draft(digest(body), 1, body, origin()))
+    number = edit.version.version
+    await store.edit(tenant_id, lambda ledger: ledger.validate(number, origin()))
+    return number
+
+
+async def begin_trial(store: Store, tenant_id: str, **changes: object) -> CanaryPlan:
+    """A second version on trial against the first, and a file that is followed."""
+    number = await add_valid(store, tenant_id, f"trial of {tenant_id}")
+    active = await store.active(tenant_id)
+    assert active is not None
+    plan = CanaryPlan(version=number, baseline=active.version, share=5_000, **changes)  # type: ignore[arg-type]
+    await store.edit(tenant_id, lambda ledger: ledger.begin_trial(plan, origin()))
+    content = await store.content(tenant_id, active.version)
+    assert content is not None
+    numbers = await numbers_of(store, tenant_id)
+    await store.import_version(replace(version(tenant_id, content.body, *numbers), followed=True))
+    return plan
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""``mediaserver config``: a tenant's configuration versions from the command line, dry runs, replays."""
