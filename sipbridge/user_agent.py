@@ -228,7 +228,13 @@ class UserAgent:
         if request is None:
             return []
         self._transactions.now_ms = now_ms
-        for upcall in self._transactions.receive(request, flow):
+        try:
+            upcalls = self._transactions.receive(request, flow)
+        except SipParseError:
+            # What was saved reads as a request, but its Via cannot be written back: nothing to answer to.
+            self._table.count("unroutable_requests")
+            return []
+        for upcall in upcalls:
             if upcall.kind == "request" and upcall.key is not None and upcall.message is not None:
                 self._table.count("refused_400")
                 self._turn_away(

@@ -59,7 +59,8 @@ def test_a_call_without_a_server_starts_one_on_the_port_that_was_called(tmp_path
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["success"]
-    assert "smile" in report["greeting"].lower()
+    # Her words as a recogniser hears them: names are spelt differently from run to run ("Small Abental").
+    assert report["greeting"].lower().startswith("thank you for calling bright")
     (exchange,) = report["exchanges"]
     assert "Friday" in exchange["heard"]
     assert report["packets_lost"] == 0
@@ -89,7 +90,7 @@ def test_a_call_over_webrtc_is_the_same_conversation(tmp_path: Path) -> None:
     assert report["success"]
     # The voice says each sentence a little differently, and the softphone's recogniser spells a name as it hears it.
     assert "plumbing" in report["greeting"].lower()
-    assert "dental" not in report["greeting"].lower()
+    assert "bright" not in report["greeting"].lower()
     (exchange,) = report["exchanges"]
     assert "Friday" in exchange["heard"]
     assert report["packets_lost"] == 0

@@ -287,6 +287,14 @@ def test_damaged_messages_never_break_the_agent(data: st.DataObject) -> None:
     assert bench.agent.idle
 
 
+def test_a_malformed_request_whose_via_cannot_be_written_back_is_counted_and_dropped() -> None:
+    bench = Bench()
+    request = bench.request("BYE", 2, inside="1").replace(b"Via: ", b"Via:\x00", 1)
+    bench.datagram(request.replace(b"Max-Forwards", b"Max Forwards", 1))
+    assert bench.sent == []
+    assert bench.agent.stats()["unroutable_requests"] == 1
+
+
 @given(st.binary(max_size=600))
 def test_garbage_is_counted_and_dropped(data: bytes) -> None:
     bench = Bench()
