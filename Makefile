@@ -97,7 +97,7 @@ schema: setup  ## the JSON Schema of a tenant's file, for editors
 	$(BIN)/python -m config.schema > config/tenant.schema.json
 
 docs: setup  ## the API of the packages as HTML in var/docs
-	$(BIN)/pdoc --output-directory var/docs/python mediaserver sipbridge admission tenancy config vault
+	$(BIN)/pdoc --output-directory var/docs/python mediaserver admin sipbridge admission tenancy config vault
 	cargo doc --locked --workspace --no-deps --quiet && mkdir -p var/docs && cp -r target/doc var/docs/rust
 
 clean:

@@ -23,7 +23,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("mediaserver", "tenancy", "admission", "config", "vault", "sipbridge", "perf")
+PACKAGES = ("mediaserver", "admin", "tenancy", "admission", "config", "vault", "sipbridge", "perf")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 IMMUTABLE_CALLS = _words(
