@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("mediaserver", "tenancy", "admission", "config", "vault", "sipbridge", "perf")
+PACKAGES = ("mediaserver", "admin", "tenancy", "admission", "config", "vault", "sipbridge", "perf")
 NAME = "ai-receptionist-mediaserver"
 
 

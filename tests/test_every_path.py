@@ -30,7 +30,7 @@ from tests.sim.node import RunningNode, running_node
 from tests.sim.raw_sip import RawPeer, raw_peer
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("mediaserver", "tenancy", "admission", "config", "vault", "sipbridge")
+PACKAGES = ("mediaserver", "admin", "tenancy", "admission", "config", "vault", "sipbridge")
 
 # -- the source --------------------------------------------------------------------------------------------
 
