@@ -25,8 +25,9 @@ from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.outcomes import outcome_of
-from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED, TRIAL_CALLS, TRIALS_ENDED
+from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED, TRIAL_CALLS
 from mediaserver.telemetry.sources import observe_quality
+from mediaserver.telemetry.trial_log import TrialLog
 from mediaserver.telemetry.trial_outcome import arm_name, trial_outcome
 from tenancy import Called, CallNotRouted, CallRecord, Registry, TenancyError, TenantContext
 from tenancy.canary import CallOutcome
@@ -107,6 +108,7 @@ class Switchboard:
         converse: Converse,
         meters: Meters,
         farewell: Farewell = lambda _: None,
+        trials: TrialLog | None = None,
     ) -> None:
         self.hub = hub
         self._registry = registry
@@ -114,6 +116,8 @@ class Switchboard:
         self._converse = converse
         self._farewell = farewell
         self.meters = meters
+        self.trials = trials or TrialLog(meters)
+        """The trials that were ended here."""
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,8 +294,7 @@ class Switchboard:
             return
         if edit is not None:
             self.meters.inc(TRIAL_CALLS, arm_name(edit, outcome.version))
-            if edit.ended is not None:
-                self.meters.inc(TRIALS_ENDED, edit.ended.decision.value)
+            self.trials.ended(tenant.tenant_id, edit)
 
     async def _measure_media(self, link: LocalMediaLink) -> None:
         """How good the call's media was; the engine answers in its own time, so beside the event loop."""
