@@ -38,8 +38,6 @@ from tenancy.ledger import Deed, Edit, Ledger, LogLine
 from tenancy.store import NewVersion, Serving, Store, TrialArm, VersionKey
 from tenancy.versions import OPEN, ConfigVersion, Origin, VersionState
 
-DryRun = Callable[[TenantConfig], Awaitable[tuple[str, ...]]]
-"""Builds what a call would be answered with, without a call, and says what does not work."""
 MAX_LISTED: Final = 200
 AGAIN_MS: Final = 60_000
 """After so long a trial is looked at again that could not be ended."""
@@ -56,6 +54,10 @@ class Report:
     """It cannot be used."""
     warnings: tuple[str, ...]
     """Its author may have meant it."""
+
+
+DryRun = Callable[[TenantConfig], Awaitable[Report]]
+"""Builds what a call would be answered with, without a call, and says what does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,16 @@ class Lifecycle:
     """Configuration versions of the tenants in a store."""
 
     def __init__(
-        self, store: Store, *, dry_run: DryRun | None = None, now: Callable[[], datetime] = _now
+        self,
+        store: Store,
+        *,
+        dry_run: DryRun | None = None,
+        now: Callable[[], datetime] = _now,
+        unpriced: Callable[[TenantConfig], tuple[str, ...]] = lambda _: (),
     ) -> None:
+        """``unpriced``: whose price nobody states of those who may be asked in a configuration's calls."""
         self._store = store
+        self._unpriced = unpriced
         self._dry_run = dry_run
         self._now = now
 
@@ -127,10 +136,12 @@ class Lifecycle:
     async def check(self, config: TenantConfig) -> Report:
         """What is wrong with a configuration that follows the schema."""
         found = check_references(config)
-        errors = [f"{each.field}: {each.text}" for each in found.errors]
-        if not errors and self._dry_run is not None:
-            errors.extend(await self._dry_run(config))
-        return Report(tuple(errors), tuple(f"{each.field}: {each.text}" for each in found.warnings))
+        errors = tuple(f"{each.field}: {each.text}" for each in found.errors)
+        warnings = tuple(f"{each.field}: {each.text}" for each in found.warnings)
+        if errors or self._dry_run is None:
+            return Report(errors, warnings)
+        dry = await self._dry_run(config)
+        return Report(dry.errors, (*warnings, *dry.warnings))
 
     # -- changing --------------------------------------------------------------------------------------
 
@@ -208,11 +219,17 @@ class Lifecycle:
     async def begin_trial(self, tenant_id: str, plan: CanaryPlan, origin: Origin) -> ConfigVersion:
         """Give a version to a share of calls; a draft is validated first. Raises as `activate`.
 
-        It must have the baseline's addresses: whose they are and from where they are called does not depend on the call.
+        It must have the baseline's addresses: whose they are and from where they are called does not depend on the call. And a
+        bound on cost needs prices: without them a trial could show nothing and would never be promoted.
         """
         ledger = await self.ledger(tenant_id)
         config = await self.config(tenant_id, plan.version)
-        addresses = set(addresses_of(await self.config(tenant_id, plan.baseline)))
+        baseline = await self.config(tenant_id, plan.baseline)
+        if plan.cost is not None and (missing := self.unpriced(baseline, config)):
+            raise ChangeRefused(
+                f"what calls cost is not known, so there can be no bound on it: no price is stated for {'; '.join(missing)}"
+            )
+        addresses = set(addresses_of(baseline))
         changed = {each.address for each in addresses.symmetric_difference(addresses_of(config))}
         if changed:
             raise ChangeRefused(
@@ -230,6 +247,10 @@ class Lifecycle:
         edit = await self._store.edit(tenant_id, lambda ledger: ledger.begin_trial(plan, origin))
         await self._store.watch_trial(tenant_id, ends_at_ms)
         return self._told(tenant_id, edit).version
+
+    def unpriced(self, *configs: TenantConfig) -> tuple[str, ...]:
+        """Whose price nobody states of those who may be asked in these configurations' calls."""
+        return tuple(dict.fromkeys(each for config in configs for each in self._unpriced(config)))
 
     async def end_trial(self, tenant_id: str, origin: Origin) -> ConfigVersion:
         """Take the version on trial back. Raises `ChangeRefused` where none is."""

@@ -46,6 +46,7 @@ from tenancy.routing import (
     route,
     route_site,
 )
+from tenancy.spending import unpriced
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     NewVersion,
@@ -100,7 +101,9 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
-        self.lifecycle = Lifecycle(store)
+        self.lifecycle = Lifecycle(
+            store, unpriced=lambda config: unpriced(config.providers, platform, environ)
+        )
         """What becomes of configuration versions."""
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
