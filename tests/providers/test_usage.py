@@ -18,9 +18,10 @@ from mediaserver.pipeline.services import (
 )
 from mediaserver.providers.connections import ProviderClient
 from mediaserver.providers.openai_api import MAX_TOKENS, ChatUsage, _chunk_of
-from mediaserver.providers.utterance import TRAILING_SILENCE_MS, Utterance
+from mediaserver.providers.utterance import BYTES_PER_MS, TRAILING_SILENCE_MS, Utterance
 from mediaserver.workers.messages import UsageTold, WireError, decode, encode
 from mediaserver.workers.usage_told import COUNT_MAX, told_of_usage, usage_of
+from perf.live_stt import LiveStt
 from perf.simulators import Behaviour, Script, running
 from tenancy import ResolvedProvider
 from tenancy.spending import Usage
@@ -161,3 +162,42 @@ def test_use_crosses_from_a_worker_as_it_was() -> None:
         usage_of(UsageTold("llm", "p", -1, 0, 0, 0, 0, estimated=False))
     with pytest.raises(WireError, match="no such service"):
         usage_of(UsageTold("x", "p", 1, 0, 0, 0, 0, estimated=False))
+
+
+class _OneWord:
+    """Hears the same, whatever is said."""
+
+    def hear(self, pcm: bytes) -> None: ...
+
+    def words(self) -> str:
+        return "rolls"
+
+
+async def test_a_recogniser_that_listens_counts_the_audio_that_went_out_and_what_was_sent_again() -> None:
+    spent: Spent = []
+    server = LiveStt(_OneWord)
+    async with server.serving() as url, ProviderClient() as http:
+        access = ProviderAccess(
+            Embedded("http://127.0.0.1:9/v1"), http, spent=lambda *told: spent.append(told)
+        )
+        provider = ResolvedProvider("deepgram", Origin.TENANT, "test", url, "nova-3", "key")
+        listener = transcriber(provider, access)
+        listener.open()
+        pcm = bytes(BYTES_PER_MS * 500)
+
+        async def words(said: bytes) -> None:
+            async for _ in listener.transcribe(Utterance(1, said, len(said))):
+                pass
+
+        listener.hear(1, pcm, len(pcm))
+        await words(pcm)
+        assert [usage for _, _, usage in spent] == [Usage(audio_ms=500)]
+        await words(pcm * 2)
+        assert [usage for _, _, usage in spent] == [Usage(audio_ms=500)] * 2
+        await server.hang_up()
+        # The next connection has heard nothing: all of the utterance goes out again.
+        await words(pcm * 3)
+        assert sum(usage.audio_ms for _, _, usage in spent) == 1_000 + 1_500
+        await listener.close()
+        assert sum(usage.audio_ms for _, _, usage in spent) == 2_500
+    assert {told[:2] for told in spent} == {("stt", provider.name)}
