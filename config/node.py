@@ -17,7 +17,14 @@ from pydantic import (
 )
 
 from config.addresses import IpAddress, IpNetwork, Ipv6Address
-from config.tenant import Deepgram, EnvironmentVariable, HttpUrl, OpenAICompatible, StrictModel
+from config.tenant import (
+    Deepgram,
+    EnvironmentVariable,
+    HttpUrl,
+    OpenAICompatible,
+    StrictModel,
+    check_prices,
+)
 from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
@@ -163,6 +170,11 @@ class PlatformProviders(StrictModel):
     stt: tuple[PlatformListener, ...] = Field(default=(), max_length=4)
     llm: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
     tts: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
+
+    @model_validator(mode="after")
+    def _charged_by_what_they_do(self) -> PlatformProviders:
+        check_prices(stt=self.stt, llm=self.llm, tts=self.tts)
+        return self
 
     @field_validator("stt", "llm", "tts")
     @classmethod

@@ -21,6 +21,7 @@ from mediaserver.telemetry.schema import GREETING_SECONDS
 from mediaserver.telemetry.turns import count_turns, observe_turn
 from mediaserver.turns import TurnCounters
 from tenancy import TenantContext
+from tenancy.spending import CallUsage, Usage
 
 MAX_TRANSCRIPT_LINES = 1_000
 """Lines kept of one conversation; a longer one keeps its newest."""
@@ -53,6 +54,7 @@ class Conversation:
     messages: list[MessageTaken] = field(default_factory=list)
     turn_latencies_ms: list[int] = field(default_factory=list)
     human_requested: bool = False
+    usage: CallUsage = field(default_factory=CallUsage)
     dropped_lines: int = 0
 
     def add(self, line: Line) -> None:
@@ -223,6 +225,10 @@ class Call:
         """What became of the turns."""
         count_turns(self._meters, counters.as_dict())
         self._log.bind(turns=counters.as_dict()).info("turns: {}", counters.as_dict())
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        """What a request to a provider has used."""
+        self.conversation.usage.add(service, provider, usage)
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

@@ -40,6 +40,7 @@ from perf.examples import ROOT
 from perf.load import MEDIA_THREAD
 from perf.results import Row, percentile
 from tenancy import CalledNumber, Trunks
+from tenancy.spending import Usage
 
 NUMBER = "+15550199"
 CALLS_AT_ONCE = 10
@@ -215,6 +216,8 @@ class _Nobody:
     def media_ended(self, why: str) -> None: ...
 
     def turns_counted(self, counters: TurnCounters) -> None: ...
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None: ...
 
 
 async def _pipeline_build(bench: Bench) -> list[Row]:

@@ -23,6 +23,8 @@ from tenancy.sqlite_store import SqliteStore
 from tenancy.store import (
     Address,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -84,7 +86,22 @@ class BothStores:
         return await self.files.set_status(tenant_id, status, moved_to)
 
     async def import_version(self, new: NewVersion) -> int:
-        return await self.files.claim_for(new.tenant_id, new.addresses, lambda: self._add_version(new))
+        return await self.files.import_with(new, self.active, self._add_version)
+
+    async def last_change(self) -> int:
+        return await self.files.last_change()
+
+    async def changes(self, after: int) -> Changes:
+        return await self.files.changes(after)
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self.files.watch_trial(tenant_id, due_at_ms)
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return await self.files.due_trials(now_ms)
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self.files.trial_looked_at(seen, again_at_ms)
 
     async def _add_version(self, new: NewVersion) -> int:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> int:
@@ -152,9 +169,15 @@ class BothStores:
         self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
     ) -> Edit | None:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> Edit | None:
-            return await postgres.repository.end_call(connection, call, observe)
+            edit = await postgres.repository.end_call(connection, call, observe)
+            ended_there.append(edit is not None and edit.reaches_calls)
+            return edit
 
-        return await self._write(tenant_id, lambda: self.files.end_call(tenant_id, call, observe), there)
+        ended_there: list[bool] = []
+        edit = await self._write(tenant_id, lambda: self.files.end_call(tenant_id, call, observe), there)
+        if any(ended_there):
+            await self.files.note_change(tenant_id)
+        return edit
 
     async def _read(self, ask: Callable[[Store], Awaitable[T]]) -> T:
         try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,12 +88,15 @@ class PreparedQuery:
 
     sql: str
     parameters: tuple[str, ...]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters whose values are the query's own."""
 
 
 def prepare(query: Select[Any]) -> PreparedQuery:
     """Compile a query once, for what every call asks."""
     compiled = query.compile(dialect=sqlite.dialect())
-    return PreparedQuery(str(compiled), tuple(compiled.positiontup or ()))
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return PreparedQuery(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 
 class Database:
@@ -132,7 +135,8 @@ class Database:
         In one piece: a cursor that is left behind by a cancelled task would hold its connection at an old snapshot.
         """
         with self._errors():
-            parameters = [values[name] for name in query.parameters]
+            known = {**query.constants, **values}
+            parameters = [known[name] for name in query.parameters]
             return list(await self._connection.execute_fetchall(query.sql, parameters))
 
     async def read(self, work: Work[T]) -> T:

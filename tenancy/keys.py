@@ -86,6 +86,22 @@ async def open_vault(config: NodeConfig, environ: Mapping[str, str]) -> Vault | 
     return Vault(store, keks, random_bytes=os.urandom, now_ms=_now_ms)
 
 
+async def absent_keys(path: Path, tenant_id: str, names: Sequence[str]) -> Mapping[str, str]:
+    """Those of a tenant's keys that a call would do without, and why: ``is missing``, ``was revoked``.
+
+    Needs no key-encryption key. A vault that is not there yet has no keys, and is not made. Raises `VaultError`.
+    """
+    present: dict[str, str | None] = {}
+    if await asyncio.to_thread(path.exists):
+        store = await SqliteStore.open(path)
+        try:
+            present = {row.name: row.revoked_at for row in await store.secrets(tenant_id)}
+        finally:
+            await store.aclose()
+    missing = {name: "is missing" for name in names if name not in present}
+    return missing | {name: "was revoked" for name in names if present.get(name) is not None}
+
+
 async def _wrapping(path: Path) -> tuple[str, ...]:
     """The ids of the key-encryption keys that wrap data keys, as far as the first of these tell."""
     if not await asyncio.to_thread(path.exists):

@@ -27,6 +27,8 @@ from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
     Address,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -184,14 +186,37 @@ class PostgresStore:
         return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        return await self._shared_write(
-            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
-        )
+        async def work(connection: AsyncConnection) -> bool:
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to)
+            if done:
+                await self.shared.feed.note(connection, tenant_id)
+            return done
+
+        return await self._shared_write(work)
+
+    async def last_change(self) -> int:
+        return await self._shared_read(self.shared.feed.last_change)
+
+    async def changes(self, after: int) -> Changes:
+        return await self._shared_read(lambda connection: self.shared.feed.changes(connection, after))
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms))
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return await self._shared_read(lambda connection: self.shared.feed.due(connection, now_ms))
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms))
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
             await self.shared.claim(connection, new.tenant_id, new.addresses)
-            return await self.repository.add_version(connection, new)
+            before = await self.repository.active(connection)
+            version = await self.repository.add_version(connection, new)
+            if before is None or before.version != version:
+                await self.shared.feed.note(connection, new.tenant_id)
+            return version
 
         return await self._of_tenant(new.tenant_id, work)
 
@@ -205,7 +230,10 @@ class PostgresStore:
             await self.shared.hold(connection, tenant_id)
             if addresses is not None:
                 await self.shared.put_addresses(connection, tenant_id, addresses)
-            return await self.repository.edit(connection, change)
+            edit = await self.repository.edit(connection, change)
+            if edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
 
@@ -244,7 +272,10 @@ class PostgresStore:
                 await self.shared.lock(connection, tenant_id, key_share=True)
 
             # Where no trial runs, calls that end at once do not wait for each other.
-            return await self.repository.end_call(connection, call, observe, lock)
+            edit = await self.repository.end_call(connection, call, observe, lock)
+            if edit is not None and edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from config.node import PlatformProviders
-from config.tenant import Deepgram, Listener, OpenAICompatible, Provider, Providers
+from config.tenant import Deepgram, Listener, OpenAICompatible, Price, Provider, Providers
 from tenancy.call_keys import CallKeys
 from vault.resolver import KeyRef, KeyState, Origin
 
@@ -37,6 +37,8 @@ class ResolvedProvider:
     _key: str | None = field(default=None, repr=False)
     key_ref: KeyRef | None = None
     """Which key that is, where what its provider says of it is kept: in the calls of tenants with keys in the vault."""
+    price: Price | None = None
+    """What it charges, as its configuration says; the edge's alone."""
 
     def secret(self) -> str | None:
         """The API key, for the client that sends it and nobody else."""
@@ -89,7 +91,10 @@ def resolve(
         ]
         if providers.use_platform:
             steps += [(Origin.PLATFORM, step) for step in shared]
-        outcomes = [_step(step, origin, providers.use_platform, environ, keys) for origin, step in steps]
+        outcomes = [
+            _priced(_step(step, origin, providers.use_platform, environ, keys), step.price)
+            for origin, step in steps
+        ]
         if providers.use_platform and service == "llm" and not shared and environ.get(OPENAI_KEY, "").strip():
             outcomes.append(_implicit_llm(environ, keys))
         named = any(step.kind == "embedded" for step in own)
@@ -112,6 +117,10 @@ def resolve(
         steps=tuple(recorded),
         voice=first["tts"],
     )
+
+
+def _priced(outcome: ResolvedProvider | str, price: Price | None) -> ResolvedProvider | str:
+    return replace(outcome, price=price) if isinstance(outcome, ResolvedProvider) else outcome
 
 
 def _told(outcome: ResolvedProvider | str) -> str:

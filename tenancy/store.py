@@ -90,6 +90,26 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """Tenants whose calls get something else than before: another version, or one on trial, or nothing any more."""
+
+    last: int
+    """The number up to which these are all."""
+    tenant_ids: tuple[str, ...]
+    more: bool = False
+    """There may be later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueTrial:
+    """A tenant whose trial somebody has to look at."""
+
+    tenant_id: str
+    due_at_ms: int
+    """Since the epoch, as it is noted."""
+
+
+@dataclass(frozen=True, slots=True)
 class VersionContent:
     """A configuration as it is kept."""
 
@@ -167,6 +187,25 @@ class SharedStore(Protocol):
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
         """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone."""
+
+    async def last_change(self) -> int:
+        """The number of the latest change of what calls get; 0 before the first."""
+
+    async def changes(self, after: int) -> Changes:
+        """The changes after a number, by whichever program, each tenant once; a bounded number at a time.
+
+        A program that ends between two commits may leave one out (SQLite alone): it says who is to be looked at, nothing else
+        rests on it.
+        """
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        """Have a tenant's trial looked at then, at the latest."""
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        """The trials that are to be looked at by now, the longest due first; a bounded number at a time."""
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        """Note when to look again (None: no trial runs), unless somebody has noted something else meanwhile."""
 
 
 class TenantStore(Protocol):

@@ -7,6 +7,7 @@ from mediaserver.media_link import MediaEvent
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
+from tenancy.spending import Usage
 
 
 class NoLink:
@@ -53,3 +54,5 @@ class NoObserver:
     def media_ended(self, why: str) -> None: ...
 
     def turns_counted(self, counters: TurnCounters) -> None: ...
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None: ...

@@ -32,7 +32,13 @@ from mediaserver.pipeline.hearing import Hearing
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.receptionist_replier import ReceptionistReplier
 from mediaserver.pipeline.replying import Replying
-from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
+from mediaserver.pipeline.services import (
+    ProviderAccess,
+    Spent,
+    model_repliers,
+    synthesizers,
+    transcribers,
+)
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
@@ -45,6 +51,7 @@ from mediaserver.telemetry.turns import TurnWaits
 from mediaserver.turns import TurnCounters, TurnParams
 from mediaserver.turns.events import Answered, FarewellDue
 from tenancy import TenantContext
+from tenancy.spending import Usage
 
 TRANSCRIPT_MARGIN_MS = 2_000
 """A turn ends without what was not transcribed after the time that the whole chain may take, and this."""
@@ -105,6 +112,10 @@ class CallObserver(Protocol):
         """What became of the turns; once, when the conversation is over."""
         ...
 
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        """What a request to a provider has used."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResources:
@@ -118,6 +129,10 @@ class PipelineResources:
     """Of the process: the edge's own, or a worker's."""
     turn_model: TurnModel | None = None
     """Where there is none, words and silence alone decide."""
+
+    def counting(self, spent: Spent) -> PipelineResources:
+        """The same for one call, whose use of providers is told to ``spent``."""
+        return replace(self, providers=replace(self.providers, spent=spent))
 
     def telling(self, tell: Tell) -> PipelineResources:
         """The same for one call, whose reports on keys go to ``tell``."""
@@ -137,6 +152,7 @@ class CallPipeline:
         restored: Restored | None = None,
     ) -> None:
         """``restored``: what another pipeline of the same call left; `take_up` goes on from there."""
+        resources = resources.counting(observer.spent)
         config = tenant.config
         self._restored = restored or Restored()
         turns = config.turn_taking

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mediaserver.pipeline.deepgram_links import DeepgramTranscriber
 from mediaserver.pipeline.hearing import Transcriber
@@ -18,10 +19,15 @@ from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
 from mediaserver.providers.key_watch import Tell
 from mediaserver.providers.openai_api import OpenAIApi
 from tenancy import ResolvedProvider, TenantContext
+from tenancy.spending import Usage
 
 EMBEDDED_STT_MODEL = "tiny.en"
 EMBEDDED_API_KEY = "embedded"
 """The model process listens on loopback and asks for none."""
+
+
+Spent = Callable[[str, str, Usage], None]
+"""Takes what a request has used: the service, the provider's name, and how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class ProviderAccess:
     http: ProviderClient
     care: ProviderCare = field(default_factory=ProviderCare.fresh)
     warmer: ConnectionWarmer | None = None
+    spent: Spent = field(default=lambda *_: None)
+    """Told of what each request has used."""
 
     def root_of(self, provider: ResolvedProvider) -> str:
         """The root of the provider's API."""
@@ -86,6 +94,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
             provider.model or "",
             breaker,
             key_ref=provider.key_ref,
+            spent=partial(access.spent, "stt", provider.name),
         )
     return OpenAITranscriber(
         provider.name,
@@ -94,6 +103,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
         breaker,
         last_resort=provider.kind == "embedded",
         key_ref=provider.key_ref,
+        spent=partial(access.spent, "stt", provider.name),
     )
 
 
@@ -117,6 +127,7 @@ def synthesizer(
         breaker_key(Stage.TTS, provider, access),
         last_resort=not own,
         key_ref=provider.key_ref,
+        spent=partial(access.spent, "tts", provider.name),
     )
 
 
@@ -139,6 +150,7 @@ def model_repliers(
             system_prompt,
             breaker_key(Stage.LLM, provider, access),
             key_ref=provider.key_ref,
+            spent=partial(access.spent, "llm", provider.name),
         )
         for provider in providers
         if provider.kind == "openai"

@@ -161,8 +161,19 @@ TRIAL_CALLS: Final = CounterMetric(
 )
 TRIALS_ENDED: Final = CounterMetric(
     "receptionist_config_trials_ended_total",
-    "Trials of configurations that a call's end has decided, by how.",
+    "Trials of configurations that this node has ended: a call's end or the time has decided, by how.",
     (Label("decision", ("promote", "roll_back")),),
+)
+CALL_COST: Final = HistogramMetric(
+    "receptionist_call_cost_dollars",
+    "What a call's providers cost, of calls whose providers' prices are all known.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+CONFIG_CHANGES: Final = CounterMetric(
+    "receptionist_config_changes_total",
+    "Tenants whose new calls get another version, by what became of their fixed phrases: all are there, some are missing, "
+    "the tenant's data could not be read, too many were waiting.",
+    (Label("result", ("prepared", "incomplete", "failed", "dropped")),),
 )
 TENANT_FILES: Final = CounterMetric(
     "receptionist_tenant_files_total",
@@ -425,6 +436,8 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     CALLS_REFUSED,
     TRIAL_CALLS,
     TRIALS_ENDED,
+    CALL_COST,
+    CONFIG_CHANGES,
     TENANT_FILES,
     ANSWER_SECONDS,
     GREETING_SECONDS,

@@ -55,8 +55,10 @@ from mediaserver.workers.messages import (
     Speaking,
     TurnLatency,
     TurnsCounted,
+    UsageTold,
     WireError,
 )
+from mediaserver.workers.usage_told import usage_of
 
 ANNOUNCEMENT_MARKS_FROM = 1 << 31
 """Marks of what the edge itself says; a worker's count from 1 on."""
@@ -258,6 +260,8 @@ class HostedCall:
                 observer.turns_counted(_counters(message.counters))
             case KeyTold():
                 self._on_key(report_of(message))
+            case UsageTold():
+                observer.spent(*usage_of(message))
             case MediaEnded():
                 observer.media_ended(message.why)
             case _:

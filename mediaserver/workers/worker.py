@@ -65,8 +65,10 @@ from mediaserver.workers.messages import (
     TurnLatency,
     TurnsCounted,
 )
+from mediaserver.workers.usage_told import told_of_usage
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
+from tenancy.spending import Usage
 from tenancy.wire import load_context
 from vault.process import forbid_core_dumps
 
@@ -114,6 +116,9 @@ class _Reporter:
 
     def media_ended(self, why: str) -> None:
         self._send(MediaEnded(why))
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        self._send(told_of_usage(service, provider, usage))
 
 
 class _Call:
