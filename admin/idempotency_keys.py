@@ -40,8 +40,10 @@ class IdempotencyKeys:
     async def begin(
         self, principal: Principal, key: str, fingerprint: bytes, now: datetime
     ) -> KeptAnswer | None:
-        """See `admin.ports.Idempotency`. Raises `Throttled` as well: more than `KEYS_MAX` keys of one principal, or
-        `RUNNING_MAX` requests."""
+        """See `admin.ports.Idempotency`.
+
+        Raises `Throttled` as well: more than `KEYS_MAX` keys of one principal, or `RUNNING_MAX` requests.
+        """
         now_ms = round(now.timestamp() * 1000)
         await self._forget(now_ms)
         hashed = key_hash(principal, key)

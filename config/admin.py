@@ -21,8 +21,8 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 """A signature of RFC 7518 3.1 or RFC 8037. None is symmetric: whoever checks a token must not be able to make one."""
 
 
-def _trustworthy(url: str) -> str:
-    """Refuse plain HTTP to other machines: whoever is in between could put keys of his own in."""
+def trustworthy(url: str) -> str:
+    """Refuse plain HTTP to other machines: whoever is in between could put keys of his own in. Raises `ValueError`."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -37,7 +37,7 @@ def _trustworthy(url: str) -> str:
 KeysUrl = Annotated[
     str,
     StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s#@]*)?$", max_length=2_000),
-    AfterValidator(_trustworthy),
+    AfterValidator(trustworthy),
 ]
 """``https://HOST…``, or plain HTTP to this machine; no user or password in it: URLs reach logs."""
 ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -86,7 +86,7 @@ class IssuerConfig(StrictModel):
     @field_validator("issuer")
     @classmethod
     def _believable(cls, issuer: str) -> str:
-        return _trustworthy(issuer)
+        return trustworthy(issuer)
 
     @field_validator("jwks_file")
     @classmethod
