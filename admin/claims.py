@@ -65,7 +65,7 @@ def announced(text: str) -> Announced:
     if len(text) > TOKEN_CHARACTERS_MAX:
         raise Unauthenticated(f"the token is longer than {TOKEN_CHARACTERS_MAX} characters")
     parts = text.split(".")
-    if len(parts) != 3 or not all(map(_SEGMENT.fullmatch, parts[:2])):
+    if len(parts) != 3 or not all(map(_SEGMENT.fullmatch, parts)):
         raise Unauthenticated(
             "the token is not a signed JWT: three parts of base64url with full stops between them"
         )

@@ -25,7 +25,6 @@ from config.admin import IssuerConfig, trustworthy
 ANSWER_BYTES_MAX: Final = 262_144
 WAITING_MAX: Final = 256
 """Requests that wait for one fetch."""
-NO_KEYS: Final = KeySet(())
 
 
 class KeySource:
@@ -37,7 +36,7 @@ class KeySource:
         self._issuer = issuer
         self._steady_ms = steady_ms
         self._trusted = trusted
-        self._keys = NO_KEYS
+        self._keys = KeySet(())
         self._refreshing = Refreshing(refresh_ms=issuer.refresh_s * 1000, min_ms=issuer.refresh_min_s * 1000)
         self._fetch: asyncio.Task[None] | None = None
         self._waiting = 0

@@ -207,7 +207,8 @@ Attack = Callable[[Issuer], str] | str
 ATTACKS: tuple[tuple[str, Attack, str], ...] = (
     ("tampered", _tampered, "signature is not its issuer's"),
     ("cut off", lambda i: i.token()[:-10], "signature is not its issuer's|cannot be read"),
-    ("no signature", lambda i: ".".join(i.token().split(".")[:2]) + ".", "cannot be read|signature"),
+    ("no signature", lambda i: ".".join(i.token().split(".")[:2]) + ".", "not a signed JWT"),
+    ("padded", lambda i: i.token() + "==", "not a signed JWT"),
     ("alg none", lambda i: raw_token({"alg": "none"}, i.claims()), "algorithm is not allowed"),
     ("alg None", lambda i: raw_token({"alg": "nOnE", "typ": "JWT"}, i.claims()), "algorithm is not allowed"),
     ("no alg", lambda i: raw_token({"typ": "JWT"}, i.claims()), "names no algorithm"),
