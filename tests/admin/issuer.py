@@ -18,7 +18,9 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tests.admin.conftest import NOON_MS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+RsaKey = rsa.RSAPrivateKey
+EcKey = ec.EllipticCurvePrivateKey
+PrivateKey = RsaKey | EcKey | ed25519.Ed25519PrivateKey
 AUDIENCE = "urn:receptionist:admin"
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -39,7 +41,7 @@ def public_jwk(key: PrivateKey, **fields: str) -> dict[str, Any]:
     return {**jwk, **fields}
 
 
-def _rsa(bits: int) -> rsa.RSAPrivateKey:
+def _rsa(bits: int) -> RsaKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
@@ -47,10 +49,10 @@ def _rsa(bits: int) -> rsa.RSAPrivateKey:
 class Keys:
     """Made once: an RSA key takes a while."""
 
-    rsa: rsa.RSAPrivateKey = field(default_factory=partial(_rsa, 2_048))
-    other_rsa: rsa.RSAPrivateKey = field(default_factory=partial(_rsa, 2_048))
-    small_rsa: rsa.RSAPrivateKey = field(default_factory=partial(_rsa, 1_024))
-    ec: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    rsa: RsaKey = field(default_factory=partial(_rsa, 2_048))
+    other_rsa: RsaKey = field(default_factory=partial(_rsa, 2_048))
+    small_rsa: RsaKey = field(default_factory=partial(_rsa, 1_024))
+    ec: EcKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     ed: ed25519.Ed25519PrivateKey = field(default_factory=ed25519.Ed25519PrivateKey.generate)
 
 

@@ -106,7 +106,9 @@ def _forged(token: ApiToken, public_id: str) -> str:
     return body + tokens._check(body)
 
 
-async def test_an_unknown_token_costs_what_a_known_one_costs(node: Node) -> None:
+async def test_an_unknown_token_costs_what_a_known_one_costs(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = await node.make()
     hashed: list[str] = []
     original = node.tokens._fits
@@ -115,7 +117,7 @@ async def test_an_unknown_token_costs_what_a_known_one_costs(node: Node) -> None
         hashed.append(hash_)
         return original(hash_, token)
 
-    node.tokens._fits = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(node.tokens, "_fits", counted)
     await node.refused(_forged(known, "0" * 13))
     await node.refused(_forged(ApiToken.from_random(bytes(32)), known.public_id))
     await node.login.authenticate(f"Bearer {known.reveal()}", HERE)

@@ -271,12 +271,11 @@ async def test_entries_are_chained_and_read_back(store: SqlStore) -> None:
             deed(4, "a", principal="ü\0"),
         )
     ]
-    for each in deeds:
-        head = await store.append(each)
+    heads = [await store.append(each) for each in deeds]
     entries = await store.entries(tenant_id=None, after=0, limit=10)
     assert [each.deed for each in entries] == deeds
     assert [each.sequence for each in entries] == [1, 2, 3, 4]
-    assert await store.ends() == (head, 4) == (Head(4, entries[-1].hash), 4)
+    assert await store.ends() == (heads[-1], 4) == (Head(4, entries[-1].hash), 4)
     mine = await store.entries(tenant_id="a", after=0, limit=10)
     assert [each.sequence for each in mine] == [1, 4]
     assert [each.sequence for each in await store.entries(tenant_id="a", after=1, limit=1)] == [4]

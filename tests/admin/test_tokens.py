@@ -116,7 +116,7 @@ def test_a_token_shows_itself_to_nobody() -> None:
         assert token.public_id in text
     for careless in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="not pickled"):
-            careless(token)  # type: ignore[operator]
+            careless(token)
 
 
 @given(st.text(max_size=30), RANDOM, st.text(max_size=30))
