@@ -85,7 +85,8 @@ async def _parts(options: argparse.Namespace) -> AsyncIterator[AdminParts]:
         finally:
             await parts.aclose()
     except AdminError as error:
-        raise MediaServerError(str(error)) from error
+        # Who types this may know what a client may not: the place, and what the database said.
+        raise MediaServerError(str(error.__cause__ or error)) from error
 
 
 async def _create(options: argparse.Namespace) -> int:

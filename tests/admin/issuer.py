@@ -116,7 +116,7 @@ def saying(body: str | bytes, status: int = 200, **headers: str) -> Answer:
     return answer
 
 
-def raw_token(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"") -> str:
+def raw_token(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"signed") -> str:
     """A token that no library would make."""
     return ".".join((b64(json.dumps(header).encode()), b64(json.dumps(claims).encode()), b64(signature)))
 

@@ -213,6 +213,7 @@ ATTACKS: tuple[tuple[str, Attack, str], ...] = (
     ("no signature", lambda i: ".".join(i.token().split(".")[:2]) + ".", "not a signed JWT"),
     ("padded", lambda i: i.token() + "==", "not a signed JWT"),
     ("alg none", lambda i: raw_token({"alg": "none"}, i.claims()), "algorithm is not allowed"),
+    ("alg none, unsigned", lambda i: raw_token({"alg": "none"}, i.claims(), b""), "not a signed JWT"),
     ("alg None", lambda i: raw_token({"alg": "nOnE", "typ": "JWT"}, i.claims()), "algorithm is not allowed"),
     ("no alg", lambda i: raw_token({"typ": "JWT"}, i.claims()), "names no algorithm"),
     ("alg a list", lambda i: raw_token({"alg": ["RS256"]}, i.claims()), "names no algorithm"),

@@ -322,8 +322,9 @@ async def test_the_database_refuses_to_change_the_trail(
     for number in (1, 2):
         await store.append(normal(deed(number)))
     before = (await store.entries(tenant_id=None, after=0, limit=9), await store.ends())
-    with pytest.raises(Unavailable, match="append-only"):
+    with pytest.raises(Unavailable) as caught:
         await store._write(lambda connection: connection.exec_driver_sql(statement))
+    assert "append-only" in str(caught.value.__cause__)
     assert (await store.entries(tenant_id=None, after=0, limit=9), await store.ends()) == before
     await store.append(normal(deed(3)))
 
@@ -335,8 +336,9 @@ async def test_a_closed_store_says_so(backing: Backing) -> None:
     store = await backing.open()
     await store.close()
     for work in (store.token("a"), store.add_token(row("a"), 9), store.ends(), store.append(normal(deed()))):
-        with pytest.raises(Unavailable, match="closed"):
+        with pytest.raises(Unavailable) as caught:
             await work
+        assert "closed" in str(caught.value.__cause__)
 
 
 async def test_what_was_written_is_there_when_it_is_opened_again(backing: Backing) -> None:
