@@ -46,7 +46,6 @@ from tests.admin.conftest import Backing, Turned
 T = TypeVar("T")
 ADA = Principal("ada", Role.OPERATOR, None)
 BO = Principal("bo", Role.TENANT, "acme")
-ELSEWHERE = Principal("ada", Role.OPERATOR, None, "https://idp.example")
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Use:
 
 
 class Requests(RuleBasedStateMachine):
-    """Two nodes, three principals, two keys, two requests."""
+    """Two nodes, two principals, two requests, one key: the fewer, the more often they meet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,11 +89,11 @@ class Requests(RuleBasedStateMachine):
 
     @rule(
         node=st.integers(0, 1),
-        who=st.sampled_from([ADA, BO, ELSEWHERE]),
-        key=st.sampled_from(["k", "l"]),
-        fingerprint=st.sampled_from([b"f", b"g"]),
+        who=st.sampled_from([ADA, ADA, BO]),
+        fingerprint=st.sampled_from([b"f", b"f", b"g"]),
     )
-    def begin(self, node: int, who: Principal, key: str, fingerprint: bytes) -> None:
+    def begin(self, node: int, who: Principal, fingerprint: bytes) -> None:
+        key = "k"
         expected = self.expected(node, who, key, fingerprint)
         try:
             found: object = self.wait(self.nodes[node].begin(who, key, fingerprint, self.turned.now))
@@ -210,6 +209,11 @@ def test_an_answer_is_only_given_to_its_own_request(
             assert found is not None
             assert (found.fingerprint, found.answer) == (b"f", answer)
             assert now_ms - found.began_ms < KEPT_MS
+        elif found is not None:
+            # Carried out (once more): only what is forgotten, or was given up by somebody who is gone.
+            forgotten = found.answer is not None and now_ms - found.began_ms >= KEPT_MS
+            gone = found.answer is None and now_ms - found.began_ms >= FREED_AFTER_MS and not runs_here
+            assert forgotten or gone
 
 
 PRINCIPALS = st.builds(

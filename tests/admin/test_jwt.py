@@ -16,6 +16,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from jwt.algorithms import RSAAlgorithm
 
 from admin.api_tokens import ApiTokens
 from admin.authentication import Authentication
@@ -314,6 +315,13 @@ async def test_a_key_that_is_not_for_this_is_passed_over(
     node: Node, issuer: Issuer, keys: Keys, fields: dict[str, Any]
 ) -> None:
     issuer.jwks.append(public_jwk(keys.other_rsa, kid="other") | fields)
+    assert "does not have" in await node.refused(issuer.token(keys.other_rsa, headers={"kid": "other"}))
+
+
+async def test_a_private_key_that_is_published_is_passed_over(node: Node, issuer: Issuer, keys: Keys) -> None:
+    issuer.jwks.append(
+        RSAAlgorithm.to_jwk(keys.other_rsa, as_dict=True) | {"kid": "other", "key_ops": ["verify"]}
+    )
     assert "does not have" in await node.refused(issuer.token(keys.other_rsa, headers={"kid": "other"}))
 
 
