@@ -12,7 +12,7 @@ from admin.errors import Unavailable
 from admin.sql_store import SqlStore
 from config.node import NodeConfig, PostgresConfig
 from tenancy.database import Database, Work, open_database
-from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.errors import StoreError, StoreFull, StoreLocked, StoreUnavailable
 from tenancy.schema_history import SchemaHistory
 
 if TYPE_CHECKING:
@@ -106,16 +106,15 @@ class PostgresTables:
 
     def told(self, error: StoreError) -> str:
         # The driver's text names hosts and roles; the log has it, as the cause.
-        return f"postgres: {next(text for kind, text in _TOLD if isinstance(error, kind))}"
-
-
-_TOLD: Final = (
-    (StoreLocked, "busy; trying again may help"),
-    (StoreFull, "no room is left to write"),
-    (StoreUnavailable, "cannot be reached"),
-    (StoreCorrupt, "damaged"),
-    (StoreError, "cannot be used"),
-)
+        match error:
+            case StoreLocked():
+                return "postgres: busy; trying again may help"
+            case StoreFull():
+                return "postgres: no room is left to write"
+            case StoreUnavailable():
+                return "postgres: cannot be reached"
+            case _:
+                return "postgres: cannot be used"
 
 
 async def open_admin_store(config: NodeConfig, environ: Mapping[str, str]) -> SqlStore:
