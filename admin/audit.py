@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -49,8 +49,7 @@ def normal(deed: Deed) -> Deed:
     """
     if deed.at.tzinfo is None:
         raise ValueError("a deed's time needs its zone")
-    return replace(
-        deed,
+    return Deed(
         at=deed.at.astimezone(UTC),
         principal=_text(deed.principal),
         credential=_text(deed.credential),
@@ -58,6 +57,7 @@ def normal(deed: Deed) -> Deed:
         action=_text(deed.action),
         tenant_id=None if deed.tenant_id is None else _text(deed.tenant_id),
         target=None if deed.target is None else _text(deed.target),
+        status=deed.status,
         request_id=_text(deed.request_id),
         detail=_text(deed.detail),
     )

@@ -25,10 +25,11 @@ from admin.jwt_tokens import JwtTokens
 from admin.principals import Role
 from admin.sql_store import SqlStore
 from admin.throttle import LoginThrottle
-from admin.tokens import ApiToken
+from admin.tokens import ApiToken, _check
 from admin.verified import ENTRIES_MAX, FITS_MS, RECHECK_MS, VerifiedTokens
 from config.admin import ApiTokensConfig, RateLimit
 from tests.admin.conftest import Backing, Turned
+from tests.admin.test_store_contract import row
 
 HERE = "192.0.2.1"
 
@@ -100,10 +101,8 @@ async def test_a_secret_that_is_another_s_is_refused(node: Node) -> None:
 
 def _forged(token: ApiToken, public_id: str) -> str:
     """The secret of a token under another id, with a checksum that fits."""
-    from admin import tokens
-
     body = f"mst_{public_id}_{token.reveal()[18:-6]}"
-    return body + tokens._check(body)
+    return body + _check(body)
 
 
 async def test_an_unknown_token_costs_what_a_known_one_costs(
@@ -301,8 +300,6 @@ async def test_a_token_pasted_in_place_of_its_id_is_not_repeated(node: Node) -> 
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    from tests.admin.test_store_contract import row
-
     verified = VerifiedTokens(3)
     for number in range(10):
         verified.fitted(bytes([number]), row(str(number)), 0, 0)
@@ -313,8 +310,6 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_an_answer_that_was_overtaken_does_not_bring_a_revoked_token_back() -> None:
-    from tests.admin.test_store_contract import row
-
     verified = VerifiedTokens()
     good, revoked = row("a"), row("a", revoked_ms=1, revoked_by="ada")
     verified.fitted(b"d", good, 0, 0)

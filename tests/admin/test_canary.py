@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
+import psycopg
 import pytest
 
 from admin.backings import FILE
@@ -248,8 +249,6 @@ async def test_no_token_is_anywhere(
 
 
 def _dump(backing: Backing) -> bytes:
-    import psycopg
-
     assert backing.server is not None
     with psycopg.connect(backing.server.superuser_url(backing.url)) as connection:
         names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
