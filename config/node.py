@@ -16,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from config.addresses import IpAddress, IpNetwork, Ipv6Address
+from config.addresses import MAX_PORT, Host, IpAddress, IpNetwork, Ipv6Address, Port
+from config.admin import AdminConfig
 from config.tenant import (
     Deepgram,
     EnvironmentVariable,
@@ -27,12 +28,7 @@ from config.tenant import (
 )
 from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
-Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
-"""An IPv4 or IPv6 address, or a host name."""
-MAX_PORT = 65_535
 MAX_THREADS = 64
-Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
-"""A port; 0 lets the system choose one."""
 
 WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._\[\]:-]{1,253}$")]
 """Scheme, host and, where it is not the scheme's own, port: as a browser's Origin header has it (RFC 6454 7)."""
@@ -373,6 +369,8 @@ class NodeConfig(StrictModel):
     workers: WorkersConfig = WorkersConfig()
     vault: VaultConfig | None = None
     """Absent: tenants bring no keys of their own but what the environment has."""
+    admin: AdminConfig | None = None
+    """Absent: no admin API, and no listener for it."""
     drain_s: int = Field(default=60, ge=0, le=3_600)
     """How long calls may go on when the node is told to stop (SIGTERM); then they are ended politely."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -384,3 +382,16 @@ class NodeConfig(StrictModel):
     def _trunks_apart(cls, trunks: tuple[TrunkConfig, ...]) -> tuple[TrunkConfig, ...]:
         check_trunks(trunks)
         return trunks
+
+    @property
+    def admin_port(self) -> int:
+        """Where the admin API's listener is; 0: any free port."""
+        if self.admin is not None and self.admin.port is not None:
+            return self.admin.port
+        return self.http.operator_port + 1 if self.http.operator_port else 0
+
+    @model_validator(mode="after")
+    def _room_for_the_admin_api(self) -> NodeConfig:
+        if self.admin is not None and self.admin_port > MAX_PORT:
+            raise ValueError(f"no port comes after the operator's, {self.http.operator_port}: set admin.port")
+        return self

@@ -407,10 +407,17 @@ class WebSite(StrictModel):
     """Scheme, host and port of the pages, for example ``https://www.example.com``; no other page may use the key."""
 
 
+def _no_boolean(value: object) -> object:
+    """Refuse ``true``, which Python takes for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a version is a number")
+    return value
+
+
 class TenantConfig(StrictModel):
     """Everything that one business decides about its receptionist."""
 
-    schema_version: Literal[1] = TENANT_SCHEMA_VERSION
+    schema_version: Annotated[Literal[1], BeforeValidator(_no_boolean)] = TENANT_SCHEMA_VERSION
     """The version of this schema."""
     tenant_id: TenantId
     """Lower-case letters, digits and inner hyphens, 1 to 63. It never changes."""

@@ -1,4 +1,7 @@
-"""The command line: ``mediaserver serve``, ``call``, ``config``; `store_commands` has the stores', `keys_command` the vault's."""
+"""The command line: ``mediaserver serve``, ``call``, ``config``.
+
+`store_commands` has the stores' commands, `keys_command` the vault's, `admin_command` the admin API's.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import uvloop
 
 from config.errors import ConfigError
 from config.loader import load_node_config
-from mediaserver import store_commands
+from mediaserver import admin_command, store_commands
 from mediaserver.configuring.arguments import add_config
 from mediaserver.errors import MediaServerError
 from mediaserver.telemetry.logs import configure_logs
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     call.set_defaults(run=_call)
     add_config(commands)
     _add_keys(commands)
+    admin_command.add_admin(commands)
     return parser
 
 
