@@ -15,6 +15,7 @@ from loguru import logger
 from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.trail import ProviderEvent, ProviderHistory
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import GREETING_SECONDS
@@ -54,6 +55,7 @@ class Conversation:
     turn_latencies_ms: list[int] = field(default_factory=list)
     human_requested: bool = False
     dropped_lines: int = 0
+    providers: ProviderHistory = field(default_factory=ProviderHistory)
 
     def add(self, line: Line) -> None:
         """Append a line, at the cost of the oldest when full."""
@@ -223,6 +225,10 @@ class Call:
         """What became of the turns."""
         count_turns(self._meters, counters.as_dict())
         self._log.bind(turns=counters.as_dict()).info("turns: {}", counters.as_dict())
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        """A provider served, failed or was passed over."""
+        self.conversation.providers.take(event)
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

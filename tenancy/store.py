@@ -137,7 +137,7 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """A call as it is kept; transcript and messages are JSON arrays."""
+    """A call as it is kept; transcript, messages and providers are JSON arrays."""
 
     call_id: str
     called: str
@@ -148,6 +148,7 @@ class CallRow:
     cause: str
     transcript: str
     messages: str
+    providers: str = "[]"
 
 
 class SharedStore(Protocol):

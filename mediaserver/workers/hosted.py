@@ -46,6 +46,7 @@ from mediaserver.workers.messages import (
     OpenCall,
     Pause,
     Play,
+    ProviderTold,
     ReceptionistSaid,
     ReceptionistState,
     ReplyQueued,
@@ -57,6 +58,7 @@ from mediaserver.workers.messages import (
     TurnsCounted,
     WireError,
 )
+from mediaserver.workers.provider_told import event_of
 
 ANNOUNCEMENT_MARKS_FROM = 1 << 31
 """Marks of what the edge itself says; a worker's count from 1 on."""
@@ -258,6 +260,8 @@ class HostedCall:
                 observer.turns_counted(_counters(message.counters))
             case KeyTold():
                 self._on_key(report_of(message))
+            case ProviderTold():
+                observer.provider_event(event_of(message))
             case MediaEnded():
                 observer.media_ended(message.why)
             case _:

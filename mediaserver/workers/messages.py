@@ -254,6 +254,17 @@ class KeyTold:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderTold:
+    """What became of a provider in the call (`ProviderEvent`)."""
+
+    stage: str
+    provider: str
+    happened: str
+    reason: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """What the worker counted since the last time."""
 
@@ -284,6 +295,7 @@ ToEdge = (
     | Meters
     | TurnsCounted
     | KeyTold
+    | ProviderTold
 )
 Message = ToWorker | ToEdge
 
@@ -359,6 +371,7 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (CallTaken, _own(82, CallTaken)),
         (TurnsCounted, _own(83, TurnsCounted)),
         (KeyTold, _own(85, KeyTold)),
+        (ProviderTold, _own(86, ProviderTold)),
         (SpeechPaused, _engine(29, SpeechPaused, "media_ms at_us last_speech_at_us", blob="pcm")),
         (SpeechResumed, _engine(30, SpeechResumed, "media_ms at_us")),
     )
