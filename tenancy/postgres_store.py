@@ -21,7 +21,9 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
@@ -67,6 +69,8 @@ class PostgresStore:
         self._place = place
         self.shared = SharedRepository()
         """The statements on addresses and status."""
+        self.nodes = NodeRepository()
+        self.figures = StoreFigures()
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
@@ -141,9 +145,13 @@ class PostgresStore:
         try:
             yield
         except NoConnectionFree:
+            self.figures.was_locked()
             raise StoreLocked(f"{self._place}: all of its connections are in use") from None
         except DBAPIError as error:
-            raise _named(error, self._place) from None
+            named = _named(error, self._place)
+            if isinstance(named, StoreLocked):
+                self.figures.was_locked()
+            raise named from None
         except SQLAlchemyError as error:
             raise StoreError(f"{self._place}: {type(error).__name__}") from error
 
@@ -208,6 +216,20 @@ class PostgresStore:
             return await self.repository.edit(connection, change)
 
         return await self._of_tenant(tenant_id, work)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._shared_write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._shared_write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._shared_read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._shared_read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 
