@@ -136,5 +136,6 @@ class GateWatch:
     def readings(self) -> Iterator[Reading]:
         """For the metrics."""
         yield Reading(schema.STORE_NODES, self._nodes)
-        for finding in self._gate.findings(self._now_ms() // MINUTE_MS - 1):
+        # Of the minute before the one that may be about to be kept: what is later than a look is not taken in.
+        for finding in self._gate.findings(self._now_ms() // MINUTE_MS - 2):
             yield Reading(schema.GATE_REACHED, finding.reached, (str(finding.criterion),))

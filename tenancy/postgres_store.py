@@ -80,7 +80,7 @@ class PostgresStore:
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        parsed = _parsed(url, config.url_env)
+        parsed = postgres_url(url, config.url_env)
         engine = create_async_engine(
             parsed,
             pool_size=config.connections_kept,
@@ -148,7 +148,7 @@ class PostgresStore:
             self.figures.was_locked()
             raise StoreLocked(f"{self._place}: all of its connections are in use") from None
         except DBAPIError as error:
-            named = _named(error, self._place)
+            named = postgres_error(error, self._place)
             if isinstance(named, StoreLocked):
                 self.figures.was_locked()
             raise named from None
@@ -287,7 +287,8 @@ class PostgresStore:
         )
 
 
-def _parsed(url: str, variable: str) -> URL:
+def postgres_url(url: str, variable: str) -> URL:
+    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):
@@ -299,7 +300,7 @@ def _parsed(url: str, variable: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _named(error: DBAPIError, place: str) -> StoreError:
+def postgres_error(error: DBAPIError, place: str) -> StoreError:
     """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
     state = getattr(error.orig, "sqlstate", None) or ""
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)

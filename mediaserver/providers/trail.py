@@ -15,10 +15,13 @@ from typing import Final
 from mediaserver.errors import FailureCause
 from mediaserver.providers.breaker import Stage
 from tenancy.providers import ProviderStep
+from vault.resolver import Origin
 
 MAX_KINDS: Final = 64
 """Of events in one call: five steps in each of three chains, with four kinds each. What is past them is counted."""
 MAX_NAME_CHARACTERS: Final = 500
+BUILT_IN: Final = "receptionist"
+"""Who replies where no language model does: the embedded step of that chain."""
 
 
 class Happened(StrEnum):
@@ -118,6 +121,11 @@ class ProviderHistory:
         return tuple(ProviderEvent(*kind, times) for kind, times in self._times.items())
 
 
+def is_built_in(step: ProviderStep) -> bool:
+    """Whether the step is the built-in receptionist."""
+    return step.service == Stage.LLM and step.origin is Origin.FALLBACK
+
+
 def provider_entries(steps: Sequence[ProviderStep], history: ProviderHistory) -> list[dict[str, object]]:
     """The providers of a call as its record has them (`tenancy.CallRecord.providers`).
 
@@ -135,7 +143,7 @@ def provider_entries(steps: Sequence[ProviderStep], history: ProviderHistory) ->
             "reason": step.reason,
         }
         if step.provider is not None:
-            entry["provider"] = step.provider
+            entry["provider"] = BUILT_IN if is_built_in(step) else step.provider
         resolved.append(entry)
     went: list[dict[str, object]] = [
         {

@@ -113,7 +113,7 @@ def test_a_record_says_who_was_to_serve_and_why_and_then_what_became_of_it() -> 
             "model": "embedded",
             "outcome": "chosen",
             "reason": "the last step of every chain",
-            "provider": "embedded",
+            "provider": "receptionist",
         },
         {"service": "llm", "provider": "embedded", "outcome": "failed", "reason": "reset", "times": 2},
     ]
