@@ -150,19 +150,21 @@ class Database:
         """Do all of it or nothing, alone. Raises `StoreError`."""
         began = time.monotonic()
         async with self._using:
-            return await unbroken(self._write(work, began))
+            return await unbroken(self._write(work, time.monotonic() - began))
 
     async def _read(self, work: Work[T]) -> T:
         with self._errors():
             async with self.engine.connect() as connection:
                 return await work(connection)
 
-    async def _write(self, work: Work[T], began: float) -> T:
+    async def _write(self, work: Work[T], queued_s: float) -> T:
         with self._errors():
             async with self.engine.connect() as connection:
                 await connection.execution_options(**{WRITES: True})
+                # From here on: that an engine is made first is nobody's lock.
+                asked = time.monotonic()
                 async with connection.begin():
-                    self._figures.waited((time.monotonic() - began) * 1_000)
+                    self._figures.waited((queued_s + time.monotonic() - asked) * 1_000)
                     return await work(connection)
 
     @contextmanager

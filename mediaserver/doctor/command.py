@@ -61,7 +61,7 @@ async def examine_node(
     minute = now_ms // MINUTE_MS
     since = minute - KEPT_MINUTES
     checks = [_configuration(config, source)]
-    shared = await asyncio.to_thread(files.shared, config, since)
+    shared = await asyncio.to_thread(_guarded_shared, config, since)
     database = await asyncio.to_thread(_guarded_postgres, config, environ, since)
     there = config.store.kind == "postgres"
     nodes, minutes = (database.nodes, database.minutes) if there else (shared.nodes, shared.minutes)
@@ -71,7 +71,9 @@ async def examine_node(
     checks += _guarded("data folder", lambda: machine.data_folder(config))
     if not there:
         checks += shared.checks
-        checks += await asyncio.to_thread(files.tenants, config, shared.tenants, every=every_tenant)
+        checks += await asyncio.to_thread(
+            _guarded, "tenants' files", lambda: files.tenants(config, shared.tenants, every=every_tenant)
+        )
     checks += database.checks
     checks += await vault_checks(config, environ)
     checks += _guarded("ports", lambda: machine.ports(config, pid))
@@ -92,6 +94,17 @@ def _guarded(name: str, work: Callable[[], list[Check]]) -> list[Check]:
     except OSError as fault:
         todo = "run doctor as the server's user, on the machine that the node runs on"
         return [error(name, f"cannot be looked at: {fault}", todo)]
+
+
+def _guarded_shared(config: NodeConfig, since: int) -> files.Shared:
+    found: list[files.Shared] = []
+
+    def work() -> list[Check]:
+        found.append(files.shared(config, since))
+        return []
+
+    checks = _guarded("shared.db", work)
+    return found[0] if found else files.Shared(checks)
 
 
 def _guarded_postgres(config: NodeConfig, environ: Mapping[str, str], since: int) -> postgres.Postgres:

@@ -48,13 +48,17 @@ async def _checks(config: NodeConfig, environ: Mapping[str, str]) -> list[Check]
             return [error(NAME, str(fault), KEEP_KEK)]
         await keks.aclose()
         return [ok(NAME, "its key-encryption key can be read; no key was put yet")]
-    with tempfile.TemporaryDirectory(prefix="mediaserver-doctor-") as folder:
-        try:
-            await asyncio.to_thread(copied, path, Path(folder) / path.name)
-        except sqlite3.Error as fault:
-            todo = "bring vault.db back from the last backup of the data folder"
-            return [error(NAME, f"{path} cannot be read: {fault}", todo)]
-        return await _look(config.model_copy(update={"data_dir": Path(folder)}), environ)
+    try:
+        with tempfile.TemporaryDirectory(prefix="mediaserver-doctor-") as folder:
+            try:
+                await asyncio.to_thread(copied, path, Path(folder) / path.name)
+            except sqlite3.Error as fault:
+                todo = "bring vault.db back from the last backup of the data folder"
+                return [error(NAME, f"{path} cannot be read: {fault}", todo)]
+            return await _look(config.model_copy(update={"data_dir": Path(folder)}), environ)
+    except OSError as fault:
+        todo = "set TMPDIR to a folder with room: the vault is looked at as a copy"
+        return [warning(NAME, f"no copy can be made of it: {fault}", todo)]
 
 
 async def _look(copy: NodeConfig, environ: Mapping[str, str]) -> list[Check]:

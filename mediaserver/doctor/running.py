@@ -66,7 +66,8 @@ def several(config: NodeConfig, nodes: Sequence[NodeRow], now_ms: int) -> Check:
         who = [f"{each.host}:{each.pid}" for each in elsewhere]
         said = f"{config.data_dir} was open on another machine within three minutes: {', '.join(who)}"
         return warning(name, said, "start no node here before that one has ended", **figures)
-    return ok(name, f"{len(here) or 'none'} has {config.data_dir} open", **figures)
+    who_has = f"process {here[0].pid}" if here else "none"
+    return ok(name, f"{who_has} has {config.data_dir} open", **figures)
 
 
 def node(config: NodeConfig, pid: int | None) -> list[Check]:

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -283,6 +284,18 @@ async def test_a_key_encryption_key_that_is_gone_or_another(patient: Patient) ->
     found = (await patient.examine())["vault"]
     assert found.status is Status.ERROR
     assert "wrapped by test:" in found.measured, "which key is needed"
+
+
+async def test_a_damaged_vault_and_no_room_for_its_copy(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep(patient.directory, "a", own="sk-secret")
+    patient.set(vault=vault_config(patient.directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(patient.directory / "nowhere"))
+    assert "no copy can be made" in (await patient.examine())["vault"].measured
+    monkeypatch.undo()
+    (patient.data / "vault.db").write_bytes(b"not a vault" * 500)
+    assert (await patient.examine())["vault"].status is Status.ERROR
 
 
 async def test_an_audit_trail_that_somebody_wrote_into(patient: Patient) -> None:

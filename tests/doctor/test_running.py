@@ -117,6 +117,6 @@ async def test_an_operator_finds_the_second_node_and_the_one_that_was_killed(tmp
         finally:
             first.terminate()
             await first.wait()
-    status, said = await doctor(tmp_path)
-    assert status == 1, said
-    assert f"none runs on {tmp_path / 'data'}" in said
+        status, said = await doctor(tmp_path)
+        assert status == 1, said
+        assert f"none runs on {tmp_path / 'data'}" in said
