@@ -1,4 +1,4 @@
-"""SQLite files opened so that nothing is changed, in them or beside them.
+"""SQLite files opened so that nothing is changed, in them or beside them (but the ``-shm`` of a log that is there).
 
 A file in WAL mode that nobody has open has no ``-wal`` beside it, and a connection would make one (https://sqlite.org/wal.html,
 "Read-Only Databases"); such a file is read as one that nobody changes. Where somebody opened it meanwhile, what was read

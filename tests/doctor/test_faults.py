@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 import sqlite3
@@ -30,7 +31,7 @@ from config.node import (
     TenantFolderConfig,
     VaultConfig,
 )
-from mediaserver.doctor import files, machine
+from mediaserver.doctor import files, machine, read_only
 from mediaserver.doctor.checks import Status, warning, worst
 from mediaserver.doctor.command import examine
 from perf.postgres_server import PostgresServer
@@ -163,6 +164,23 @@ async def test_a_file_whose_writer_was_killed_is_read_with_what_it_wrote_last(pa
     assert shared.tenants == ("a", "late")
 
 
+async def test_a_file_that_another_program_holds(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_only, "BUSY_S", 0.05)
+    await patient.fill("a")
+    with (
+        closing(sqlite3.connect(patient.data / "shared.db", isolation_level=None)) as shared,
+        closing(sqlite3.connect(patient.data / "tenants" / "client-a.db", isolation_level=None)) as own,
+    ):
+        for each in (shared, own):
+            each.execute("PRAGMA locking_mode = EXCLUSIVE")
+            each.execute("BEGIN EXCLUSIVE")
+            each.execute("CREATE TABLE held (x)")
+        found = await asyncio.to_thread(files.shared, patient.config, 0)
+        (tenants,) = await asyncio.to_thread(lambda: files.tenants(patient.config, ("a",), every=True))
+    assert (found.checks[0].status, "locked" in found.checks[0].measured) == (Status.WARNING, True)
+    assert (tenants.status, "1 are locked" in tenants.measured) == (Status.WARNING, True)
+
+
 # -- the machine -----------------------------------------------------------------------------------------
 
 
@@ -237,6 +255,26 @@ async def test_too_few_descriptors_and_too_many_calls(patient: Patient) -> None:
     assert found["file descriptors"].figures["needed"] == 256 + 30_000 + 360_000
     assert found["capacity"].status is Status.WARNING
     assert "every caller hears pauses" in found["capacity"].todo
+
+
+async def test_a_limit_that_is_too_low(patient: Patient) -> None:
+    await patient.fill("a")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (900, before[1]))
+    try:
+        found = (await patient.examine())["file descriptors"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (found.status, found.figures["limit"]) == (Status.WARNING, 900)
+
+
+def test_memory_that_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine.memory()
+    available = found.figures["available_bytes"]
+    assert isinstance(available, int)
+    assert 0 < available <= int(str(found.figures["total_bytes"]))
+    monkeypatch.setattr(machine, "MEMORY_ERROR_BYTES", 2**60)
+    assert machine.memory().status is Status.ERROR
 
 
 async def test_models_that_do_not_answer(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +383,27 @@ async def test_a_process_that_has_a_nodes_number_by_now_is_no_node(patient: Pati
     found = await patient.examine()
     assert found["node"].status is Status.WARNING
     assert found["node"].measured.startswith("none runs")
+
+
+async def test_a_node_that_does_not_answer_and_one_that_ended_without_a_word(patient: Patient) -> None:
+    await patient.fill("a")
+    now = now_ms()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        patient.set(http=HttpConfig(host="127.0.0.1", port=0, operator=OperatorConfig(port=port)))
+        await put(patient, NodeRow("one", socket.gethostname(), os.getpid(), now, now))
+        found = await patient.examine()
+    assert found["node"].status is Status.ERROR
+    assert "does not answer" in found["node"].measured
+    assert found["operator port"].status is Status.ERROR
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    await put(patient, NodeRow("one", socket.gethostname(), gone.pid, now, now))
+    (patient.data / "mediaserver.pid").write_text(f"{gone.pid}\n")
+    found = await patient.examine()
+    assert found["node"].status is Status.WARNING
+    assert f"names process {gone.pid}, which ended without a word" in found["node"].measured
 
 
 async def test_a_node_on_another_machine_with_the_same_folder(patient: Patient) -> None:
