@@ -246,6 +246,29 @@ class PostgresConfig(StrictModel):
         return self
 
 
+class GateConfig(StrictModel):
+    """When ``mediaserver doctor`` says that it is time to go from SQLite to Postgres: bounds of what a node measures each minute.
+
+    A criterion is reached when its bound was met in ``share`` of the last ``window_min`` minutes: a peak is none.
+    """
+
+    window_min: int = Field(default=60, ge=1, le=1_440)
+    """An hour: a move takes minutes, and is not to follow a burst."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Half of it: office hours are up and down."""
+    calls_share: float = Field(default=0.7, gt=0, le=1)
+    """Calls in progress (the minute's 95th percentile) as a share of the node's slots. Above it a lost or busy core leaves no
+    room, so a second node is due; two nodes need a store in common."""
+    nodes: int = Field(default=2, ge=2, le=10_000)
+    """Nodes that have the store open, or that tenants of it have moved to. SQLite's files are one machine's."""
+    write_wait_ms: int = Field(default=50, ge=1, le=5_000)
+    """What the 95th percentile of a minute's writes waited before they began; a write itself takes about 1 ms, so fifty are
+    waiting in line. A write that was given up (`StoreLocked`) counts as 5,000."""
+    cross_tenant_ms: int = Field(default=1_000, ge=1, le=60_000)
+    """Time of a minute that queries over many tenants' files took. Each opens a file of every tenant, which takes the place of
+    a file that a call needs (``max_open_shards``); in Postgres it is one query."""
+
+
 class StoreConfig(StrictModel):
     """Where tenants, their configurations and their calls are kept."""
 
@@ -253,6 +276,7 @@ class StoreConfig(StrictModel):
     """sqlite: files in ``data_dir``. postgres: a server, for several nodes."""
     max_open_shards: int = Field(default=256, ge=1, le=10_000)
     """Tenants' SQLite files open at a time; each takes up to three file descriptors and a thread."""
+    gate: GateConfig = GateConfig()
     postgres: PostgresConfig | None = None
     """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
     to take."""

@@ -15,6 +15,7 @@ from loguru import logger
 from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.trail import ProviderEvent, ProviderHistory
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import GREETING_SECONDS
@@ -56,6 +57,7 @@ class Conversation:
     human_requested: bool = False
     usage: CallUsage = field(default_factory=CallUsage)
     dropped_lines: int = 0
+    providers: ProviderHistory = field(default_factory=ProviderHistory)
 
     def add(self, line: Line) -> None:
         """Append a line, at the cost of the oldest when full."""
@@ -229,6 +231,10 @@ class Call:
     def spent(self, service: str, provider: str, usage: Usage) -> None:
         """What a request to a provider has used."""
         self.conversation.usage.add(service, provider, usage)
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        """A provider served, failed or was passed over."""
+        self.conversation.providers.take(event)
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

@@ -23,6 +23,7 @@ from mediaserver._native import MediaError
 from mediaserver.call import Call, CallListener, Converse
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.providers.trail import provider_entries
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.outcomes import outcome_of
 from mediaserver.telemetry.schema import CALL_COST, CALLS, CALLS_REFUSED, TRIAL_CALLS
@@ -137,7 +138,11 @@ class Switchboard:
         tenants = (active.call.tenant for active in self._active.values())
         keyed = (tenant for tenant in tenants if tenant.has_vault_keys)
         return [
-            {"call": each.call_id, "tenant": each.tenant_id, "providers": list(each.provider_steps)}
+            {
+                "call": each.call_id,
+                "tenant": each.tenant_id,
+                "providers": [str(step) for step in each.provider_steps],
+            }
             for each in islice(keyed, MAX_CALLS_SHOWN)
         ]
 
@@ -232,7 +237,7 @@ class Switchboard:
         )
         if tenant.has_vault_keys:
             logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="providers_resolved").info(
-                "providers: {}", " | ".join(tenant.provider_steps)
+                "providers: {}", " | ".join(map(str, tenant.provider_steps))
             )
         return active
 
@@ -420,4 +425,5 @@ def record_of(call: Call, cause: str) -> CallRecord:
             {"name": message.name, "number": message.number, "reason": message.reason}
             for message in conversation.messages
         ],
+        providers=provider_entries(call.tenant.provider_steps, conversation.providers),
     )

@@ -1,4 +1,4 @@
-"""The command line: ``mediaserver serve``, ``call``, ``config``.
+"""The command line: ``mediaserver serve``, ``call``, ``config``, ``doctor``.
 
 `store_commands` has the stores' commands, `keys_command` the vault's, `admin_command` the admin API's.
 """
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_config(commands)
     _add_keys(commands)
     admin_command.add_admin(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -119,6 +120,27 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--limit", type=int, default=50, metavar="N", help="the newest N entries (default: 50)"
     )
     audit.add_argument("--verify", action="store_true", help="check the whole trail against its seal instead")
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong with a node, running or not, and whether it is time for Postgres",
+        epilog="Exit status: 0 all is well, 1 there are warnings, 2 there are errors. Nothing is changed.",
+    )
+    parser.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument(
+        "--all-tenants", action="store_true", help="read every tenant's file through, not some of them"
+    )
+    parser.set_defaults(run=_doctor)
+
+
+async def _doctor(options: argparse.Namespace) -> int:
+    from mediaserver.doctor.command import doctor
+
+    return await doctor(options)
 
 
 async def _keys(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from mediaserver.calls import Switchboard
 from mediaserver.config_watch import ConfigWatch
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
+from mediaserver.gate_watch import GateWatch
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
@@ -65,6 +66,7 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
+from tenancy.gate import GateBounds
 from tenancy.keys import TenantKeys
 
 LATER_SYNTHESES = 4
@@ -115,6 +117,7 @@ class Node:
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
+        self._gate_watch: GateWatch | None = None
         web = web_routes(
             lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
         )
@@ -126,6 +129,7 @@ class Node:
             self._read_node,
             self._read_providers,
             self._read_workers,
+            self._read_gate_watch,
         ):
             self.telemetry.add_source(source)
         self._trials = TrialLog(self.telemetry.meters)
@@ -230,6 +234,11 @@ class Node:
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._keys = self._registry.keys = await open_keys(config, self._redactor)
         reports = KeyReports(self._keys, self.telemetry.meters)
+        bounds = GateBounds(**config.store.gate.model_dump())
+        self._gate_watch = GateWatch(
+            self._registry.store, bounds, self._calls_and_slots, self.telemetry.meters
+        )
+        await self._gate_watch.start()
         await self._follow_folder(self._registry)
         self._configs = ConfigWatch(self._registry, self.telemetry.meters, self._trials)
         await self._configs.begin()
@@ -365,6 +374,12 @@ class Node:
     def _read_workers(self) -> Iterable[Reading]:
         return worker_readings(self._pool.health() if self._pool is not None else ())
 
+    def _calls_and_slots(self) -> tuple[int, int]:
+        return self.calls[0], self._gate.snapshot().slots
+
+    def _read_gate_watch(self) -> Iterable[Reading]:
+        return self._gate_watch.readings() if self._gate_watch is not None else ()
+
     def _read_node(self) -> Iterator[Reading]:
         yield Reading(CALLS_ACTIVE, self._switchboard.active_calls if self._switchboard is not None else 0)
         yield Reading(MODEL_RESTARTS, self._models.restarts if self._models is not None else 0)
@@ -467,6 +482,9 @@ class Node:
         if self._models is not None:
             await self._models.close()
             self._models = None
+        if self._gate_watch is not None:
+            await self._gate_watch.close()
+            self._gate_watch = None
         if self._registry is not None:
             await self._registry.close()
             self._registry = None

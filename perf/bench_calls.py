@@ -32,6 +32,7 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.providers.connections import ProviderClient
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from mediaserver.turns import TurnCounters
@@ -218,6 +219,7 @@ class _Nobody:
     def turns_counted(self, counters: TurnCounters) -> None: ...
 
     def spent(self, service: str, provider: str, usage: Usage) -> None: ...
+    def provider_event(self, event: ProviderEvent) -> None: ...
 
 
 async def _pipeline_build(bench: Bench) -> list[Row]:

@@ -17,6 +17,7 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreLocked, TenantElsewhere
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
@@ -126,6 +127,24 @@ class BothStores:
             return await self._write(tenant_id, lambda: self.files.edit_versions(tenant_id, change), there)
 
         return await self.files.hold_for(tenant_id, addresses, and_then)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    @property
+    def figures(self) -> StoreFigures:
+        return self.files.figures
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self.files.keep_minutes(node, minutes)
+
+    async def leave(self, node_id: str) -> None:
+        await self.files.leave(node_id)
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self.files.known_nodes()
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self.files.minutes_since(minute)
 
     # -- one tenant ------------------------------------------------------------------------------------
 

@@ -21,7 +21,9 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
@@ -69,6 +71,8 @@ class PostgresStore:
         self._place = place
         self.shared = SharedRepository()
         """The statements on addresses and status."""
+        self.nodes = NodeRepository()
+        self.figures = StoreFigures()
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
@@ -78,7 +82,7 @@ class PostgresStore:
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        parsed = _parsed(url, config.url_env)
+        parsed = postgres_url(url, config.url_env)
         engine = create_async_engine(
             parsed,
             pool_size=config.connections_kept,
@@ -143,9 +147,13 @@ class PostgresStore:
         try:
             yield
         except NoConnectionFree:
+            self.figures.was_locked()
             raise StoreLocked(f"{self._place}: all of its connections are in use") from None
         except DBAPIError as error:
-            raise _named(error, self._place) from None
+            named = postgres_error(error, self._place)
+            if isinstance(named, StoreLocked):
+                self.figures.was_locked()
+            raise named from None
         except SQLAlchemyError as error:
             raise StoreError(f"{self._place}: {type(error).__name__}") from error
 
@@ -237,6 +245,20 @@ class PostgresStore:
 
         return await self._of_tenant(tenant_id, work)
 
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._shared_write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._shared_write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._shared_read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._shared_read(lambda connection: self.nodes.minutes_since(connection, minute))
+
     # -- one tenant ------------------------------------------------------------------------------------
 
     def place(self, tenant_id: str) -> str:
@@ -296,7 +318,8 @@ class PostgresStore:
         )
 
 
-def _parsed(url: str, variable: str) -> URL:
+def postgres_url(url: str, variable: str) -> URL:
+    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):
@@ -308,7 +331,7 @@ def _parsed(url: str, variable: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _named(error: DBAPIError, place: str) -> StoreError:
+def postgres_error(error: DBAPIError, place: str) -> StoreError:
     """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
     state = getattr(error.orig, "sqlstate", None) or ""
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -305,14 +306,16 @@ class Registry:
 
     async def active_tenants(self) -> tuple[ActiveTenant, ...]:
         """Every tenant that takes calls; one whose data cannot be used is logged and left out."""
-        tenants = []
-        for tenant_id in await self._store.tenant_ids(TenantStatus.ACTIVE):
+        tenants, began = [], time.monotonic()
+        asked = await self._store.tenant_ids(TenantStatus.ACTIVE)
+        for tenant_id in asked:
             try:
                 config, active = await self._active_config(tenant_id)
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
             tenants.append(await self._prepared(config, active))
+        self._store.figures.went_across(len(asked), (time.monotonic() - began) * 1_000)
         return tuple(tenants)
 
     async def served_versions(self, tenant_id: str) -> tuple[ActiveTenant, ...]:

@@ -161,6 +161,7 @@ def tenant_tables(scope: tuple[str, ...] = ()) -> TenantTables:
             Column("cause", PeerText, nullable=False),
             Column("transcript", Text, nullable=False),
             Column("messages", Text, nullable=False),
+            Column("providers", Text, nullable=False),
         ),
         placement=Table("placement", metadata, Column("store", Text, nullable=False)),
         version_states=Table(

@@ -19,8 +19,10 @@ from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import StoreError, TenantElsewhere
 from tenancy.feed_repository import changes_of
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import serving_of
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
@@ -45,15 +47,25 @@ T = TypeVar("T")
 class SqliteStore:
     """`tenancy.store.Store` in files below one folder."""
 
-    def __init__(self, directory: Path, *, reader: Database, writer: Database, max_open_shards: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        reader: Database,
+        writer: Database,
+        max_open_shards: int,
+        figures: StoreFigures,
+    ) -> None:
         self._writer = writer
+        self.figures = figures
         # Look-ups have their own connection: on the writer's they would see what is not committed.
         self._reader = reader
         self.shared = SharedRepository()
         """The statements on addresses and status."""
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
-        self.shards = Shards(directory / "tenants", max_open_shards)
+        self.nodes = NodeRepository()
+        self.shards = Shards(directory / "tenants", max_open_shards, figures)
         self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
         feed = self.shared.feed
@@ -66,14 +78,14 @@ class SqliteStore:
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
         """Open or create the databases in a folder. Raises `StoreError`."""
-        path, history = directory / "shared.db", SchemaHistory("shared")
-        writer = await open_database(path, history)
+        path, history, figures = directory / "shared.db", SchemaHistory("shared"), StoreFigures()
+        writer = await open_database(path, history, figures)
         try:
-            reader = await open_database(path, history)
+            reader = await open_database(path, history, figures)
         except BaseException:
             await writer.close()
             raise
-        return cls(directory, reader=reader, writer=writer, max_open_shards=max_open_shards)
+        return cls(directory, reader=reader, writer=writer, max_open_shards=max_open_shards, figures=figures)
 
     async def close(self) -> None:
         """Close every file, each when its present user is done."""
@@ -210,6 +222,20 @@ class SqliteStore:
             return edit
 
         return await self._writer.write(work)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._writer.write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._writer.write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._reader.read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._reader.read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.numbers import MAX_CANDIDATES
 
@@ -157,7 +158,7 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """A call as it is kept; transcript and messages are JSON arrays."""
+    """A call as it is kept; transcript, messages and providers are JSON arrays."""
 
     call_id: str
     called: str
@@ -168,6 +169,7 @@ class CallRow:
     cause: str
     transcript: str
     messages: str
+    providers: str = "[]"
 
 
 class SharedStore(Protocol):
@@ -253,7 +255,30 @@ class TenantStore(Protocol):
         """The newest calls, latest first."""
 
 
-class Store(SharedStore, TenantStore, Protocol):
+class NodeStore(Protocol):
+    """Which nodes have the store open, and what they measure; never a tenant's."""
+
+    @property
+    def figures(self) -> StoreFigures:
+        """What this process has asked of it."""
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        """Say that a node is there and keep its minutes, of all nodes those of the last day; again changes nothing.
+
+        Returns how many nodes there are: those seen in the last three minutes, and the addresses that tenants moved to.
+        """
+
+    async def leave(self, node_id: str) -> None:
+        """A node ends; what it measured stays."""
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        """Nodes that did not say that they end, in the order of their starts."""
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        """What nodes measured from a minute on, newest first; bounded."""
+
+
+class Store(SharedStore, TenantStore, NodeStore, Protocol):
     """A node's databases."""
 
     async def import_version(self, new: NewVersion) -> int:

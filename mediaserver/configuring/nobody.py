@@ -5,6 +5,7 @@ from __future__ import annotations
 from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
 from tenancy.spending import Usage
@@ -56,3 +57,4 @@ class NoObserver:
     def turns_counted(self, counters: TurnCounters) -> None: ...
 
     def spent(self, service: str, provider: str, usage: Usage) -> None: ...
+    def provider_event(self, event: ProviderEvent) -> None: ...

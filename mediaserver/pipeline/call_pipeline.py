@@ -44,6 +44,7 @@ from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMe
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.pipeline.turn_shell import PASSES_THROUGH, TurnShell
 from mediaserver.providers.key_watch import Tell
+from mediaserver.providers.trail import ProviderEvent, ProviderTrail
 from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import KEY_REPORTS_DROPPED
@@ -116,6 +117,10 @@ class CallObserver(Protocol):
         """What a request to a provider has used."""
         ...
 
+    def provider_event(self, event: ProviderEvent) -> None:
+        """A provider served, failed or was passed over."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResources:
@@ -154,6 +159,8 @@ class CallPipeline:
         """``restored``: what another pipeline of the same call left; `take_up` goes on from there."""
         resources = resources.counting(observer.spent)
         config = tenant.config
+        trail = self._trail = ProviderTrail(observer.provider_event)
+        access = resources.providers.leaving(trail)
         self._restored = restored or Restored()
         turns = config.turn_taking
         phrases = Phrases.of(config)
@@ -179,20 +186,20 @@ class CallPipeline:
         )
         replying = Replying(
             (
-                *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
+                *model_repliers(tenant.llm, access, system_prompt(config, resources.clock())),
                 self._receptionist,
             ),
             resources.budgets,
-            resources.providers.care,
+            access.care,
             apology=phrases.one_moment,
             failure=phrases.failure,
             waits=waits,
             is_wanted=self._turns.is_wanted,
         )
         hearing = Hearing(
-            transcribers(tenant.stt, resources.providers),
+            transcribers(tenant.stt, access),
             resources.budgets,
-            resources.providers.care,
+            access.care,
             apology=phrases.one_moment,
             waits=waits,
         )
@@ -204,9 +211,9 @@ class CallPipeline:
             aggregators.user(),
             replying,
             Speaking(
-                synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
+                synthesizers(tenant.tts, access, config.voice.name, config.voice.speed),
                 resources.budgets,
-                resources.providers.care,
+                access.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
                 phrases_of=tenant.phrase_voice,
@@ -225,7 +232,7 @@ class CallPipeline:
         self._worker.set_reached_downstream_filter(PASSES_THROUGH)
         self._worker.add_event_handler("on_frame_reached_downstream", self._frame_passed)
         # Before the ACK: the caller's first sentence must not wait for a handshake.
-        resources.providers.warm(tenant)
+        access.warm(tenant)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._over = False
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
@@ -314,6 +321,7 @@ class CallPipeline:
                 await self._turns.close()
                 await self._hearing.close()
                 self._observer.turns_counted(self._turns.taker.counters)
+                self._trail.flush()
                 self._over = True
         # Not where it was cancelled or failed: its tasks may not have ended.
         dismantle(self._worker)

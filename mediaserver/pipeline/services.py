@@ -18,6 +18,7 @@ from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
 from mediaserver.providers.key_watch import Tell
 from mediaserver.providers.openai_api import OpenAIApi
+from mediaserver.providers.trail import ProviderTrail
 from tenancy import ResolvedProvider, TenantContext
 from tenancy.spending import Usage
 
@@ -61,6 +62,10 @@ class ProviderAccess:
         """The same for one call, whose reports on keys go to ``tell``; ``on_dropped`` is told of each that is over the rate."""
         care = replace(self.care, keys=self.care.keys.for_call(tell, on_dropped))
         return replace(self, care=care)
+
+    def leaving(self, trail: ProviderTrail) -> ProviderAccess:
+        """The same for one call, which leaves this trail."""
+        return replace(self, care=replace(self.care, trail=trail))
 
     def warm(self, tenant: TenantContext) -> None:
         """Open connections to whom a call of this tenant will ask; returns at once."""

@@ -268,6 +268,17 @@ class UsageTold:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderTold:
+    """What became of a provider in the call (`ProviderEvent`)."""
+
+    stage: str
+    provider: str
+    happened: str
+    reason: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """What the worker counted since the last time."""
 
@@ -299,6 +310,7 @@ ToEdge = (
     | TurnsCounted
     | KeyTold
     | UsageTold
+    | ProviderTold
 )
 Message = ToWorker | ToEdge
 
@@ -375,6 +387,7 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (TurnsCounted, _own(83, TurnsCounted)),
         (KeyTold, _own(85, KeyTold)),
         (UsageTold, _own(87, UsageTold)),
+        (ProviderTold, _own(86, ProviderTold)),
         (SpeechPaused, _engine(29, SpeechPaused, "media_ms at_us last_speech_at_us", blob="pcm")),
         (SpeechResumed, _engine(30, SpeechResumed, "media_ms at_us")),
     )

@@ -26,6 +26,7 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.providers.connections import ProviderClient
+from mediaserver.providers.trail import ProviderEvent, ProviderHistory
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
 from perf.simulators import Script, running
@@ -55,6 +56,7 @@ class Notes:
     latencies_ms: list[int] = field(default_factory=list)
     counters: TurnCounters | None = None
     usage: CallUsage = field(default_factory=CallUsage)
+    providers: ProviderHistory = field(default_factory=ProviderHistory)
 
     def caller_said(self, text: str) -> None:
         self.lines.append(("caller", text))
@@ -89,6 +91,9 @@ class Notes:
 
     def spent(self, service: str, provider: str, usage: Usage) -> None:
         self.usage.add(service, provider, usage)
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        self.providers.take(event)
 
 
 async def eventually(condition: Callable[[], bool], what: str = "") -> None:

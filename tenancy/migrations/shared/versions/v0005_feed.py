@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic.operations import Operations
 
-revision = "shared_0004"
-down_revision = "shared_0003"
+revision = "shared_0005"
+down_revision = "shared_0004"
 branch_labels = None
 depends_on = None
 
