@@ -19,6 +19,7 @@ from mediaserver.errors import MediaServerError
 from mediaserver.garbage import GarbageCollection
 from mediaserver.journal import Restored
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
+from mediaserver.pipeline import clauses
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
@@ -290,6 +291,11 @@ class Worker:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def warm() -> None:
+    """What is made once in a process: made in the nursery, it is in every worker."""
+    clauses.warm()
 
 
 async def work(sock: socket.socket, settings: WorkerSettings) -> None:
