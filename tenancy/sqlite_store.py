@@ -25,6 +25,7 @@ from tenancy.shards import Shards
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     Address,
+    CallPlace,
     CallRow,
     NewVersion,
     OwnedAddress,
@@ -86,12 +87,25 @@ class SqliteStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self._reader.read(
+            lambda connection: self.shared.tenants(connection, after, limit, status)
+        )
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self._reader.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
         return await self._writer.write(
-            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
+            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to, expected)
         )
 
     async def shared_write(self, work: Work[T]) -> T:
@@ -104,10 +118,17 @@ class SqliteStore:
         return any(status == TenantStatus.SUSPENDED for _, status, _ in rows)
 
     async def import_version(self, new: NewVersion) -> int:
-        return await self.claim_for(new.tenant_id, new.addresses, lambda: self.add_version(new))
+        return await self.claim_for(
+            new.tenant_id, new.addresses, lambda: self.add_version(new), new_tenant=new.new_tenant
+        )
 
     async def claim_for(
-        self, tenant_id: str, addresses: tuple[Address, ...], and_then: Callable[[], Awaitable[T]]
+        self,
+        tenant_id: str,
+        addresses: tuple[Address, ...],
+        and_then: Callable[[], Awaitable[T]],
+        *,
+        new_tenant: bool = False,
     ) -> T:
         """Give a tenant exactly these addresses once something else is committed.
 
@@ -116,7 +137,7 @@ class SqliteStore:
         """
 
         async def work(connection: AsyncConnection) -> T:
-            await self.shared.claim(connection, tenant_id, addresses)
+            await self.shared.claim(connection, tenant_id, addresses, new_tenant=new_tenant)
             return await and_then()
 
         return await self._writer.write(work)
@@ -249,8 +270,12 @@ class SqliteStore:
             # The file's own triggers refuse it where the tenant has left.
             await shard.write(lambda connection: self.repository.add_calls(connection, (call,)))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        return await self._read(tenant_id, lambda connection: self.repository.newest_calls(connection, limit))
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit, before)
+        )
 
     async def _read(self, tenant_id: str, work: Work[T]) -> T:
         async with self.shards.use(tenant_id) as shard:
