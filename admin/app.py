@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,7 +38,9 @@ def make_admin_app(services: Services) -> FastAPI:
         version=VERSION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json",
+        generate_unique_id_function=_operation_id,
     )
     app.state.services = services
     for module in MODULES:
@@ -47,6 +50,11 @@ def make_admin_app(services: Services) -> FastAPI:
     app.add_exception_handler(AdminError, _no_route)
     app.openapi = lambda: document(app)  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The action that the trail has, as a name that programs can have."""
+    return route.name.replace(".", "_")
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -84,6 +92,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         for gone in ("HTTPValidationError", "ValidationError"):
             schemas.pop(gone, None)
         _problem_schemas(found)
+        _summaries(found)
         app.openapi_schema = found
     return app.openapi_schema
 
@@ -125,3 +134,13 @@ def _problem_schemas(found: dict[str, Any]) -> None:
             for status, answer in operation["responses"].items():
                 if status >= "400":
                     answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def _summaries(found: dict[str, Any]) -> None:
+    """Every operation's summary is the first sentence of what is said of it; the rest stays its description."""
+    for methods in found["paths"].values():
+        for operation in methods.values():
+            text = " ".join(operation.pop("description").split())
+            operation["summary"], _, rest = text.removesuffix(".").partition(". ")
+            if rest:
+                operation["description"] = f"{rest}."

@@ -9,7 +9,7 @@ from typing import Any, Final
 from admin.guard import ANYBODY, OPERATORS, ROLE
 from admin.problems import MEDIA_TYPE
 
-_ALWAYS: Final = (400, 401, 403, 404, 413, 422, 429, 500, 503)
+_ALWAYS: Final = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 507)
 _TEXTS: Final[Mapping[int, str]] = MappingProxyType(
     {
         304: "What If-None-Match names is what is there",
@@ -26,6 +26,7 @@ _TEXTS: Final[Mapping[int, str]] = MappingProxyType(
         429: "Too many requests; Retry-After says when",
         500: "The server's fault",
         503: "The store, the vault or an identity provider cannot be used now; nothing was changed",
+        507: "The store has no room left; nothing was changed",
     }
 )
 

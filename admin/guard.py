@@ -1,6 +1,6 @@
 """What stands before every route: who asks, whether it may, how often, and what is written down of it.
 
-In this order: authentication, rate, role and tenant, idempotency, the trail, the route.
+In this order: authentication, rate, role and tenant, the body, idempotency, the trail, the route.
 
 The trail is written ahead: a change has a line with the status 102 (RFC 2518 10.1: it is being carried out) before it is begun,
 and one with its outcome after. Where the first cannot be written, nothing is done. Where the second cannot, the change stands,
@@ -16,6 +16,7 @@ same request is tried then again, which its ``If-Match`` refuses.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -25,14 +26,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from loguru import logger
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from admin.errors import AdminError, NotFound
 from admin.ports import Deed, KeptAnswer
 from admin.principals import Principal, Role
 from admin.problems import MEDIA_TYPE, BadRequest, ProblemDetails, problem_of
 from admin.services import Services, services_of
-from admin.tokens import without_tokens
 from config.errors import ConfigError
 from tenancy.database import unbroken
 from tenancy.errors import TenancyError
@@ -52,6 +52,8 @@ MAX_KEY_CHARACTERS: Final = 255
 MAX_TARGET_CHARACTERS: Final = 200
 MAX_KEPT_BYTES: Final = 65_536
 KEPT_HEADERS: Final = ("content-type", "etag", "location")
+_IDS: Final = re.compile(r"[a-z0-9+][a-z0-9+._:@-]{0,99}")
+"""Ids of tenants, versions and tokens, names of keys, addresses."""
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -72,6 +74,13 @@ class GuardedRoute(APIRoute):
             return response
 
         return guarded
+
+
+def _target(value: str) -> str:
+    """A path's parameter for the trail. Somebody may have pasted a key or a token in place of its name: what can be no id of
+    anything is told by its length alone.
+    """
+    return value if _IDS.fullmatch(value) else f"({len(value)} characters)"
 
 
 @dataclass(slots=True)
@@ -98,6 +107,13 @@ class _Guarded:
         except AdminError as error:
             refusal = self._refused(error)
             return await self._written_down(principal, refusal, error.kind)
+        try:
+            # Here, so that what never comes whole is never begun.
+            await self.request.body()
+        except AdminError as error:
+            return self._refused(error)
+        except ClientDisconnect:
+            return self._refused(BadRequest("the body did not come whole"))
         if self.request.method in READS:
             return await self._carried_out()
         # What was begun is carried out: a client that hangs up leaves nothing half done.
@@ -170,7 +186,6 @@ class _Guarded:
 
     async def _carried_out(self) -> Response:
         try:
-            await self.request.body()
             return await self.handler(self.request)
         except (
             AdminError,
@@ -201,7 +216,7 @@ class _Guarded:
 
     def _deed(self, principal: Principal, status: int, detail: str = "") -> Deed:
         targets = [
-            f"{name}={value}"
+            f"{name}={_target(str(value))}"
             for name, value in sorted(self.request.path_params.items())
             if name != "tenant_id" or principal.tenant_id not in (None, value)
         ]
@@ -214,8 +229,7 @@ class _Guarded:
             tenant_id=principal.tenant_id
             if principal.role is Role.TENANT
             else self._tenant_id or self._about,
-            # Somebody may have pasted a token in place of its id.
-            target=without_tokens(" ".join(targets))[:MAX_TARGET_CHARACTERS] or None,
+            target=" ".join(targets)[:MAX_TARGET_CHARACTERS] or None,
             status=status,
             request_id=self.request.state.request_id,
             detail=detail,
@@ -240,7 +254,7 @@ class _Guarded:
     @property
     def _tenant_id(self) -> str | None:
         found = self.request.path_params.get("tenant_id")
-        return None if found is None else str(found)[:63]
+        return None if found is None else _target(str(found))[:63]
 
     @property
     def _about(self) -> str | None:

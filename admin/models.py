@@ -50,7 +50,7 @@ class Problem(Told):
     status: int
     detail: str
     request_id: str
-    errors: list[Fault] = []
+    errors: list[Fault] = Field(default_factory=list)
 
 
 class Why(Given):
@@ -210,8 +210,8 @@ class Report(Told):
     valid: bool
     errors: list[str]
     warnings: list[str]
-    reachable: list[str] = []
-    unreachable: list[str] = []
+    reachable: list[str] = Field(default_factory=list)
+    unreachable: list[str] = Field(default_factory=list)
 
 
 class Rollback(Why):

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from admin.errors import AdminError
+from admin.tokens import without_tokens
 from config.errors import (
     ConfigComplexityError,
     ConfigError,
@@ -59,15 +60,24 @@ class ProblemDetails:
             "type": TYPE_PREFIX + self.kind,
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": shown(self.detail),
             "request_id": request_id,
         }
         if self.faults:
             document["errors"] = [
-                {name: value for name in Fault.__slots__ if (value := getattr(each, name)) is not None}
+                {
+                    name: shown(value) if isinstance(value, str) else value
+                    for name in Fault.__slots__
+                    if (value := getattr(each, name)) is not None
+                }
                 for each in self.faults[:MAX_FAULTS]
             ]
         return Response(orjson.dumps(document), self.status, dict(self.headers), MEDIA_TYPE)
+
+
+def shown(text: str) -> str:
+    """A text as an answer may have it: without a token that was pasted in place of an id, and writable as UTF-8."""
+    return without_tokens(text.encode("utf-8", "replace").decode())
 
 
 class BadRequest(AdminError):  # noqa: N818

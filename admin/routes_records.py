@@ -13,6 +13,7 @@ from admin.paging import MAX_NUMBER, Cursor, Limit, link_next, moment_of, number
 from admin.ports import Entry
 from admin.services import In, Services
 from config.schema import tenant_schema
+from tenancy.call_log import MAX_LISTED_CALLS
 
 After = Annotated[
     int | None, Query(ge=0, le=MAX_NUMBER, description="Only entries with a sequence above this one.")
@@ -23,7 +24,8 @@ async def list_calls(
     tenant_id: str, at: In, request: Request, response: Response, limit: Limit = 20, cursor: Cursor = None
 ) -> Calls:
     """A tenant's calls, the latest first."""
-    # One more than the page has, of at most as many as the registry gives: a full page of those says that there may be more.
+    # One more than the page has, and the registry gives no more than so many: a page has one less.
+    limit = min(limit, MAX_LISTED_CALLS - 1)
     found = await at.registry.calls(tenant_id, limit + 1, moment_of(cursor))
     cursors = [written(each.started_at.isoformat(), each.call_id) for each in found]
     page = page_of([Call.of(each) for each in found], limit, cursors)
