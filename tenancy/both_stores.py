@@ -23,6 +23,7 @@ from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import (
     Address,
+    CallPlace,
     CallRow,
     Changes,
     DueTrial,
@@ -77,14 +78,25 @@ class BothStores:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self.files.tenant_ids(status)
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self.files.tenants(after, limit, status)
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self.files.addresses_of(tenant_id)
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
         if await self.files.tenant(tenant_id) is not None and not await self.files.is_here(tenant_id):
             # First: where it fails, nothing is changed.
             await (await self.postgres()).set_status(tenant_id, status, moved_to)
-        return await self.files.set_status(tenant_id, status, moved_to)
+        return await self.files.set_status(tenant_id, status, moved_to, expected)
 
     async def import_version(self, new: NewVersion) -> int:
         return await self.files.import_with(new, self.active, self._add_version)
@@ -175,8 +187,10 @@ class BothStores:
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         return await self._read(lambda store: store.versions(tenant_id))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        return await self._read(lambda store: store.newest_calls(tenant_id, limit))
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        return await self._read(lambda store: store.newest_calls(tenant_id, limit, before))
 
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> None:

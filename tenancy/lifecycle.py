@@ -145,6 +145,29 @@ class Lifecycle:
 
     # -- changing --------------------------------------------------------------------------------------
 
+    async def create(self, config: TenantConfig, origin: Origin) -> int:
+        """Make a tenant of its first configuration, which is active at once; returns its version.
+
+        Raises `TenantExists`, `NumberTaken`, `VersionInvalid`; nothing is there then.
+        """
+        report = await self.check(config)
+        if report.errors:
+            raise VersionInvalid(report.errors)
+        body = canonical_json(config).decode()
+        return await self._store.import_version(
+            NewVersion(
+                tenant_id=config.tenant_id,
+                addresses=addresses_of(config),
+                content_hash=hashlib.sha256(body.encode()).hexdigest(),
+                schema_version=config.schema_version,
+                author=origin.author,
+                reason=origin.reason,
+                created_at=origin.at,
+                body=body,
+                new_tenant=True,
+            )
+        )
+
     async def draft(self, config: TenantConfig, origin: Origin) -> ConfigVersion:
         """Add a version that no call gets yet. Raises `UnknownTenant`, `ChangeRefused`."""
         await self._known(config.tenant_id)

@@ -28,6 +28,7 @@ from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
     Address,
+    CallPlace,
     CallRow,
     Changes,
     DueTrial,
@@ -190,12 +191,25 @@ class PostgresStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._shared_read(lambda connection: self.shared.tenant_ids(connection, status))
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self._shared_read(
+            lambda connection: self.shared.tenants(connection, after, limit, status)
+        )
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
         async def work(connection: AsyncConnection) -> bool:
-            done = await self.shared.set_status(connection, tenant_id, status, moved_to)
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to, expected)
             if done:
                 await self.shared.feed.note(connection, tenant_id)
             return done
@@ -219,7 +233,7 @@ class PostgresStore:
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
-            await self.shared.claim(connection, new.tenant_id, new.addresses)
+            await self.shared.claim(connection, new.tenant_id, new.addresses, new_tenant=new.new_tenant)
             before = await self.repository.active(connection)
             version = await self.repository.add_version(connection, new)
             if before is None or before.version != version:
@@ -312,9 +326,11 @@ class PostgresStore:
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         await self._of_tenant(tenant_id, lambda connection: self.repository.add_calls(connection, (call,)))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
         return await self._of_tenant(
-            tenant_id, lambda connection: self.repository.newest_calls(connection, limit)
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit, before)
         )
 
 

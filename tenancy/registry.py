@@ -50,6 +50,7 @@ from tenancy.routing import (
 from tenancy.spending import unpriced
 from tenancy.store import (
     MAX_OPEN_SHARDS,
+    CallPlace,
     NewVersion,
     Store,
     TenantRow,
@@ -285,13 +286,24 @@ class Registry:
         await self._known(tenant_id)
         return await self._store.versions(tenant_id)
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, *, moved_to: str | None = None) -> None:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        *,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> None:
         """Suspend or activate a tenant, or note which node has it now. Calls in progress go on.
 
         ``moved_to``, for `TenantStatus.MOVED` alone, is that node's address. Calls are sent there where it is one of a
-        `tenancy.routing.Home`; else they are told that the tenant is gone. Raises `UnknownTenant`.
+        `tenancy.routing.Home`; else they are told that the tenant is gone. ``expected`` is what the author saw.
+
+        Raises `UnknownTenant`, `TenantChanged`.
         """
-        if not _is_tenant_id(tenant_id) or not await self._store.set_status(tenant_id, status, moved_to):
+        if not _is_tenant_id(tenant_id) or not await self._store.set_status(
+            tenant_id, status, moved_to, expected
+        ):
             raise _unknown_tenant(tenant_id)
 
     async def status(self, tenant_id: str) -> TenantRow:
@@ -353,11 +365,13 @@ class Registry:
             await self._store.add_call(tenant.tenant_id, row_of(record))
         return None
 
-    async def calls(self, tenant_id: str, limit: int = MAX_LISTED_CALLS) -> list[CallRecord]:
-        """The newest calls of a tenant, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""
+    async def calls(
+        self, tenant_id: str, limit: int = MAX_LISTED_CALLS, before: CallPlace | None = None
+    ) -> list[CallRecord]:
+        """The newest calls of a tenant, or those after one of them, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""
         await self._known(tenant_id)
         bounded = max(0, min(limit, MAX_LISTED_CALLS))
-        return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded)]
+        return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded, before)]
 
 
 def _is_tenant_id(text: str) -> bool:

@@ -29,6 +29,7 @@ from tenancy.shards import Shards
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     Address,
+    CallPlace,
     CallRow,
     Changes,
     DueTrial,
@@ -105,12 +106,25 @@ class SqliteStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self._reader.read(
+            lambda connection: self.shared.tenants(connection, after, limit, status)
+        )
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self._reader.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
         async def work(connection: AsyncConnection) -> bool:
-            done = await self.shared.set_status(connection, tenant_id, status, moved_to)
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to, expected)
             if done:
                 await self.shared.feed.note(connection, tenant_id)
             return done
@@ -166,7 +180,11 @@ class SqliteStore:
             return version, before is None or before.version != version
 
         version, _ = await self.claim_for(
-            new.tenant_id, new.addresses, and_then, reaches_calls=lambda done: done[1]
+            new.tenant_id,
+            new.addresses,
+            and_then,
+            new_tenant=new.new_tenant,
+            reaches_calls=lambda done: done[1],
         )
         return version
 
@@ -177,6 +195,7 @@ class SqliteStore:
         and_then: Callable[[], Awaitable[T]],
         *,
         reaches_calls: Callable[[T], bool] = lambda _: True,
+        new_tenant: bool = False,
     ) -> T:
         """Give a tenant exactly these addresses once something else is committed, and note it where that reaches calls.
 
@@ -185,7 +204,7 @@ class SqliteStore:
         """
 
         async def work(connection: AsyncConnection) -> T:
-            await self.shared.claim(connection, tenant_id, addresses)
+            await self.shared.claim(connection, tenant_id, addresses, new_tenant=new_tenant)
             done = await and_then()
             if reaches_calls(done):
                 await self.shared.feed.note(connection, tenant_id)
@@ -341,8 +360,12 @@ class SqliteStore:
             # The file's own triggers refuse it where the tenant has left.
             await shard.write(lambda connection: self.repository.add_calls(connection, (call,)))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        return await self._read(tenant_id, lambda connection: self.repository.newest_calls(connection, limit))
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit, before)
+        )
 
     async def _read(self, tenant_id: str, work: Work[T]) -> T:
         async with self.shards.use(tenant_id) as shard:

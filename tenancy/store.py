@@ -154,6 +154,8 @@ class NewVersion:
     body: str
     followed: bool = False
     """It is what the tenant's file says, which is noted: a file that did not change takes nobody's change back."""
+    new_tenant: bool = False
+    """The tenant must not be there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,10 @@ class CallRow:
     providers: str = "[]"
 
 
+CallPlace = tuple[datetime, str]
+"""When a call began, and its id: where it stands among its tenant's calls."""
+
+
 class SharedStore(Protocol):
     """Addresses and the tenants' status."""
 
@@ -184,11 +190,25 @@ class SharedStore(Protocol):
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         """The tenants with a status (none: all), in order."""
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        """Tenants with a status (none: any) whose ids come after that one, in order."""
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         """A tenant's addresses, in order."""
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone."""
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
+        """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone.
+
+        With ``expected``, only where the tenant still is that. Raises `TenantChanged`.
+        """
 
     async def last_change(self) -> int:
         """The number of the latest change of what calls get; 0 before the first."""
@@ -251,8 +271,10 @@ class TenantStore(Protocol):
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         """Keep a call, unless one with its id and start is kept already."""
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        """The newest calls, latest first."""
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        """The newest calls, latest first; with ``before``, of those that come after that one in this order."""
 
 
 class NodeStore(Protocol):
@@ -288,6 +310,7 @@ class Store(SharedStore, TenantStore, NodeStore, Protocol):
 
         Raises:
             NumberTaken: another tenant has one of the addresses. TenantMoved: the tenant is another node's.
+            TenantExists: it was to be new.
         """
 
     async def edit(
