@@ -263,4 +263,4 @@ class _Guarded:
 
     @property
     def _source(self) -> str:
-        return self.request.client.host if self.request.client is not None else "local"
+        return self.services.source(self.request)

@@ -64,9 +64,7 @@ def found_in(ledger: Ledger, tenant_id: str, version: int) -> ConfigVersion:
 
 async def _with_content(at: Services, tenant_id: str, version: ConfigVersion) -> VersionWithContent:
     config = await at.lifecycle.config(tenant_id, version.version)
-    return VersionWithContent(
-        **Version.of(version).model_dump(), content=config.model_dump(mode="json", exclude_defaults=True)
-    )
+    return VersionWithContent(**Version.of(version).model_dump(), content=config.model_dump(mode="json"))
 
 
 async def read_active(

@@ -59,6 +59,8 @@ class Services:
     now: Callable[[], datetime] = _utc
     on_changed: Callable[[str], Awaitable[None]] = _nobody
     """Told the tenant whose next call may be another's, after the change."""
+    source: Callable[[Request], str] = lambda request: request.client.host if request.client else "local"
+    """The address that a request is from: behind proxies that are trusted, the client's."""
     count: Callable[[str, int], object] = lambda _action, _status: None
     """Told each answer: the route's name and the status."""
 

@@ -160,6 +160,11 @@ class TenantKeys:
             found = await asyncio.gather(*(self._one(tenant_id, name) for name in names))
         return CallKeys(tenant_id, dict(zip(names, found, strict=True)), self.resolver, self._now_ms())
 
+    @property
+    def vault(self) -> Vault:
+        """Where they are kept, for who administers them."""
+        return self._vault
+
     def now_ms(self) -> int:
         """The resolver's clock."""
         return self._now_ms()

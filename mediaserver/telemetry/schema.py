@@ -452,6 +452,11 @@ STORE_MINUTES: Final = CounterMetric(
     "Minutes of the node's figures, by whether they could be kept.",
     (Label("outcome", ("kept", "failed", "dropped")),),
 )
+ADMIN_ANSWERS: Final = CounterMetric(
+    "receptionist_admin_answers_total",
+    "Answers of the admin API, by what was asked and the class of the status.",
+    (Label("action", limit=64), Label("status", ("2xx", "3xx", "4xx", "5xx"))),
+)
 STORE_NODES: Final = GaugeMetric(
     "receptionist_store_nodes", "Nodes that the store knows of, and places that its tenants have moved to."
 )
@@ -501,6 +506,7 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     STORE_CROSSINGS,
     STORE_CROSSING_SECONDS,
     STORE_MINUTES,
+    ADMIN_ANSWERS,
 )
 """What the server's own code counts and observes, in the edge and in workers."""
 READINGS: Final[tuple[Metric, ...]] = (

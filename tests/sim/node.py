@@ -11,6 +11,7 @@ from typing import Literal
 
 import yaml
 
+from config.admin import AdminConfig
 from config.node import (
     BudgetsConfig,
     CapacityConfig,
@@ -148,6 +149,7 @@ async def running_node(
     node_trunks: Sequence[Mapping[str, object]] = (),
     others: Sequence[Mapping[str, object]] = (),
     folder: Path | None = None,
+    admin: AdminConfig | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
     """Start a node with one tenant, and ``others``; stop it with everything that it started. ``changes`` are of the first.
@@ -174,6 +176,7 @@ async def running_node(
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),
             vault=vault,
+            admin=admin,
             providers=platform or PlatformProviders(),
             log_level=log_level,
             log_format=log_format,
