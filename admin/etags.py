@@ -58,3 +58,9 @@ def _tags(header: str, name: str) -> list[tuple[bool, str]]:
     if not _TAGS.fullmatch(header) or header.count('"') > 2 * MAX_TAGS:
         raise BadRequest(f'{name} has to be * or up to {MAX_TAGS} entity tags, as in "3-5f0c9d12ab34cd56"')
     return [(bool(weak), tag) for weak, tag in _TAG.findall(header)]
+
+
+def version_of(tag: str) -> int | None:
+    """The number of the version that a tag of `version_tag` is of; None where it is none."""
+    number = tag.strip('"').partition("-")[0]
+    return int(number) if number.isascii() and number.isdigit() else None

@@ -77,8 +77,9 @@ class GuardedRoute(APIRoute):
 
 
 def _target(value: str) -> str:
-    """A path's parameter for the trail. Somebody may have pasted a key or a token in place of its name: what can be no id of
-    anything is told by its length alone.
+    """A path's parameter for the trail.
+
+    Somebody may have pasted a key or a token in place of its name: what can be no id is told by its length alone.
     """
     return value if _IDS.fullmatch(value) else f"({len(value)} characters)"
 

@@ -233,6 +233,8 @@ class Differences(Told):
     """What two versions have otherwise; secrets are left out."""
 
     items: list[Difference]
+    cut_off: bool
+    """There are more."""
 
 
 class Line(Told):
@@ -266,14 +268,23 @@ class NewTrial(Why):
     min_calls: int = Field(default=50, ge=1, le=1_000_000)
     hours: float = Field(default=168.0, ge=1 / 60, le=2_160.0)
     bounds: dict[Metric, Bound] = Field(default_factory=dict)
-    """How far each metric may rise over the baseline's; those that are left out keep their defaults."""
+    """How far each metric may rise over the baseline's; those that are left out keep their defaults. Of cost: a quarter, where
+    every provider's price is stated; else it is not compared."""
+    cost_cap_usd: float = Field(default=1.0, gt=0.0, le=1_000_000.0)
+    """A call's cost counts up to this."""
 
 
 class ArmFigures(Told):
     """What one arm's calls came to; a metric without calls is null."""
 
     calls: int
+    failed: int
+    asked_for_a_person: int
     means: dict[Metric, float | None]
+    costs: int
+    """Calls whose cost is known."""
+    estimated_costs: int
+    """Those of them whose cost is estimated."""
 
 
 class Trial(Told):
@@ -289,6 +300,8 @@ class Trial(Told):
     new: ArmFigures
     decision: str
     verdict: str | None
+    unpriced: list[str] = Field(default_factory=tuple, validate_default=True)
+    """Providers without a price, for which cost is not compared; said when a trial begins."""
 
     @classmethod
     def of(cls, trial: Canary, started_at: datetime, ends_at: datetime, share_percent: float) -> Trial:
@@ -314,7 +327,14 @@ def _figures(trial: Canary, plan: CanaryPlan, *, baseline: bool) -> ArmFigures:
     means = {
         metric: tally.mean * plan.scale(metric) if tally.n else None for metric, tally in tallies.items()
     }
-    return ArmFigures(calls=arm.calls, means=means)
+    return ArmFigures(
+        calls=arm.calls,
+        failed=arm.failures.hits,
+        asked_for_a_person=arm.transfers.hits,
+        means=means,
+        costs=arm.cost.n,
+        estimated_costs=arm.estimated_costs,
+    )
 
 
 class Trials(Told):

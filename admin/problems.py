@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -222,12 +222,17 @@ def _config_problem(error: ConfigError) -> ProblemDetails:
     return ProblemDetails(422, "invalid", "the configuration cannot be used", faults)
 
 
+def _place(location: Sequence[object]) -> str:
+    """Where it is: in the body, where nothing else is said."""
+    return ".".join(map(str, location[1:] if location[:1] == ("body",) else location))
+
+
 def _request_problem(error: RequestValidationError) -> ProblemDetails:
     """Without what was sent: a key may be in it."""
     found = error.errors()
     if any(each["type"] == "json_invalid" for each in found):
         return ProblemDetails(400, BadRequest.kind, "the body is no JSON")
-    faults = tuple(Fault(".".join(map(str, each["loc"])), str(each["msg"])) for each in found)
+    faults = tuple(Fault(_place(each["loc"]), str(each["msg"])) for each in found)
     return ProblemDetails(422, "invalid", "the request has fields that cannot be used", faults)
 
 

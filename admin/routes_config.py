@@ -209,7 +209,8 @@ async def diff(
         items=[
             Difference(field=each.field, kind=each.kind.value, old=each.old, new=each.new)
             for each in found.changes
-        ]
+        ],
+        cut_off=found.cut_off,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query
 from pydantic import ValidationError
@@ -17,7 +19,14 @@ from admin.paging import Limit
 from admin.problems import Fault, Invalid
 from admin.routes_config import active_tag, check_allowed, found_in
 from admin.services import Asking, In
-from tenancy.canary import SHARE_STEPS, Canary, CanaryPlan, Metric
+from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan, Metric
+from tenancy.spending import MICROS
+
+DEFAULTS: Final[Mapping[str, Bound]] = MappingProxyType(
+    {"turn_latency_p95": Bound(absolute=300.0, relative=0.2)}
+)
+"""Beside those of `CanaryPlan`."""
+COST_BOUND: Final = Bound(relative=0.25)
 
 
 def told(trial: Canary) -> Trial:
@@ -27,7 +36,7 @@ def told(trial: Canary) -> Trial:
     return Trial.of(trial, started, ends, trial.plan.share * 100 / SHARE_STEPS)
 
 
-def plan_of(new: NewTrial, baseline: int) -> CanaryPlan:
+def plan_of(new: NewTrial, baseline: int, *, priced: bool) -> CanaryPlan:
     """What is to be compared. Raises `Invalid`."""
     fields = {
         Metric.FAILURES: "failures",
@@ -36,7 +45,10 @@ def plan_of(new: NewTrial, baseline: int) -> CanaryPlan:
         Metric.TURN_LATENCY_P95: "turn_latency_p95",
         Metric.COST: "cost",
     }
-    bounds = {fields[metric]: bound for metric, bound in new.bounds.items()}
+    bounds = dict(DEFAULTS)
+    if priced:
+        bounds["cost"] = COST_BOUND
+    bounds |= {fields[metric]: bound for metric, bound in new.bounds.items()}
     try:
         plan = CanaryPlan(
             version=new.version,
@@ -44,6 +56,7 @@ def plan_of(new: NewTrial, baseline: int) -> CanaryPlan:
             share=round(new.share_percent * SHARE_STEPS / 100),
             min_calls=new.min_calls,
             max_duration_ms=round(new.hours * 3_600_000),
+            cost_cap_micros=max(1, round(new.cost_cap_usd * MICROS)),
         )
         # Checked anew: a copy with other fields is not.
         return CanaryPlan.model_validate({**plan.model_dump(), **bounds})
@@ -81,12 +94,15 @@ async def begin(
     if active is None:
         raise NotFound(f"{tenant_id} has no active version to compare with")
     found_in(ledger, tenant_id, new.version)
-    await check_allowed(at, asking, await at.lifecycle.config(tenant_id, new.version), ledger)
-    plan = plan_of(new, active.version)
+    config = await at.lifecycle.config(tenant_id, new.version)
+    await check_allowed(at, asking, config, ledger)
+    missing = at.lifecycle.unpriced(await at.lifecycle.config(tenant_id, active.version), config)
+    plan = plan_of(new, active.version, priced=not missing)
     await at.lifecycle.begin_trial(tenant_id, plan, at.origin(asking, new.reason))
     await at.on_changed(tenant_id)
     begun = (await at.lifecycle.ledger(tenant_id)).trial
-    return told(begun if begun is not None else Canary(plan, round(at.now().timestamp() * 1000)))
+    trial = told(begun if begun is not None else Canary(plan, round(at.now().timestamp() * 1000)))
+    return trial.model_copy(update={"unpriced": list(missing) if plan.cost is None else []})
 
 
 async def end(

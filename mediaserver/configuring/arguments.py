@@ -123,6 +123,14 @@ def _command(
         "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="ERROR", help="default: ERROR"
     )
     parser.set_defaults(run=_run, what=name)
+    if name != "try":
+        parser.add_argument(
+            "--url",
+            help="the admin API of a node that runs (or MEDIASERVER_ADMIN_URL); default: the store of --config itself",
+        )
+        parser.add_argument(
+            "--token-file", type=Path, metavar="FILE", help="its API token (or MEDIASERVER_ADMIN_TOKEN)"
+        )
     return parser
 
 

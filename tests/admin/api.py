@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -71,6 +73,7 @@ class Api:
     tokens: dict[str, str] = field(default_factory=dict)
     token_ids: dict[str, str] = field(default_factory=dict)
     asked: int = 0
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     async def ask(
         self,
@@ -85,7 +88,7 @@ class Api:
     ) -> httpx.Response:
         """A request with an id of its own; ``who`` None: without a token."""
         self.asked += 1
-        sent = {"x-request-id": f"request-{self.asked:06}"} | (headers or {})
+        sent = {"x-request-id": f"{self.name}-{self.asked:06}"} | (headers or {})
         if who is not None:
             sent["authorization"] = f"Bearer {self.tokens.get(who, who)}"
         return await self.client.request(
@@ -159,7 +162,9 @@ class Api:
         found = {}
         for table, rows in self.state().items():
             mine = [
-                row for row in rows if tenant_id in table or f"'{tenant_id}'" in row and "target" not in table
+                row
+                for row in rows
+                if tenant_id in table or (f"'{tenant_id}'" in row and "target" not in table)
             ]
             found[table] = mine
         return found
@@ -177,8 +182,9 @@ async def bare_api(
     keks: KeyEncryption | None = None,
     with_vault: bool = True,
     reachability: Reach = nobody_is_reached,
+    tokens: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Api]:
-    """The API of a node that has no tenant yet, and an operator's token."""
+    """The API of a node: with ``tokens`` of one that was here before, without them of a new one, which has no tenant."""
     node = NodeConfig(data_dir=directory, admin=admin or AdminConfig(rate_limit=PLENTY, failed_logins=PLENTY))
     assert node.admin is not None
     async with AsyncExitStack() as opened:
@@ -214,7 +220,11 @@ async def bare_api(
             httpx.AsyncClient(transport=transport, base_url="http://admin")
         )
         api = Api(directory, app, services, parts, registry, client)
-        await api.token(OPERATOR)
+        if tokens is None:
+            await api.token(OPERATOR)
+        else:
+            api.tokens |= tokens
+            api.token_ids |= {who: token.split("_")[1] for who, token in tokens.items()}
         yield api
 
 
@@ -250,3 +260,24 @@ def call_of(tenant_id: str) -> CallRecord:
         transcript=[{"role": "user", "text": words(tenant_id, "words")}],
         messages=[],
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder with the two tenants, and the tokens of those who may ask: to be copied, which is faster than to be made."""
+
+    folder: Path
+    tokens: Mapping[str, str]
+
+    @classmethod
+    def make(cls, folder: Path) -> Prepared:
+        async def make() -> dict[str, str]:
+            async with api_with(folder) as api:
+                return dict(api.tokens)
+
+        return cls(folder, asyncio.run(make()))
+
+    def open(self, directory: Path, **given: Any) -> AbstractAsyncContextManager[Api]:
+        """The API on a copy."""
+        shutil.copytree(self.folder, directory, dirs_exist_ok=True)
+        return bare_api(directory, tokens=self.tokens, **given)

@@ -17,6 +17,7 @@ from admin.ports import Deed
 from admin.sql_store import SqlStore
 from config.node import PostgresConfig
 from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
+from tests.admin.api import Prepared
 
 NOON_MS = 1_800_000_000_000
 
@@ -117,3 +118,9 @@ async def file_store(tmp_path: Path) -> AsyncIterator[SqlStore]:
 @pytest.fixture
 def turned() -> Turned:
     return Turned()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two tenants, made once."""
+    return Prepared.make(tmp_path_factory.mktemp("prepared"))

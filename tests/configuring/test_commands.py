@@ -133,7 +133,7 @@ async def test_a_trial_is_begun_and_ended(cli: Cli) -> None:
         await registry.import_tenant(tenant("a", greeting="One."), author="op", reason="first")
         cli("draft", cli.file("two", greeting="Two."))
         cli("draft", cli.file("moved", greeting="Two.", numbers=["+15550188"]))
-        assert "share: " in cli("canary", "a", 2, "--share", 60, status=2)
+        assert "share_percent: Input should be" in cli("canary", "a", 2, "--share", 60, status=2)
         assert "has other numbers, addresses, trunks or origins than 1 (+15550100, +15550188)" in cli(
             "canary", "a", 3, status=3
         )
