@@ -7,21 +7,20 @@ refused.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar
 
-from sqlalchemy import URL, bindparam, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config.node import PostgresConfig
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
-from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.errors import StoreError
 from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.postgres_database import PostgresDatabase, Work
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
@@ -37,9 +36,7 @@ from tenancy.store import (
 )
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
 
-MAX_MESSAGE_CHARACTERS = 300
 SCOPED_TABLES: Final = (
     "config_versions",
     "active_version",
@@ -51,47 +48,24 @@ SCOPED_TABLES: Final = (
 )
 _MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
-# SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
-_UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
-_LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
-_FULL: Final = ("53100", "53200")
-_CORRUPT: Final = ("XX001", "XX002")
-
 
 class PostgresStore:
     """`tenancy.store.Store` in a Postgres database."""
 
-    def __init__(self, engine: AsyncEngine, place: str) -> None:
-        self._engine = engine
-        self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._place = place
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._place = database.place
         self.shared = SharedRepository()
         """The statements on addresses and status."""
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
         self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
-        self._closed = False
 
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        parsed = _parsed(url, config.url_env)
-        engine = create_async_engine(
-            parsed,
-            pool_size=config.connections_kept,
-            max_overflow=config.connections_max - config.connections_kept,
-            pool_timeout=config.wait_ms / 1000,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args={
-                "application_name": "mediaserver",
-                "connect_timeout": max(2, round(config.wait_ms / 1000)),
-                "options": f"-c statement_timeout={2 * config.wait_ms} -c lock_timeout={config.wait_ms}"
-                f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
-            },
-        )
-        store = cls(engine, f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}")
+        store = cls(PostgresDatabase(url, config))
         try:
             await unbroken(store._prepare())
         except BaseException:
@@ -114,53 +88,26 @@ class PostgresStore:
 
     async def close(self) -> None:
         """End every connection that is not in use; those that are end with it."""
-        self._closed = True
-        await unbroken(self._engine.dispose())
+        await self._database.close()
 
     # -- transactions ----------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """All of it or nothing, on what is shared. The caller sees to it that it is not cancelled (`unbroken`)."""
-        with self.errors():
-            async with self._engine.begin() as connection:
-                yield connection
+        return self._database.transaction()
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def tenant_transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """The same for what is shared and for one tenant's rows; no other's can be seen."""
         async with self.transaction() as connection:
             await connection.execute(self._set_tenant, {"tenant_id": tenant_id})
             yield connection
 
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn the driver's errors into `StoreError`, without what was to be written."""
-        if self._closed:
-            raise StoreError(f"{self._place}: the registry is closed")
-        try:
-            yield
-        except NoConnectionFree:
-            raise StoreLocked(f"{self._place}: all of its connections are in use") from None
-        except DBAPIError as error:
-            raise _named(error, self._place) from None
-        except SQLAlchemyError as error:
-            raise StoreError(f"{self._place}: {type(error).__name__}") from error
-
     async def _shared_read(self, work: Work[T]) -> T:
-        async def do() -> T:
-            with self.errors():
-                async with self._at_once.connect() as connection:
-                    return await work(connection)
-
-        return await unbroken(do())
+        return await self._database.read(work)
 
     async def _shared_write(self, work: Work[T]) -> T:
-        async def do() -> T:
-            async with self.transaction() as connection:
-                return await work(connection)
-
-        return await unbroken(do())
+        return await self._database.write(work)
 
     async def _of_tenant(self, tenant_id: str, work: Work[T]) -> T:
         async def do() -> T:
@@ -263,34 +210,3 @@ class PostgresStore:
         return await self._of_tenant(
             tenant_id, lambda connection: self.repository.newest_calls(connection, limit)
         )
-
-
-def _parsed(url: str, variable: str) -> URL:
-    try:
-        parsed = make_url(url.strip())
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
-        raise StoreError(
-            f"{variable} is no URL of a Postgres database, such as postgresql://role:password@host:5432/database"
-        ) from None
-    return parsed.set(drivername="postgresql+psycopg")
-
-
-def _named(error: DBAPIError, place: str) -> StoreError:
-    """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
-    message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
-    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
-        return StoreUnavailable(message)
-    if state.startswith(_LOCKED):
-        return StoreLocked(message)
-    if state.startswith(_FULL):
-        return StoreFull(message)
-    if state.startswith(_CORRUPT):
-        return StoreCorrupt(message)
-    # libpq has no SQLSTATE for a server that does not answer.
-    if not state and type(error.orig).__name__ == "OperationalError":
-        return StoreUnavailable(message)
-    return StoreError(message)
