@@ -311,7 +311,6 @@ class TransitKek(StrictModel):
 
 
 Kek = Annotated[FileKek | EnvironmentKek | TransitKek, Field(discriminator="source")]
-LocalKek = Annotated[FileKek | EnvironmentKek, Field(discriminator="source")]
 
 
 class VaultConfig(StrictModel):
@@ -323,14 +322,24 @@ class VaultConfig(StrictModel):
 
     kek: Kek
     """The key-encryption key that wraps from now on."""
-    older: tuple[LocalKek, ...] = Field(default=(), max_length=15)
-    """Key-encryption keys that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew. A key service
-    keeps its older versions itself."""
+    older: tuple[Kek, ...] = Field(default=(), max_length=15)
+    """Key-encryption keys, of any source, that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew.
+    Older versions of a key service's key are not listed: the service keeps them itself."""
 
     @model_validator(mode="after")
-    def _older_are_local(self) -> VaultConfig:
-        if self.older and self.kek.source == "transit":
-            raise ValueError("older: a key service keeps its older versions itself; leave older out")
+    def _transit_keys_apart(self) -> VaultConfig:
+        # What they wrap names mount and key, and not the service.
+        names = [
+            f"{kek.mount.strip('/')}/{kek.key}"
+            for kek in (self.kek, *self.older)
+            if kek.source == "transit"
+        ]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"older: the key service's key {twice} is listed twice; a key service keeps older versions of its key"
+                " itself, and keys of one mount and name in two services cannot be told apart"
+            )
         return self
 
 

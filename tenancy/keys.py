@@ -21,6 +21,7 @@ from config.tenant import TenantConfig
 from tenancy.call_keys import CallKeys, FoundKey, key_names
 from tenancy.providers import Chains, resolve
 from vault import (
+    CompositeKeyEncryption,
     KekUnavailable,
     KekUnusable,
     KeyEncryption,
@@ -38,6 +39,7 @@ from vault import (
     kek_from_file,
     token_from_file,
 )
+from vault.composite import HeldKeys
 
 VAULT_FILE: Final = "vault.db"
 SAMPLE: Final = 1_000
@@ -55,14 +57,17 @@ def vault_path(config: NodeConfig) -> Path:
 
 def key_encryption(config: VaultConfig, environ: Mapping[str, str]) -> KeyEncryption:
     """The key-encryption keys that the configuration names. Raises `KekUnusable` and `BadInput`."""
-    kek = config.kek
-    if isinstance(kek, TransitKek):
-        settings = TransitSettings(
-            kek.url.rstrip("/"), kek.key, kek.mount.strip("/"), kek.namespace, kek.timeout_ms
-        )
-        return TransitKeyEncryption(settings, token_from_file(kek.token_file))
-    older = [_local_kek(each, environ) for each in config.older]
-    return LocalKeyEncryption(_local_kek(kek, environ), older, os.urandom)
+    current, *older = (_held_keys(each, environ) for each in (config.kek, *config.older))
+    return CompositeKeyEncryption(current, older) if older else current
+
+
+def _held_keys(kek: FileKek | EnvironmentKek | TransitKek, environ: Mapping[str, str]) -> HeldKeys:
+    if not isinstance(kek, TransitKek):
+        return LocalKeyEncryption(_local_kek(kek, environ), (), os.urandom)
+    settings = TransitSettings(
+        kek.url.rstrip("/"), kek.key, kek.mount.strip("/"), kek.namespace, kek.timeout_ms
+    )
+    return TransitKeyEncryption(settings, token_from_file(kek.token_file))
 
 
 def _local_kek(kek: FileKek | EnvironmentKek, environ: Mapping[str, str]) -> LocalKek:

@@ -1,6 +1,7 @@
 """Tenants' keys: sealed, kept, rotated, accounted for, and which of them a call uses."""
 
 from vault.audit import Action, Entry, Finding, Head
+from vault.composite import CompositeKeyEncryption
 from vault.errors import (
     AuditBroken,
     BadInput,
@@ -39,6 +40,7 @@ __all__ = [
     "Action",
     "AuditBroken",
     "BadInput",
+    "CompositeKeyEncryption",
     "Conflict",
     "CoreDumps",
     "CoreDumpsPossible",
