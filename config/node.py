@@ -330,9 +330,7 @@ class VaultConfig(StrictModel):
     def _transit_keys_apart(self) -> VaultConfig:
         # What they wrap names mount and key, and not the service.
         names = [
-            f"{kek.mount.strip('/')}/{kek.key}"
-            for kek in (self.kek, *self.older)
-            if kek.source == "transit"
+            f"{kek.mount.strip('/')}/{kek.key}" for kek in (self.kek, *self.older) if kek.source == "transit"
         ]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
