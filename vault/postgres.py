@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.audit import Entry, Head
@@ -96,7 +96,10 @@ _ENTRIES: Final = text(
     """SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM vault_audit
     WHERE sequence > :after ORDER BY sequence LIMIT :limit"""
 )
-_LAST: Final = text("SELECT coalesce(max(sequence), 0) FROM vault_audit")
+_LAST_ENTRY: Final = text(
+    "SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM vault_audit"
+    " ORDER BY sequence DESC LIMIT 1"
+)
 _ADD_ENTRY: Final = text(
     """INSERT INTO vault_audit (sequence, at, actor, action, tenant_id, name, version, kek_id, hash)
     VALUES (:sequence, :at, :actor, :action, :tenant_id, :name, :version, :kek_id, :hash)"""
@@ -236,7 +239,7 @@ class PostgresSecretStore:
     async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
         return tuple(Entry(*row) for row in await self._read("", _ENTRIES, after=after, limit=limit))
 
-    async def _read(self, whose: str | None, query: TextClause, **values: object) -> Sequence[Row[Any]]:
+    async def _read(self, whose: str | None, query: TextClause, **values: object) -> list[tuple[Any, ...]]:
         """The rows of one statement, which sees that tenant's alone; None: every tenant's."""
         if self._closed:
             raise VaultStoreError(f"{self._database.place}: the vault is closed")
@@ -255,11 +258,11 @@ class PostgresSecretStore:
 
     async def _fetch(
         self, whose: str | None, query: TextClause, values: dict[str, object]
-    ) -> Sequence[Row[Any]]:
+    ) -> list[tuple[Any, ...]]:
         async with self._database.transaction() as connection:
             begun = await connection.execute(_BEGIN_READING, _scope(whose))
             self._check(begun.one()[2])
-            return (await connection.execute(query, values)).all()
+            return [tuple(row) for row in await connection.execute(query, values)]
 
     def _check(self, place: str) -> None:
         if place != Place.HERE:
@@ -281,8 +284,8 @@ class PostgresSecretStore:
             await self._enter(_PostgresRows(connection), link)
 
     async def _enter(self, rows: _PostgresRows, link: Link) -> None:
-        place, head = self._database.place, await rows.head()
-        last = int((await rows.connection.execute(_LAST)).scalar_one())
+        place, head, last_entry = self._database.place, await rows.head(), await rows.last_entry()
+        last = 0 if last_entry is None else last_entry.sequence
         if head is None and last:
             raise AuditBroken(f"{place}: the audit trail has entries but no head")
         appended = link(head)
@@ -375,6 +378,10 @@ class _PostgresRows:
     async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
         rows = await self.connection.execute(_ENTRIES, {"after": after, "limit": limit})
         return tuple(Entry(*row) for row in rows)
+
+    async def last_entry(self) -> Entry | None:
+        row = (await self.connection.execute(_LAST_ENTRY)).one_or_none()
+        return None if row is None else Entry(*row)
 
     async def all_data_keys(self, after: KeyPlace, limit: int) -> tuple[DataKeyRow, ...]:
         values = _of_place(after) | {"kek_id": "", "limit": limit}

@@ -92,8 +92,9 @@ Link = Callable[[Head | None], Appended]
 
 
 class SecretStore(Protocol):
-    """Keeps secrets, data keys and the audit trail. Every method raises `VaultStoreError` where it cannot, and
-    `VaultElsewhere` where the vault was brought to another store.
+    """Keeps secrets, data keys and the audit trail.
+
+    Every method raises `VaultStoreError` where it cannot, and `VaultElsewhere` where the vault is in another store.
 
     Each reading method answers from one moment: nothing of a change that is under way is seen.
     """
@@ -171,6 +172,10 @@ class Rows(Protocol):
 
     async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
         """As `SecretStore.entries`, wherever the vault is."""
+        ...
+
+    async def last_entry(self) -> Entry | None:
+        """The last entry that is there, whatever the head says."""
         ...
 
     async def all_data_keys(self, after: KeyPlace, limit: int) -> tuple[DataKeyRow, ...]:

@@ -65,6 +65,10 @@ _ENTRIES: Final = (
     "SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM audit"
     " WHERE sequence > ? ORDER BY sequence LIMIT ?"
 )
+_LAST_ENTRY: Final = (
+    "SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM audit"
+    " ORDER BY sequence DESC LIMIT 1"
+)
 _DATA_KEYS_NOT_UNDER: Final = (
     f"SELECT {_KEY_COLUMNS} FROM data_keys k WHERE (tenant_id, generation) > (?, ?) AND kek_id <> ?"
     " ORDER BY tenant_id, generation LIMIT ?"
@@ -292,13 +296,12 @@ class SqliteStore:
         await self._transaction(work)
 
     async def _enter(self, link: Link) -> None:
-        writer = self._writer
-        rows = _SqliteRows(writer)
-        head = await rows.head()
-        if head is None and list(await writer.execute_fetchall("SELECT 1 FROM audit LIMIT 1")):
+        rows = _SqliteRows(self._writer)
+        head, last_entry = await rows.head(), await rows.last_entry()
+        last = 0 if last_entry is None else last_entry.sequence
+        if head is None and last:
             raise AuditBroken(f"{self._path}: the audit trail has entries but no head")
         appended = link(head)
-        last = await _value(writer, "SELECT coalesce(max(sequence), 0) FROM audit")
         if appended.entries and appended.entries[0].sequence != last + 1:
             raise AuditBroken(f"{self._path}: the audit trail ends at entry {last}, not where its head says")
         await rows.put_entries(appended.entries)
@@ -383,6 +386,10 @@ class _SqliteRows:
 
     async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
         return tuple(Entry(*row) for row in await self._writer.execute_fetchall(_ENTRIES, (after, limit)))
+
+    async def last_entry(self) -> Entry | None:
+        rows = list(await self._writer.execute_fetchall(_LAST_ENTRY))
+        return Entry(*rows[0]) if rows else None
 
     async def all_data_keys(self, after: KeyPlace, limit: int) -> tuple[DataKeyRow, ...]:
         values = (after.tenant_id, after.generation, "", limit)
