@@ -51,6 +51,20 @@ async def file(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
+async def another(tmp_path: Path) -> AsyncIterator[Callable[[str], Awaitable[SqliteStore]]]:
+    """More files."""
+    made: list[SqliteStore] = []
+
+    async def make(name: str) -> SqliteStore:
+        made.append(await SqliteStore.open(tmp_path / name))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+
+
+@pytest.fixture
 async def database(url: str) -> AsyncIterator[PostgresSecretStore]:
     made = await on_postgres(url)
     yield made
@@ -158,22 +172,19 @@ async def test_a_vault_with_another_root_key_is_left_alone(sides: tuple[MovableS
 
 
 async def test_the_beginning_of_another_vault_is_left_alone(
-    sides: tuple[MovableStore, MovableStore], tmp_path: Path
+    sides: tuple[MovableStore, MovableStore], another: Callable[[str], Awaitable[SqliteStore]]
 ) -> None:
     source, target = sides
     await filled(source)
-    third = await SqliteStore.open(tmp_path / "third.db")
+    third = await another("third.db")
     await put(vault_over(third, local("k1", seed=77), seed=78), "z", "k", "of another node")
     with pytest.raises(Interrupted):
-        await move(third, Stopped(target, after=2), local("k1"))  # type: ignore[arg-type]
-    for other in (source, await SqliteStore.open(tmp_path / "empty.db")):
+        await move(third, Stopped(target, after=1), local("k1"))  # type: ignore[arg-type]
+    for other in (source, await another("empty.db")):
         with pytest.raises(MoveRefused, match="whose move has not ended"):
             await move(other, target, local("k1"))
         assert await place(other) is Place.HERE
-        if other is not source:
-            await other.aclose()
     assert (await move(third, target, local("k1"))).outcome is Outcome.MOVED
-    await third.aclose()
 
 
 async def test_a_root_key_that_cannot_be_opened_moves_nothing(
@@ -283,7 +294,7 @@ async def test_ended_between_its_two_commits_the_newer_side_counts(
             await put(vault_over(store, local(*KEKS), seed=seed), "a", "k1", f"{seed}")
     if changed.startswith("both"):
         before = await state(source), await state(target)
-        with pytest.raises(MoveRefused, match="changed on both sides|not the same on the two sides"):
+        with pytest.raises(MoveRefused, match=r"changed on both sides|not the same on the two sides"):
             await move(source, target, local(*KEKS))
         assert (await state(source), await state(target)) == before
         return
@@ -294,19 +305,19 @@ async def test_ended_between_its_two_commits_the_newer_side_counts(
 
 
 async def test_a_file_that_was_put_back_does_not_undo_what_came_after(
-    tmp_path: Path, database: PostgresSecretStore
+    tmp_path: Path, database: PostgresSecretStore, another: Callable[[str], Awaitable[SqliteStore]]
 ) -> None:
     path = tmp_path / "vault.db"
-    file = await SqliteStore.open(path)
+    file = await another("vault.db")
     await lived(file)
     await file.aclose()
     backup = path.read_bytes()
-    file = await SqliteStore.open(path)
+    file = await another("vault.db")
     await move(file, database, local(*KEKS))
     await put(vault_over(database, local(*KEKS)), "a", "k1", "later")
     await file.aclose()
     path.write_bytes(backup)
-    file = await SqliteStore.open(path)
+    file = await another("vault.db")
     assert (await move(file, database, local(*KEKS))).outcome is Outcome.MOVED
     assert await value(vault_over(database, local(*KEKS)), "a", "k1") == "later"
     # And where the database has been left meanwhile, it says so.
@@ -314,10 +325,9 @@ async def test_a_file_that_was_put_back_does_not_undo_what_came_after(
     await put(vault_over(file, local(*KEKS)), "a", "k1", "last")
     await file.aclose()
     path.write_bytes(backup)
-    file = await SqliteStore.open(path)
+    file = await another("vault.db")
     with pytest.raises(MoveRefused, match="put back to an earlier state"):
         await move(file, database, local(*KEKS))
-    await file.aclose()
 
 
 async def test_a_trail_that_was_tampered_with_is_not_brought_along(
