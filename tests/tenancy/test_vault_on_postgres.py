@@ -24,6 +24,7 @@ from mediaserver.store_commands import migrate
 from perf.postgres_server import PostgresServer
 from tenancy import Registry
 from tenancy.keys import TenantKeys, open_tenant_keys, open_vault, vault_path
+from tests.keys.test_command import KEY, Commands
 from tests.tenancy.conftest import tenant
 from tests.vault.conftest import ADA, NOON, put
 from tests.vault.transit_server import TOKEN, transit_server
@@ -274,3 +275,58 @@ async def test_a_vault_that_the_configuration_forgot_is_told(
     assert "the configuration has no vault section" in lines[0]
     assert (await run(files, environ))[0].startswith("vault: moved: ")
     assert (await run(files, environ, back=True))[0].startswith("vault: moved: ")
+
+
+# -- mediaserver keys --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commands(tmp_path: Path, kek: FileKek) -> Commands:
+    made = Commands(tmp_path)
+    made.configure(
+        tenants=[],
+        vault={"kek": {"source": "file", "label": "k1", "path": str(kek.path)}},
+        store={"kind": "postgres"},
+    )
+    return made
+
+
+async def test_the_commands_work_on_the_vault_of_all_nodes(
+    commands: Commands, shared: NodeConfig, environ: dict[str, str], tmp_path: Path
+) -> None:
+    said = await commands("list", **environ)
+    assert (said.status, "the vault in Postgres: no key was put yet" in said.err) == (2, True)
+    said = await commands("put", "a", "acme", stdin=KEY, **environ)
+    assert said.out.startswith("a: key acme is version 1 now"), said
+    keys = await open_tenant_keys(shared, environ)
+    assert keys is not None
+    assert await fetched(keys) == Secret(KEY)
+    assert (await commands("list", **environ)).out == "a\n"
+    assert (await commands("rotate", "--data-key", "a", **environ)).status == 0
+    assert (await commands("revoke", "a", "acme", **environ)).status == 0
+    assert await fetched(keys) == "was revoked"
+    await keys.aclose()
+    assert len((await commands("audit", **environ)).out.splitlines()) == 8
+    said = await commands("audit", "--verify", **environ)
+    assert said.out.startswith("the audit trail is sound: 7 entries")
+    assert not (tmp_path / "data" / "vault.db").exists()
+    said = await commands("list", **{URL: ""})
+    assert (said.status, f"{URL} is not set" in said.err) == (2, True)
+
+
+async def test_the_command_wraps_anew_from_a_file_to_a_key_service(
+    commands: Commands, kek: FileKek, environ: dict[str, str], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(TOKEN)
+    file = {"source": "file", "label": "k1", "path": str(kek.path)}
+    await commands("put", "a", "acme", stdin=KEY, **environ)
+    async with transit_server() as server:
+        service = {"source": "transit", "url": server.url, "key": "tenants", "token_file": str(token)}
+        commands.configure(tenants=[], store={"kind": "postgres"}, vault={"kek": service, "older": [file]})
+        said = await commands("rotate", "--kek", **environ)
+        assert said.out.startswith("2 data keys are wrapped anew by transit:transit/tenants:v1\n"), said
+        assert "those under vault.older may go" in said.out
+        commands.configure(tenants=[], store={"kind": "postgres"}, vault={"kek": service})
+        assert (await commands("audit", "--verify", **environ)).status == 0
