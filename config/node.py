@@ -247,7 +247,7 @@ class StoreConfig(StrictModel):
     """Tenants' SQLite files open at a time; each takes up to three file descriptors and a thread."""
     postgres: PostgresConfig | None = None
     """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
-    to take."""
+    to take, and the vault, whose keys it goes on to read."""
 
     @property
     def postgres_or_default(self) -> PostgresConfig:
@@ -314,7 +314,7 @@ Kek = Annotated[FileKek | EnvironmentKek | TransitKek, Field(discriminator="sour
 
 
 class VaultConfig(StrictModel):
-    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``.
+    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``, or in the database where the store is Postgres.
 
     With a vault the server's processes leave no core dumps, and profilers and debuggers of the same user cannot attach to
     them (`vault.process`).
