@@ -31,7 +31,8 @@ class VaultDatabase:
 
     def __init__(self, url: str, config: PostgresConfig) -> None:
         few = min(config.connections_max, CONNECTIONS_MAX)
-        sizes = {"connections_max": few, "connections_kept": min(config.connections_kept, few)}
+        # All stay open: a call asks for its keys at once, and making a connection takes longer than reading them.
+        sizes = {"connections_max": few, "connections_kept": few}
         with _vaults_errors():
             self._database = PostgresDatabase(url, config.model_copy(update=sizes))
 

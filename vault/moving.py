@@ -1,6 +1,6 @@
 """Brings a vault from one store to another, as it is: what is sealed is sealed to tenant, name and version, not to a place.
 
-Audit entries are copied first, in batches, while the vault is in use. Then its source is held: who wants to put a key waits,
+All of it is copied first, in batches, while the vault is in use. Then its source is held: who wants to put a key waits,
 or is told that the vault is busy; who wants to read one is not held up. What is missing or different at the target is
 written, both sides are compared row by row and counted, the target's trail is verified to its head, and the target's
 transaction ends with its saying that the vault is there. After that, and in the transaction that holds it, the source says
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
-from vault.audit import Chain, Entry, Head, Verifier
+from vault.audit import Chain, Entry, Finding, Head, Verifier
 from vault.envelopes import ROOT_PLACE
 from vault.errors import AuditBroken, MoveRefused, OtherVault, VaultElsewhere, VaultStoreLocked
 from vault.kek import KeyEncryption
@@ -102,6 +102,7 @@ async def _move(source: MovableStore, target: MovableStore, keks: KeyEncryption)
     chain = await _chain(source, keks)
     if chain is not None:
         await _copy_trail(source, target, chain)
+        await _copy_ahead(source, target, chain)
     began = time.perf_counter()
     report = await source.alone(lambda rows: _turn(rows, target, chain))
     return dataclasses.replace(report, held_ms=(time.perf_counter() - began) * 1000)
@@ -163,6 +164,41 @@ async def _copy_trail(source: MovableStore, target: MovableStore, chain: Chain) 
 
     while await target.alone(some):
         pass
+
+
+async def _copy_ahead(source: MovableStore, target: MovableStore, chain: Chain) -> None:
+    """Copy data keys and secrets a page at a time, each page as it is at one moment; what changes later is copied again."""
+    after = KeyPlace("", 0)
+
+    async def read(rows: Rows) -> tuple[tuple[DataKeyRow, ...], list[SecretRow]]:
+        keys = await rows.all_data_keys(after, ROWS_AT_ONCE)
+        return keys, await _secrets_under(rows, keys) if keys else []
+
+    async def put(rows: Rows) -> bool:
+        # Never over what is newer than the source, whoever of the two says that it has the vault.
+        if await rows.place() is Place.HERE or (await _arrived(source, rows, chain)).newer:
+            return False
+        await rows.put_data_keys(keys)
+        await rows.put_secrets(secrets)
+        return True
+
+    while True:
+        keys, secrets = await source.alone(read)
+        if not keys or not await target.alone(put):
+            return
+        after = keys[-1].place
+
+
+async def _secrets_under(rows: Rows, keys: tuple[DataKeyRow, ...]) -> list[SecretRow]:
+    """The secrets of these tenants that need none but these data keys."""
+    places = {_key_of(key) for key in keys}
+    found: list[SecretRow] = []
+    async for row in _secrets(rows, (keys[0].place.tenant_id, "")):
+        if row.tenant_id > keys[-1].place.tenant_id:
+            break
+        if row.generation is None or (row.tenant_id, row.generation) in places:
+            found.append(row)
+    return found
 
 
 async def _turn(source: Rows, target: MovableStore, chain: Chain | None) -> MoveReport:
@@ -228,8 +264,7 @@ async def _data_keys(rows: Rows) -> AsyncIterator[DataKeyRow]:
         after = page[-1].place
 
 
-async def _secrets(rows: Rows) -> AsyncIterator[SecretRow]:
-    after = ("", "")
+async def _secrets(rows: Rows, after: tuple[str, str] = ("", "")) -> AsyncIterator[SecretRow]:
     while page := await rows.all_secrets(after, ROWS_AT_ONCE):
         for row in page:
             yield row
@@ -296,10 +331,10 @@ async def _compare(source: Rows, target: Rows, chain: Chain) -> MoveReport:
     checksum = hashlib.sha256()
     keys = await _same(_data_keys(source), _data_keys(target), _key_of, checksum)
     secrets = await _same(_secrets(source), _secrets(target), _name_of, checksum)
-    entries = await _same(_entries(source), _entries(target), lambda entry: entry.sequence, checksum)
+    trail = _verified(target, chain)
+    entries = await _same(_entries(source), trail, lambda entry: entry.sequence, checksum)
     if await source.head() != await target.head():
         raise MoveRefused("the heads of the two sides' audit trails differ")
-    await _verify(target, chain)
     return MoveReport(Outcome.MOVED, keys, secrets, entries, checksum.hexdigest())
 
 
@@ -311,19 +346,21 @@ async def _same(
         if mine is None or mine != other:
             row = mine or other
             raise MoveRefused(f"{type(row).__name__} {row and key(row)} is not the same on the two sides")
-        checksum.update(repr(dataclasses.astuple(mine)).encode())
+        checksum.update(repr(mine).encode())
         count += 1
     return count
 
 
-async def _verify(target: Rows, chain: Chain) -> None:
+async def _verified(target: Rows, chain: Chain) -> AsyncIterator[Entry]:
+    """The target's trail, up to where it is not sound. Raises `MoveRefused` there."""
     verifier = Verifier(chain)
-    finding = None
     async for entry in _entries(target):
-        finding = verifier.take(entry)
-        if finding is not None:
-            break
-    finding = finding or verifier.end(await target.head())
+        _refuse(verifier.take(entry))
+        yield entry
+    _refuse(verifier.end(await target.head()))
+
+
+def _refuse(finding: Finding | None) -> None:
     if finding is not None:
         raise MoveRefused(
             f"the audit trail is not sound at entry {finding.sequence}: {finding.reason}; see mediaserver keys audit --verify"

@@ -43,6 +43,7 @@ from vault import (
     Origin,
     Outcome,
     Secret,
+    SecretStore,
     Service,
     SqliteStore,
     Step,
@@ -169,7 +170,7 @@ def _as_told(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-async def life(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
+async def life(store: SecretStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
     """Everything that goes well."""
     vault = Vault(store, keks, random_bytes=canaries.random_bytes, now_ms=Clock())
     for tenant in ("a", "b"):
@@ -191,7 +192,7 @@ async def life(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, writ
     written.tells(resolver.resolve("a", Service.LLM, steps, 2), resolver)
 
 
-async def accidents(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
+async def accidents(store: SecretStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
     """Everything that goes wrong with a vault's own doing."""
 
     def vault(keks: KeyEncryption = keks, store: object = store) -> Vault:

@@ -18,7 +18,7 @@ from vault import AuditBroken, VaultStoreError, VaultStoreLocked, VaultStoreUnav
 from vault import postgres as vault_postgres
 from vault.audit import Appended, Head
 from vault.postgres import SCOPED_TABLES, PostgresSecretStore
-from vault.records import AddDataKey, WriteSecret
+from vault.records import AddDataKey, Write, WriteSecret
 
 PUTS = 8
 
@@ -37,7 +37,7 @@ async def database(url: str) -> AsyncIterator[PostgresSecretStore]:
 
 @pytest.fixture
 async def filled(database: PostgresSecretStore) -> PostgresSecretStore:
-    writes = [AddDataKey(key()), AddDataKey(key("b")), new(row()), new(row("b"))]
+    writes: list[Write] = [AddDataKey(key()), AddDataKey(key("b")), new(row()), new(row("b"))]
     await database.commit(writes, link(2))
     return database
 
