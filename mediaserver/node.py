@@ -16,8 +16,10 @@ from admission import AdmissionGate
 from config.node import NodeConfig
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
+from mediaserver.config_watch import ConfigWatch
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
+from mediaserver.gate_watch import GateWatch
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
@@ -55,6 +57,7 @@ from mediaserver.telemetry.sources import (
     sip_readings,
     worker_readings,
 )
+from mediaserver.telemetry.trial_log import TrialLog
 from mediaserver.tenant_folder import TenantFolder, open_folder
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -63,8 +66,11 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
+from tenancy.gate import GateBounds
 from tenancy.keys import TenantKeys
 
+LATER_SYNTHESES = 4
+"""Phrases that are made at a time for configurations that change while calls are up."""
 ENGINE_WATCH_S = 1.0
 """Between two looks at whether the media threads run."""
 
@@ -99,6 +105,8 @@ class Node:
         """Whether the node stopped because it could not go on."""
         self._folder: TenantFolder | None = None
         self._following: asyncio.Task[None] | None = None
+        self._configs: ConfigWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: ProviderClient | None = None
@@ -109,6 +117,7 @@ class Node:
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
+        self._gate_watch: GateWatch | None = None
         web = web_routes(
             lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
         )
@@ -120,8 +129,10 @@ class Node:
             self._read_node,
             self._read_providers,
             self._read_workers,
+            self._read_gate_watch,
         ):
             self.telemetry.add_source(source)
+        self._trials = TrialLog(self.telemetry.meters)
         self._absorber = Absorber(self.telemetry.meters)
         self._loop_watch = LoopWatch(self.telemetry.meters, "edge")
         probes = probe_routes(self.alive, self.ready)
@@ -132,12 +143,19 @@ class Node:
             config.http.operator_port,
             "http.operator.port",
         )
-        self._tenants: tuple[ActiveTenant, ...] = ()
 
     @property
     def tenants(self) -> tuple[ActiveTenant, ...]:
         """The tenants that answer here, for the banner."""
-        return self._tenants
+        return self._configs.tenants if self._configs is not None else ()
+
+    def on_changed(self, tenant_id: str) -> None:
+        """Say that new calls of a tenant get another version, for what is to be made before the first; returns at once.
+
+        Changes in the store are noticed without it, within a second.
+        """
+        if self._configs is not None:
+            self._configs.changed(tenant_id)
 
     @property
     def registry(self) -> Registry:
@@ -216,9 +234,16 @@ class Node:
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._keys = self._registry.keys = await open_keys(config, self._redactor)
         reports = KeyReports(self._keys, self.telemetry.meters)
+        bounds = GateBounds(**config.store.gate.model_dump())
+        self._gate_watch = GateWatch(
+            self._registry.store, bounds, self._calls_and_slots, self.telemetry.meters
+        )
+        await self._gate_watch.start()
         await self._follow_folder(self._registry)
-        self._tenants = await self._registry.active_tenants()
-        if not self._tenants:
+        self._configs = ConfigWatch(self._registry, self.telemetry.meters, self._trials)
+        await self._configs.begin()
+        tenants = self._configs.tenants
+        if not tenants:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration, or a folder"
                 " of them as 'tenant_folder'"
@@ -243,7 +268,7 @@ class Node:
         )
         warmer = PhraseWarmer(phrases, access)
         self._late_phrases, _ = await asyncio.gather(
-            warm_phrases(self._tenants, warmer), self._start_workers(access, phrases, reports)
+            warm_phrases(tenants, warmer), self._start_workers(access, phrases, reports)
         )
         self._switchboard = Switchboard(
             registry=self._registry,
@@ -256,6 +281,7 @@ class Node:
             ),
             meters=self.telemetry.meters,
             farewell=lambda tenant: farewell(phrases, tenant),
+            trials=self._trials,
         )
         edge = Edge(self._switchboard, MediaPolicy.of(config.media), self._trunks)
         self._sip = await open_sip(config.sip, edge)
@@ -268,22 +294,23 @@ class Node:
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         if self._folder is not None:
             self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
+        later = PhraseWarmer(phrases, access, LATER_SYNTHESES)
+        self._watching = asyncio.create_task(self._configs.run(later.warm), name="config-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
-        contexts = [await self._registry.context_to_prepare(tenant) for tenant in self._tenants[:MAX_TENANTS]]
+        contexts = [await self._registry.context_to_prepare(tenant) for tenant in tenants[:MAX_TENANTS]]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
 
     async def _follow_folder(self, registry: Registry) -> None:
         """Take over what the watched folder holds; from then on it is followed."""
         self._folder = await open_folder(
-            self._config, registry.store, self.telemetry.meters, self._tenants_changed
+            self._config, registry.store, self.telemetry.meters, self._folder_changed
         )
         if self._folder is not None:
             await self._folder.look(at_once=True)
 
-    async def _tenants_changed(self) -> None:
-        """Who answers here may be others now, and may say other phrases."""
-        if self._registry is not None and self._ready:
-            self._tenants = await self._registry.active_tenants()
+    async def _folder_changed(self) -> None:
+        if self._configs is not None:
+            await self._configs.look()
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:
         config = self._config
@@ -346,6 +373,12 @@ class Node:
 
     def _read_workers(self) -> Iterable[Reading]:
         return worker_readings(self._pool.health() if self._pool is not None else ())
+
+    def _calls_and_slots(self) -> tuple[int, int]:
+        return self.calls[0], self._gate.snapshot().slots
+
+    def _read_gate_watch(self) -> Iterable[Reading]:
+        return self._gate_watch.readings() if self._gate_watch is not None else ()
 
     def _read_node(self) -> Iterator[Reading]:
         yield Reading(CALLS_ACTIVE, self._switchboard.active_calls if self._switchboard is not None else 0)
@@ -449,6 +482,9 @@ class Node:
         if self._models is not None:
             await self._models.close()
             self._models = None
+        if self._gate_watch is not None:
+            await self._gate_watch.close()
+            self._gate_watch = None
         if self._registry is not None:
             await self._registry.close()
             self._registry = None
@@ -458,14 +494,14 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        tasks = (self._warming, self._watch, self._reloading, self._following)
+        tasks = (self._warming, self._watch, self._reloading, self._following, self._watching)
         background |= {task for task in tasks if task is not None}
         for task in background:
             task.cancel()
         if background:
             await asyncio.wait(background)
         self._warming, self._watch, self._late_phrases = None, None, set()
-        self._following = None
+        self._following = self._watching = None
 
     async def _stop_calls(self) -> None:
         if self._switchboard is None:
@@ -482,9 +518,7 @@ class Node:
 
     def _numbers(self) -> dict[str, str]:
         return {
-            number: tenant.config.business_name
-            for tenant in self._tenants
-            for number in tenant.config.numbers
+            number: tenant.config.business_name for tenant in self.tenants for number in tenant.config.numbers
         }
 
     def _status(self) -> dict[str, object]:
@@ -506,6 +540,7 @@ class Node:
             "web_waiting_calls": self._web.waiting_calls if self._web else 0,
             "web_refusals": dict(self._web.refusals) if self._web else {},
             "numbers": self._numbers(),
+            "trials": self._trials.status(),
             "tenant_folder": self._folder.status() if self._folder else None,
             "media": self.media_stats(),
             "sip": self._sip.stats() if self._sip else {},

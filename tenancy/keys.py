@@ -161,6 +161,24 @@ async def move_vault(config: NodeConfig, environ: Mapping[str, str], *, back: bo
         return report
 
 
+async def absent_keys(
+    config: NodeConfig, environ: Mapping[str, str], tenant_id: str, names: Sequence[str]
+) -> Mapping[str, str]:
+    """Those of a tenant's keys that a call would do without, and why: ``is missing``, ``was revoked``.
+
+    Needs no key-encryption key. A vault's file that is not there yet has no keys, and is not made. Raises `VaultError`.
+    """
+    present: dict[str, str | None] = {}
+    if config.store.kind == "postgres" or await asyncio.to_thread(vault_path(config).exists):
+        store = await open_vault_store(config, environ)
+        try:
+            present = {row.name: row.revoked_at for row in await store.secrets(tenant_id)}
+        finally:
+            await store.aclose()
+    missing = {name: "is missing" for name in names if name not in present}
+    return missing | {name: "was revoked" for name in names if present.get(name) is not None}
+
+
 def vault_name(config: NodeConfig) -> str:
     """What people are told of where the vault is."""
     return "the vault in Postgres" if config.store.kind == "postgres" else str(vault_path(config))

@@ -7,25 +7,30 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import URL, bindparam, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from config.node import PostgresConfig
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
-from tenancy.errors import StoreError
+from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
-from tenancy.postgres_database import PostgresDatabase, Work
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
     Address,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -36,7 +41,9 @@ from tenancy.store import (
 )
 
 T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
 
+MAX_MESSAGE_CHARACTERS = 300
 SCOPED_TABLES: Final = (
     "config_versions",
     "active_version",
@@ -48,24 +55,49 @@ SCOPED_TABLES: Final = (
 )
 _MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
+# SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
+_UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
+_LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
+_FULL: Final = ("53100", "53200")
+_CORRUPT: Final = ("XX001", "XX002")
+
 
 class PostgresStore:
     """`tenancy.store.Store` in a Postgres database."""
 
-    def __init__(self, database: PostgresDatabase) -> None:
-        self._database = database
-        self._place = database.place
+    def __init__(self, engine: AsyncEngine, place: str) -> None:
+        self._engine = engine
+        self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._place = place
         self.shared = SharedRepository()
         """The statements on addresses and status."""
+        self.nodes = NodeRepository()
+        self.figures = StoreFigures()
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
         self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
+        self._closed = False
 
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        store = cls(PostgresDatabase(url, config))
+        parsed = postgres_url(url, config.url_env)
+        engine = create_async_engine(
+            parsed,
+            pool_size=config.connections_kept,
+            max_overflow=config.connections_max - config.connections_kept,
+            pool_timeout=config.wait_ms / 1000,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "application_name": "mediaserver",
+                "connect_timeout": max(2, round(config.wait_ms / 1000)),
+                "options": f"-c statement_timeout={2 * config.wait_ms} -c lock_timeout={config.wait_ms}"
+                f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
+            },
+        )
+        store = cls(engine, f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}")
         try:
             await unbroken(store._prepare())
         except BaseException:
@@ -88,26 +120,57 @@ class PostgresStore:
 
     async def close(self) -> None:
         """End every connection that is not in use; those that are end with it."""
-        await self._database.close()
+        self._closed = True
+        await unbroken(self._engine.dispose())
 
     # -- transactions ----------------------------------------------------------------------------------
 
-    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """All of it or nothing, on what is shared. The caller sees to it that it is not cancelled (`unbroken`)."""
-        return self._database.transaction()
+        with self.errors():
+            async with self._engine.begin() as connection:
+                yield connection
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def tenant_transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """The same for what is shared and for one tenant's rows; no other's can be seen."""
         async with self.transaction() as connection:
             await connection.execute(self._set_tenant, {"tenant_id": tenant_id})
             yield connection
 
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into `StoreError`, without what was to be written."""
+        if self._closed:
+            raise StoreError(f"{self._place}: the registry is closed")
+        try:
+            yield
+        except NoConnectionFree:
+            self.figures.was_locked()
+            raise StoreLocked(f"{self._place}: all of its connections are in use") from None
+        except DBAPIError as error:
+            named = postgres_error(error, self._place)
+            if isinstance(named, StoreLocked):
+                self.figures.was_locked()
+            raise named from None
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self._place}: {type(error).__name__}") from error
+
     async def _shared_read(self, work: Work[T]) -> T:
-        return await self._database.read(work)
+        async def do() -> T:
+            with self.errors():
+                async with self._at_once.connect() as connection:
+                    return await work(connection)
+
+        return await unbroken(do())
 
     async def _shared_write(self, work: Work[T]) -> T:
-        return await self._database.write(work)
+        async def do() -> T:
+            async with self.transaction() as connection:
+                return await work(connection)
+
+        return await unbroken(do())
 
     async def _of_tenant(self, tenant_id: str, work: Work[T]) -> T:
         async def do() -> T:
@@ -131,14 +194,37 @@ class PostgresStore:
         return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
     async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        return await self._shared_write(
-            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
-        )
+        async def work(connection: AsyncConnection) -> bool:
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to)
+            if done:
+                await self.shared.feed.note(connection, tenant_id)
+            return done
+
+        return await self._shared_write(work)
+
+    async def last_change(self) -> int:
+        return await self._shared_read(self.shared.feed.last_change)
+
+    async def changes(self, after: int) -> Changes:
+        return await self._shared_read(lambda connection: self.shared.feed.changes(connection, after))
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms))
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return await self._shared_read(lambda connection: self.shared.feed.due(connection, now_ms))
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms))
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
             await self.shared.claim(connection, new.tenant_id, new.addresses)
-            return await self.repository.add_version(connection, new)
+            before = await self.repository.active(connection)
+            version = await self.repository.add_version(connection, new)
+            if before is None or before.version != version:
+                await self.shared.feed.note(connection, new.tenant_id)
+            return version
 
         return await self._of_tenant(new.tenant_id, work)
 
@@ -152,9 +238,26 @@ class PostgresStore:
             await self.shared.hold(connection, tenant_id)
             if addresses is not None:
                 await self.shared.put_addresses(connection, tenant_id, addresses)
-            return await self.repository.edit(connection, change)
+            edit = await self.repository.edit(connection, change)
+            if edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._shared_write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._shared_write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._shared_read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._shared_read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 
@@ -191,7 +294,10 @@ class PostgresStore:
                 await self.shared.lock(connection, tenant_id, key_share=True)
 
             # Where no trial runs, calls that end at once do not wait for each other.
-            return await self.repository.end_call(connection, call, observe, lock)
+            edit = await self.repository.end_call(connection, call, observe, lock)
+            if edit is not None and edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
 
@@ -210,3 +316,35 @@ class PostgresStore:
         return await self._of_tenant(
             tenant_id, lambda connection: self.repository.newest_calls(connection, limit)
         )
+
+
+def postgres_url(url: str, variable: str) -> URL:
+    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
+    try:
+        parsed = make_url(url.strip())
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
+        raise StoreError(
+            f"{variable} is no URL of a Postgres database, such as postgresql://role:password@host:5432/database"
+        ) from None
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def postgres_error(error: DBAPIError, place: str) -> StoreError:
+    """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
+    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
+        return StoreUnavailable(message)
+    if state.startswith(_LOCKED):
+        return StoreLocked(message)
+    if state.startswith(_FULL):
+        return StoreFull(message)
+    if state.startswith(_CORRUPT):
+        return StoreCorrupt(message)
+    # libpq has no SQLSTATE for a server that does not answer.
+    if not state and type(error.orig).__name__ == "OperationalError":
+        return StoreUnavailable(message)
+    return StoreError(message)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,7 @@ from tenancy.routing import (
     route,
     route_site,
 )
+from tenancy.spending import unpriced
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     NewVersion,
@@ -100,10 +102,16 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
-        self.lifecycle = Lifecycle(store)
+        self.lifecycle = Lifecycle(
+            store, unpriced=lambda config: unpriced(config.providers, platform, environ)
+        )
         """What becomes of configuration versions."""
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
+        self.on_new_version: Callable[[str], None] = lambda _: None
+        """Told of a tenant whose call has a version that none here had before: this program may not have been told of it."""
+        self.on_trial_over: Callable[[str], None] = lambda _: None
+        """Told of a tenant whose trial still runs, though a call has seen that its time is over."""
         self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
 
     @classmethod
@@ -202,17 +210,26 @@ class Registry:
         serving = await self._store.serving(tenant_id)
         if serving is None:
             raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
-        active = serving.active if call_id is None else self.lifecycle.arm_of(serving, call_id)
-        key = (tenant_id, active)
+        if call_id is None:
+            return await self._parsed(tenant_id, serving.active), serving.active
+        version = self.lifecycle.arm_of(serving, call_id)
+        if (tenant_id, version) not in self._configs:
+            self.on_new_version(tenant_id)
+        if serving.trial is not None and self.lifecycle.running_arm(serving) is None:
+            self.on_trial_over(tenant_id)
+        return await self._parsed(tenant_id, version), version
+
+    async def _parsed(self, tenant_id: str, version: VersionKey) -> TenantConfig:
+        key = (tenant_id, version)
         config = self._configs.get(key)
         if config is None:
-            config = _as_said(await self._load_version(tenant_id, active.version))
+            config = _as_said(await self._load_version(tenant_id, version.version))
             self._configs[key] = config
             if len(self._configs) > MAX_CACHED_CONFIGS:
                 self._configs.popitem(last=False)
         else:
             self._configs.move_to_end(key)
-        return config, active
+        return config
 
     async def _load_version(self, tenant_id: str, version: int) -> TenantConfig:
         """One version, checked against its hash and its tenant."""
@@ -289,16 +306,36 @@ class Registry:
 
     async def active_tenants(self) -> tuple[ActiveTenant, ...]:
         """Every tenant that takes calls; one whose data cannot be used is logged and left out."""
-        tenants = []
-        for tenant_id in await self._store.tenant_ids(TenantStatus.ACTIVE):
+        tenants, began = [], time.monotonic()
+        asked = await self._store.tenant_ids(TenantStatus.ACTIVE)
+        for tenant_id in asked:
             try:
                 config, active = await self._active_config(tenant_id)
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
-            chains = await chains_for(config, self._platform, self._environ, self.keys)
-            tenants.append(ActiveTenant(config, active.version, chains.tts))
+            tenants.append(await self._prepared(config, active))
+        self._store.figures.went_across(len(asked), (time.monotonic() - began) * 1_000)
         return tuple(tenants)
+
+    async def served_versions(self, tenant_id: str) -> tuple[ActiveTenant, ...]:
+        """The versions that a tenant's new calls get: the active one, and the one on trial. None where it takes no calls.
+
+        Raises `StoreError`.
+        """
+        row = await self._store.tenant(tenant_id) if _is_tenant_id(tenant_id) else None
+        if row is None or row.status is not TenantStatus.ACTIVE:
+            return ()
+        serving = await self._store.serving(tenant_id)
+        if serving is None:
+            return ()
+        trial = self.lifecycle.running_arm(serving)
+        keys = [serving.active] if trial is None else [serving.active, trial.key]
+        return tuple([await self._prepared(await self._parsed(tenant_id, key), key) for key in keys])
+
+    async def _prepared(self, config: TenantConfig, version: VersionKey) -> ActiveTenant:
+        chains = await chains_for(config, self._platform, self._environ, self.keys)
+        return ActiveTenant(config, version.version, chains.tts)
 
     # -- calls -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.context import VersionInfo
 from tenancy.errors import NumberTaken, TenantMoved, UnknownTenant
+from tenancy.feed_repository import FeedRepository
 from tenancy.ledger import Edit, Ledger
 from tenancy.ledger_repository import ONLY_ROW, LedgerRepository, imported_origin
 from tenancy.ledger_rows import LedgerRows
@@ -45,6 +46,8 @@ class SharedRepository:
 
     def __init__(self) -> None:
         self._tables: SharedTables = shared_tables()
+        self.feed = FeedRepository(self._tables)
+        """The statements on what has changed, and on trials that are due."""
         tenants, addresses = self._tables.tenants, self._tables.addresses
         columns = (tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
         self.registered_query = (

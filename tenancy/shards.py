@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tenancy.database import Database, open_database, unbroken
 from tenancy.errors import StoreError
+from tenancy.figures import StoreFigures
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
 
@@ -38,8 +39,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class Shards:
     """The tenants' databases, the most recently used of them open."""
 
-    def __init__(self, directory: Path, limit: int = MAX_OPEN_SHARDS) -> None:
+    def __init__(
+        self, directory: Path, limit: int = MAX_OPEN_SHARDS, figures: StoreFigures | None = None
+    ) -> None:
         self._directory = directory
+        self._figures = figures
         self._limit = limit
         self._history = SchemaHistory("tenant")
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
@@ -99,7 +103,7 @@ class Shards:
                 raise StoreError(f"{self.path(tenant_id)}: the registry is closed")
             while self._open_count >= self._limit:
                 await self._close_one()
-            shard.database = await open_database(self.path(tenant_id), self._history)
+            shard.database = await open_database(self.path(tenant_id), self._history, self._figures)
             shard.file = _identity(self.path(tenant_id))
             self._open_count += 1
 

@@ -14,16 +14,23 @@ from config.node import NodeConfig
 from config.tenant import TenantConfig
 from config.variables import filled_in
 from mediaserver.configuring.arguments import LISTED
-from mediaserver.configuring.dry_run import dry_run
+from mediaserver.configuring.dry_run import dry_run_on
 from mediaserver.configuring.reachability import unreachable
 from mediaserver.configuring.replay import lines_of, replay, speakers
+from mediaserver.errors import MediaServerError
 from tenancy import Registry, UnknownVersion
-from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan
+from tenancy.canary import SHARE_STEPS, ArmTally, Bound, Canary, CanaryPlan
+from tenancy.keys import chains_for, open_tenant_keys
 from tenancy.lifecycle import CURRENT, Expected, Lifecycle, Report
 from tenancy.opening import open_store
+from tenancy.providers import Chains
+from tenancy.spending import MICROS, unpriced
 from tenancy.versions import ConfigVersion, VersionState
+from vault import VaultError
 
 P95_BOUND: Final = Bound(absolute=300.0, relative=0.2)
+COST_BOUND: Final = 0.25
+"""How much the cost per call may rise where prices are known, as a share of the baseline's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,11 @@ async def desk(node: NodeConfig, environ: Mapping[str, str]) -> AsyncIterator[De
     store = await open_store(node, environ)
     try:
         registry = Registry(store, node.providers, environ)
-        lifecycle = Lifecycle(store, dry_run=lambda config: dry_run(config, node.providers, environ))
+        lifecycle = Lifecycle(
+            store,
+            dry_run=dry_run_on(node, environ),
+            unpriced=lambda config: unpriced(config.providers, node.providers, environ),
+        )
         yield Desk(node, environ, registry, lifecycle)
     finally:
         await store.close()
@@ -69,8 +80,8 @@ async def validate_file(
 ) -> Outcome:
     """Check a file as far as that goes without its tenant's history. Raises `ConfigError`."""
     config, warnings = load_checked_tenant(path)
-    errors = await dry_run(config, node.providers, environ)
-    report = Report(errors, tuple(str(each) for each in warnings))
+    dry = await dry_run_on(node, environ)(config)
+    report = Report(dry.errors, (*map(str, warnings), *dry.warnings))
     return await _checked(str(path), report, config, node, environ, reachability=reachability)
 
 
@@ -152,11 +163,19 @@ def trial_lines(trial: Canary) -> list[str]:
         lines.append(
             f"  {name:<8}  {arm.calls} calls, {arm.failures.hits} failed, {arm.transfers.hits} asked for a person,"
             f" turn latency {arm.turn_latency.mean * plan.latency_cap_ms:.0f} ms"
-            f" (p95 {arm.turn_latency_p95.mean * plan.latency_cap_ms:.0f} ms)"
+            f" (p95 {arm.turn_latency_p95.mean * plan.latency_cap_ms:.0f} ms){_costs(arm, plan)}"
         )
     if trial.verdict is not None:
         lines.append(f"  {trial.verdict.decision.value}: {trial.verdict.reason}")
     return lines
+
+
+def _costs(arm: ArmTally, plan: CanaryPlan) -> str:
+    if not arm.cost.n:
+        return ""
+    mean_usd = arm.cost.mean * plan.cost_cap_micros / MICROS
+    estimated = f", {arm.estimated_costs} of {arm.cost.n} estimated" if arm.estimated_costs else ""
+    return f", {mean_usd:.4f} USD a call{estimated}"
 
 
 async def diff(at: Desk, tenant: str, old: int, new: int) -> Outcome:
@@ -207,6 +226,10 @@ class Trial:
     share_percent: float
     hours: float
     min_calls: int
+    max_cost_percent: float | None = None
+    """How much the cost per call may rise; None: by a quarter where prices are known, else it is not compared."""
+    cost_cap_usd: float = 1.0
+    """A call's cost counts up to this: the lower, the fewer calls show a rise."""
 
 
 async def canary(at: Desk, tenant: str, version: int, author: Author, trial: Trial) -> Outcome:
@@ -214,18 +237,28 @@ async def canary(at: Desk, tenant: str, version: int, author: Author, trial: Tri
     active = (await at.lifecycle.ledger(tenant)).history.active
     if active is None:
         raise UnknownVersion(f"{tenant} has no active version to compare with")
+    missing = at.lifecycle.unpriced(
+        await at.lifecycle.config(tenant, active.version), await at.lifecycle.config(tenant, version)
+    )
+    relative = COST_BOUND if trial.max_cost_percent is None else trial.max_cost_percent / 100
     plan = CanaryPlan(
         version=version,
         baseline=active.version,
         share=round(trial.share_percent * SHARE_STEPS / 100),
         min_calls=trial.min_calls,
         turn_latency_p95=P95_BOUND,
+        # Where it was asked for without prices, the lifecycle says which are missing.
+        cost=None if missing and trial.max_cost_percent is None else Bound(relative=relative),
+        cost_cap_micros=max(1, round(trial.cost_cap_usd * MICROS)),
         max_duration_ms=round(trial.hours * 3_600_000),
     )
     origin = at.lifecycle.origin(author.name, author.reason)
     await at.lifecycle.begin_trial(tenant, plan, origin)
     ledger = await at.lifecycle.ledger(tenant)
-    return Outcome(tuple(trial_lines(ledger.trial)) if ledger.trial is not None else ())
+    lines = trial_lines(ledger.trial) if ledger.trial is not None else []
+    if plan.cost is None:
+        lines.append(f"  cost per call is not compared: no price is stated for {'; '.join(missing)}")
+    return Outcome(tuple(lines))
 
 
 async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_models: bool) -> Outcome:
@@ -234,7 +267,8 @@ async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_model
     records = await at.registry.calls(tenant, calls)
     lines: list[str] = []
     replies = differ = affected = 0
-    async with speakers(config, at.node.providers, at.environ, ask_models=ask_models) as who:
+    chains = await _chains(at, config, keys=ask_models)
+    async with speakers(config, chains, ask_models=ask_models) as who:
         for record in records:
             found = await replay(record, config, who.one())
             replies += found.exchanges
@@ -249,6 +283,19 @@ async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_model
     if who.models and not ask_models:
         lines.append(f"its calls are answered by {who.models[0].name} first, which --ask-models asks")
     return Outcome(tuple(lines))
+
+
+async def _chains(at: Desk, config: TenantConfig, *, keys: bool) -> Chains:
+    """Who serves a version's calls; ``keys``: with its keys from the vault, for who is going to ask."""
+    try:
+        opened = await open_tenant_keys(at.node, at.environ) if keys else None
+    except VaultError as error:
+        raise MediaServerError(f"the vault of tenants' keys cannot be used: {error}") from error
+    try:
+        return await chains_for(config, at.node.providers, at.environ, opened)
+    finally:
+        if opened is not None:
+            await opened.aclose()
 
 
 def _expected(given: int | None) -> Expected:

@@ -105,7 +105,7 @@ async def _reject(options: argparse.Namespace) -> Outcome:
 
 
 async def _canary(options: argparse.Namespace) -> Outcome:
-    trial = Trial(options.share, options.hours, options.min_calls)
+    trial = Trial(options.share, options.hours, options.min_calls, options.max_cost, options.cost_cap)
     return await _at_desk(
         options, lambda at: commands.canary(at, options.tenant, options.version, _by(options), trial)
     )

@@ -27,6 +27,7 @@ from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action, Phrases
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.deltas import WorkerMeters
@@ -65,8 +66,11 @@ from mediaserver.workers.messages import (
     TurnLatency,
     TurnsCounted,
 )
+from mediaserver.workers.provider_told import told_of_provider
+from mediaserver.workers.usage_told import told_of_usage
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
+from tenancy.spending import Usage
 from tenancy.wire import load_context
 from vault.process import forbid_core_dumps
 
@@ -112,8 +116,14 @@ class _Reporter:
     def turns_counted(self, counters: TurnCounters) -> None:
         self._send(TurnsCounted(orjson.dumps(counters.as_dict()).decode()))
 
+    def provider_event(self, event: ProviderEvent) -> None:
+        self._send(told_of_provider(event))
+
     def media_ended(self, why: str) -> None:
         self._send(MediaEnded(why))
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        self._send(told_of_usage(service, provider, usage))
 
 
 class _Call:
