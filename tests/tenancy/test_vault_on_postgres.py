@@ -20,10 +20,11 @@ from config.node import (
     TransitKek,
     VaultConfig,
 )
+from mediaserver.doctor.keys import vault_checks
 from mediaserver.store_commands import migrate
 from perf.postgres_server import PostgresServer
 from tenancy import Registry
-from tenancy.keys import TenantKeys, open_tenant_keys, open_vault, vault_path
+from tenancy.keys import TenantKeys, absent_keys, open_tenant_keys, open_vault, vault_path
 from tests.keys.test_command import KEY, Commands
 from tests.tenancy.conftest import tenant
 from tests.vault.conftest import ADA, NOON, put
@@ -330,3 +331,27 @@ async def test_the_command_wraps_anew_from_a_file_to_a_key_service(
         assert "those under vault.older may go" in said.out
         commands.configure(tenants=[], store={"kind": "postgres"}, vault={"kek": service})
         assert (await commands("audit", "--verify", **environ)).status == 0
+
+
+# -- who looks at it ---------------------------------------------------------------------------------------
+
+
+async def test_the_dry_run_and_the_doctor_ask_the_vault_of_all_nodes(
+    shared: NodeConfig, environ: dict[str, str]
+) -> None:
+    await fill(shared, environ)
+    vault = await opened(shared, environ)
+    await put(vault, "a", "gone", "x")
+    await vault.revoke("a", "gone", actor=ADA, at=NOON)
+    await vault.aclose()
+    absent = await absent_keys(shared, environ, "a", ("acme", "gone", "other"))
+    assert absent == {"gone": "was revoked", "other": "is missing"}
+    told = [(check.name, check.measured) for check in await vault_checks(shared, environ)]
+    assert told == [
+        ("vault", "its key-encryption keys open what they wrap"),
+        ("vault's audit trail", "sound, 5 entries"),
+    ]
+    (check,) = await vault_checks(shared, {URL: "postgresql://u:sk-secret@127.0.0.1:1/d"})
+    assert "postgres 127.0.0.1/d" in check.measured
+    assert "sk-secret" not in check.measured
+    assert "see that the vault's database runs" in check.todo
