@@ -279,7 +279,7 @@ class StoreConfig(StrictModel):
     gate: GateConfig = GateConfig()
     postgres: PostgresConfig | None = None
     """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
-    to take."""
+    to take, and the vault, whose keys it goes on to read."""
 
     @property
     def postgres_or_default(self) -> PostgresConfig:
@@ -343,11 +343,10 @@ class TransitKek(StrictModel):
 
 
 Kek = Annotated[FileKek | EnvironmentKek | TransitKek, Field(discriminator="source")]
-LocalKek = Annotated[FileKek | EnvironmentKek, Field(discriminator="source")]
 
 
 class VaultConfig(StrictModel):
-    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``.
+    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``, or in the database where the store is Postgres.
 
     With a vault the server's processes leave no core dumps, and profilers and debuggers of the same user cannot attach to
     them (`vault.process`).
@@ -355,14 +354,22 @@ class VaultConfig(StrictModel):
 
     kek: Kek
     """The key-encryption key that wraps from now on."""
-    older: tuple[LocalKek, ...] = Field(default=(), max_length=15)
-    """Key-encryption keys that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew. A key service
-    keeps its older versions itself."""
+    older: tuple[Kek, ...] = Field(default=(), max_length=15)
+    """Key-encryption keys, of any source, that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew.
+    Older versions of a key service's key are not listed: the service keeps them itself."""
 
     @model_validator(mode="after")
-    def _older_are_local(self) -> VaultConfig:
-        if self.older and self.kek.source == "transit":
-            raise ValueError("older: a key service keeps its older versions itself; leave older out")
+    def _transit_keys_apart(self) -> VaultConfig:
+        # What they wrap names mount and key, and not the service.
+        names = [
+            f"{kek.mount.strip('/')}/{kek.key}" for kek in (self.kek, *self.older) if kek.source == "transit"
+        ]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"older: the key service's key {twice} is listed twice; a key service keeps older versions of its key"
+                " itself, and keys of one mount and name in two services cannot be told apart"
+            )
         return self
 
 

@@ -22,7 +22,7 @@ from config.tenant import Embedded, TenantConfig
 from config.variables import VariableError, filled_in
 from tenancy import TenantContext
 from tenancy.call_keys import key_names
-from tenancy.keys import absent_keys, vault_path
+from tenancy.keys import absent_keys
 from tenancy.lifecycle import DryRun, Report
 from tenancy.providers import resolve
 from tenancy.registry import NO_TRUNK
@@ -34,17 +34,16 @@ MAX_PROMPT_CHARACTERS: Final = 120_000
 
 def dry_run_on(node: NodeConfig, environ: Mapping[str, str]) -> DryRun:
     """The dry run of a node's tenants, with its providers and its vault."""
-    vault = None if node.vault is None else vault_path(node)
-    return lambda config: dry_run(config, node.providers, environ, vault)
+    return lambda config: dry_run(config, node.providers, environ, node)
 
 
 async def dry_run(
     config: TenantConfig,
     platform: PlatformProviders,
     environ: Mapping[str, str],
-    vault: Path | None = None,
+    node: NodeConfig | None = None,
 ) -> Report:
-    """What keeps calls from being answered as the configuration says; nothing, where all is well. ``vault``: the node's file."""
+    """What keeps calls from being answered as the configuration says; nothing, where all is well. ``node``: whose vault it is."""
     try:
         said = filled_in(config)
     except VariableError as error:
@@ -63,20 +62,22 @@ async def dry_run(
         tts=chains.tts,
         skipped_providers=chains.skipped,
     )
-    return Report(await _build(context), await _without_keys(said, vault))
+    return Report(await _build(context), await _without_keys(said, node, environ))
 
 
-async def _without_keys(config: TenantConfig, vault: Path | None) -> tuple[str, ...]:
+async def _without_keys(
+    config: TenantConfig, node: NodeConfig | None, environ: Mapping[str, str]
+) -> tuple[str, ...]:
     """The keys that a call would do without, with the fields that name them."""
     names = key_names(config.providers)
     if not names:
         return ()
     absent: Mapping[str, str]
-    if vault is None:
+    if node is None or node.vault is None:
         absent = dict.fromkeys(names, "is missing: this node has no vault")
     else:
         try:
-            absent = await absent_keys(vault, config.tenant_id, names)
+            absent = await absent_keys(node, environ, config.tenant_id, names)
         except VaultError as error:
             return (f"providers: whether the keys are there cannot be said: {error}",)
     chains = (("stt", config.providers.stt), ("llm", config.providers.llm), ("tts", config.providers.tts))

@@ -1,6 +1,7 @@
 """The vault of tenants' keys: whether its key-encryption keys are there and its audit trail is sound.
 
-The vault's code may write (an older schema, a journal), so a copy is looked at; what is in it is sealed.
+The vault's code may write (an older schema, a journal), so a copy of its file is looked at; what is in it is sealed. In Postgres
+it is looked at where it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from config.node import NodeConfig
 from mediaserver.doctor.checks import Check, error, ok, warning
 from mediaserver.doctor.read_only import copied
 from tenancy.keys import key_encryption, open_vault, vault_path
-from vault import KekUnavailable, Vault, VaultError
+from vault import KekUnavailable, Vault, VaultError, VaultStoreError
 
 NAME: Final = "vault"
 AUDIT: Final = "vault's audit trail"
@@ -40,6 +41,9 @@ async def vault_checks(config: NodeConfig, environ: Mapping[str, str]) -> list[C
 
 async def _checks(config: NodeConfig, environ: Mapping[str, str]) -> list[Check]:
     assert config.vault is not None
+    if config.store.kind == "postgres":
+        # Its schema is brought up to date by whichever node is started first, this program's version or a later one.
+        return await _look(config, environ)
     path = vault_path(config)
     if not await asyncio.to_thread(path.exists):
         try:
@@ -64,6 +68,9 @@ async def _checks(config: NodeConfig, environ: Mapping[str, str]) -> list[Check]
 async def _look(copy: NodeConfig, environ: Mapping[str, str]) -> list[Check]:
     try:
         vault = await open_vault(copy, environ)
+    except VaultStoreError as fault:
+        todo = "see that the vault's database runs, and that store.postgres.url_env names the variable with its URL"
+        return [error(NAME, str(fault), todo)]
     except VaultError as fault:
         return [error(NAME, str(fault), KEEP_KEK)]
     assert vault is not None

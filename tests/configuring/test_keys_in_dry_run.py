@@ -47,19 +47,14 @@ async def test_each_key_that_calls_would_do_without_is_a_warning_with_its_field(
     await keep(tmp_path, "a", there="sk-there", gone="sk-gone")
     await keep(tmp_path, "b", other="sk-of-somebody-else")
     await revoke(tmp_path, "gone")
+    here = node(tmp_path)
     (tmp_path / "kek").unlink()  # It is not needed.
-    report = await dry_run(
-        keyed("there", "gone", "other"), PlatformProviders(), {}, vault_path(node_of(tmp_path))
-    )
+    report = await dry_run(keyed("there", "gone", "other"), PlatformProviders(), {}, here)
     assert report.errors == ()
     assert report.warnings == (
         "providers.llm.1.key: key gone was revoked; calls do without this provider",
         "providers.llm.2.key: key other is missing; calls do without this provider",
     )
-
-
-def node_of(directory: Path) -> NodeConfig:
-    return NodeConfig(data_dir=directory / "data")
 
 
 async def test_without_a_vault_every_key_is_missing_and_none_is_made(tmp_path: Path) -> None:
