@@ -20,6 +20,7 @@ import yaml
 from fastapi import FastAPI
 
 from admin.app import make_admin_app
+from admin.clocks import Clocks
 from admin.opening import AdminParts, open_admin
 from admin.principals import Role
 from admin.services import Services
@@ -183,6 +184,7 @@ async def bare_api(
     with_vault: bool = True,
     reachability: Reach = nobody_is_reached,
     tokens: Mapping[str, str] | None = None,
+    clocks: Clocks | None = None,
 ) -> AsyncIterator[Api]:
     """The API of a node: with ``tokens`` of one that was here before, without them of a new one, which has no tenant."""
     node = NodeConfig(data_dir=directory, admin=admin or AdminConfig(rate_limit=PLENTY, failed_logins=PLENTY))
@@ -190,7 +192,7 @@ async def bare_api(
     async with AsyncExitStack() as opened:
         registry = await Registry.open(directory, PlatformProviders(), {})
         opened.push_async_callback(registry.close)
-        parts = await open_admin(node, {})
+        parts = await open_admin(node, {}, clocks)
         opened.push_async_callback(parts.aclose)
         vault = None
         if with_vault:
