@@ -251,9 +251,10 @@ async def test_jwts_of_an_issuer_and_replayed_ones(prepared: Prepared, tmp_path:
             assert (await api.ask(first, "GET", path)).status_code == 401
             assert (await api.ask(token(2), "GET", f"/v1/tenants/{B}")).status_code == 404
             assert (await api.ask(token(3), "GET", "/v1/tenants")).status_code == 403
-            for number, claims in enumerate(
-                ({"iss": "https://other.example"}, {"aud": "other"}, {"exp": NOON_MS // 1000 - 60}), 10
-            ):
+            wrong: tuple[dict[str, Any], ...] = (
+                {"iss": "https://other.example"}, {"aud": "other"}, {"exp": NOON_MS // 1000 - 60}
+            )  # fmt: skip
+            for number, claims in enumerate(wrong, 10):
                 assert (await api.ask(token(number, **claims), "GET", path)).status_code == 401, claims
             forged = issuer.token(issuer.keys.other_rsa, jti="t-4", roles=["admin"])
             assert (await api.ask(forged, "GET", path)).status_code == 401
@@ -349,7 +350,7 @@ async def test_a_tenant_makes_this_server_ask_nobody(prepared: Prepared, tmp_pat
         return (), ()
 
     async with prepared.open(tmp_path, reachability=reach) as api:
-        providers = {"providers": {name.split()[0]: [ELSEWHERE[name]]}}
+        providers: dict[str, Any] = {"providers": {name.split(maxsplit=1)[0]: [ELSEWHERE[name]]}}
         before = api.state(*TRAIL)
         refused = await api.ask(A, "POST", VERSIONS, headers=YAML, content=config_of(A, **providers))
         assert refused.status_code == 403, refused.text
@@ -377,12 +378,13 @@ async def test_a_tenant_makes_this_server_ask_nobody(prepared: Prepared, tmp_pat
 
 async def test_a_tenant_takes_no_number_and_no_more_calls(prepared: Prepared, tmp_path: Path) -> None:
     async with prepared.open(tmp_path) as api:
-        for change in (
+        changes: tuple[dict[str, object], ...] = (
             {"numbers": ["+15550200"]},
             {"numbers": []},
             {"trunks": ["any"], "numbers": ["+15550177"]},
             {"max_concurrent_calls": 10_000},
-        ):
+        )
+        for change in changes:
             refused = await api.ask(A, "POST", VERSIONS, headers=YAML, content=config_of(A, **change))
             assert refused.status_code in (403, 422), (change, refused.text)
             assert B not in refused.text
