@@ -13,12 +13,16 @@ import pytest
 from loguru import logger
 
 from admin.middleware import MAX_BODY_BYTES
+from admin.principals import Principal, Role
 from config.admin import AdminConfig, IssuerConfig, RateLimit
 from config.tenant import TenantConfig
+from tenancy.versions import Origin
 from tests.admin.api import KEY_VALUE, OPERATOR, PLENTY, YAML, A, B, Prepared, config_of
 from tests.admin.api_requests import operations_of
 from tests.admin.conftest import NOON_MS, Turned
 from tests.admin.issuer import AUDIENCE, Keys, raw_token, running_issuer
+from tests.vault.conftest import NOON
+from vault.names import check_actor
 
 VERSIONS = f"/v1/tenants/{A}/config/versions"
 TRAIL = ("admin_audit", "admin_audit_head")
@@ -397,3 +401,12 @@ async def test_the_rate_is_each_one_s_own(prepared: Prepared, tmp_path: Path) ->
         assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
         assert (await api.ask(B, "GET", f"/v1/tenants/{B}")).status_code == 200
+
+
+def test_a_long_name_is_cut_for_the_trails_and_stays_one_person_s() -> None:
+    issuer = "https://sign.in.example/" + "x" * 470
+    names = {Principal("a" * 128, Role.OPERATOR, None, f"{issuer}{end}").name for end in "12"}
+    assert len(names) == 2
+    for name in names:
+        check_actor(name)
+        assert Origin(name, "a reason", NOON).author == name
