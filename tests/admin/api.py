@@ -52,8 +52,8 @@ def config_of(tenant_id: str, **changes: object) -> str:
     number = NUMBERS.get(
         tenant_id, f"+1555{int(hashlib.sha256(tenant_id.encode()).hexdigest(), 16) % 10**7:07}"
     )
-    made = tenant(tenant_id, number, greeting=words(tenant_id, "greeting")).model_dump(mode="json")
-    made |= {"business_name": words(tenant_id, "business")}
+    made = tenant("a", number, greeting=words(tenant_id, "greeting")).model_dump(mode="json")
+    made |= {"tenant_id": tenant_id, "business_name": words(tenant_id, "business")}
     return yaml.safe_dump(made | changes)
 
 
