@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect, Request
 from admin.errors import AdminError, NotFound
 from admin.ports import Deed, KeptAnswer
 from admin.principals import Principal, Role
-from admin.problems import MEDIA_TYPE, BadRequest, ProblemDetails, problem_of
+from admin.problems import MEDIA_TYPE, NO_TENANT, BadRequest, ProblemDetails, problem_of
 from admin.services import Services, services_of
 from config.errors import ConfigError
 from tenancy.database import unbroken
@@ -240,7 +240,7 @@ class _Guarded:
         problem = problem_of(error)
         assert problem is not None, "it is one of ours"
         if isinstance(error, NotFound):
-            problem = replace(problem, detail="no such tenant")
+            problem = replace(problem, detail=NO_TENANT)
         return self._rendered(problem)
 
     def _rendered(self, problem: ProblemDetails) -> Response:

@@ -93,11 +93,12 @@ def moment_of(cursor: str | None) -> tuple[datetime, str] | None:
     at, key = _read(cursor, 2)
     try:
         moment = datetime.fromisoformat(at)
-    except ValueError as error:
+        if moment.tzinfo is None:
+            raise _bad()
+        return moment.astimezone(UTC), key
+    except (ValueError, OverflowError) as error:
+        # The second: a time that in UTC would be before the year 1 or after 9999.
         raise _bad() from error
-    if moment.tzinfo is None:
-        raise _bad()
-    return moment.astimezone(UTC), key
 
 
 def _bad() -> BadRequest:

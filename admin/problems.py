@@ -32,6 +32,7 @@ TYPE_PREFIX: Final = "urn:mediaserver:problem:"
 """Before the kind, so that a problem's ``type`` is a URI as RFC 9457 3.1.1 wants it."""
 MAX_FAULTS: Final = 100
 RETRY_AFTER_S: Final = 1
+NO_TENANT: Final = "no such tenant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ STATUSES: Final[Mapping[type[Exception], tuple[int, str, str | None]]] = Mapping
     {
         tenancy.TenancyError: (500, "internal", "the tenants' store failed"),
         tenancy.CallNotRouted: (404, "not_found", None),
-        tenancy.UnknownTenant: (404, "not_found", None),
+        # The words for another tenant's are the same; and nothing that was pasted in place of an id is repeated.
+        tenancy.UnknownTenant: (404, "not_found", NO_TENANT),
         tenancy.UnknownVersion: (404, "not_found", None),
         tenancy.TenantExists: (409, "tenant_exists", None),
         tenancy.TenantChanged: (412, "precondition_failed", None),

@@ -109,7 +109,7 @@ async def owner_of(address: str, at: In) -> Owner:
         raise BadRequest(f"an address is 1 to {MAX_ADDRESS_CHARACTERS} printable characters")
     found = await at.registry.store.registered((address,))
     if not found:
-        raise NotFound(f"nobody has the address {address!r}")
+        raise NotFound("nobody has this address")
     (owned,) = found
     return Owner(**OneAddress.of(owned.address).model_dump(), tenant=Tenant.of(owned.tenant))
 

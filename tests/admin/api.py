@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ import yaml
 from fastapi import FastAPI
 
 from admin.app import make_admin_app
+from admin.clocks import Clocks
 from admin.opening import AdminParts, open_admin
 from admin.principals import Role
 from admin.services import Services
@@ -51,8 +52,8 @@ def config_of(tenant_id: str, **changes: object) -> str:
     number = NUMBERS.get(
         tenant_id, f"+1555{int(hashlib.sha256(tenant_id.encode()).hexdigest(), 16) % 10**7:07}"
     )
-    made = tenant(tenant_id, number, greeting=words(tenant_id, "greeting")).model_dump(mode="json")
-    made |= {"business_name": words(tenant_id, "business")}
+    made = tenant("a", number, greeting=words(tenant_id, "greeting")).model_dump(mode="json")
+    made |= {"tenant_id": tenant_id, "business_name": words(tenant_id, "business")}
     return yaml.safe_dump(made | changes)
 
 
@@ -113,7 +114,7 @@ class Api:
         )
         assert made.status_code == 201, made.text
 
-    async def draft(self, tenant_id: str, *, who: str = OPERATOR, **changes: object) -> int:
+    async def draft(self, tenant_id: str, *, who: str = OPERATOR, **changes: Any) -> int:
         """Add a version, and return its number."""
         made = await self.ask(
             who,
@@ -145,29 +146,34 @@ class Api:
         with closing(sqlite3.connect(self.directory / file)) as connection:
             return list(connection.execute(query, values))
 
-    def state(self, *but: str) -> dict[str, list[str]]:
-        """Every row of every table of every database; ``but``: tables that are left out."""
-        found = {}
+    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Every row of every table of every database."""
         for path in sorted(self.directory.rglob("*.db")):
             with closing(sqlite3.connect(path)) as connection:
+                connection.row_factory = sqlite3.Row
                 names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
                 for (name,) in names:
-                    if name not in but:
-                        rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()
-                        found[f"{path.name}/{name}"] = sorted(map(repr, rows))
-        return found
+                    rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()
+                    yield f"{path.name}/{name}", list(map(dict, rows))
+
+    def state(self, *but: str) -> dict[str, list[str]]:
+        """All of it, to be compared; ``but``: tables that are left out."""
+        return {
+            table: sorted(map(repr, rows))
+            for table, rows in self.tables()
+            if table.partition("/")[2] not in but
+        }
 
     def state_of(self, tenant_id: str) -> dict[str, list[str]]:
-        """A tenant's: all rows of its own file, and those elsewhere that name it as theirs."""
-        found = {}
-        for table, rows in self.state().items():
-            mine = [
-                row
+        """A tenant's: all rows of its own file, and those elsewhere that are its."""
+        return {
+            table: sorted(
+                repr(row)
                 for row in rows
-                if tenant_id in table or (f"'{tenant_id}'" in row and "target" not in table)
-            ]
-            found[table] = mine
-        return found
+                if table.startswith(f"client-{tenant_id}.db/") or row.get("tenant_id") == tenant_id
+            )
+            for table, rows in self.tables()
+        }
 
     def written(self) -> bytes:
         """Everything that is on the disk."""
@@ -183,6 +189,7 @@ async def bare_api(
     with_vault: bool = True,
     reachability: Reach = nobody_is_reached,
     tokens: Mapping[str, str] | None = None,
+    clocks: Clocks | None = None,
 ) -> AsyncIterator[Api]:
     """The API of a node: with ``tokens`` of one that was here before, without them of a new one, which has no tenant."""
     node = NodeConfig(data_dir=directory, admin=admin or AdminConfig(rate_limit=PLENTY, failed_logins=PLENTY))
@@ -190,7 +197,7 @@ async def bare_api(
     async with AsyncExitStack() as opened:
         registry = await Registry.open(directory, PlatformProviders(), {})
         opened.push_async_callback(registry.close)
-        parts = await open_admin(node, {})
+        parts = await open_admin(node, {}, clocks)
         opened.push_async_callback(parts.aclose)
         vault = None
         if with_vault:
@@ -268,14 +275,16 @@ class Prepared:
 
     folder: Path
     tokens: Mapping[str, str]
+    document: dict[str, Any]
+    """The published one."""
 
     @classmethod
     def make(cls, folder: Path) -> Prepared:
-        async def make() -> dict[str, str]:
+        async def make() -> tuple[dict[str, str], dict[str, Any]]:
             async with api_with(folder) as api:
-                return dict(api.tokens)
+                return dict(api.tokens), (await api.ask(None, "GET", "/openapi.json")).json()
 
-        return cls(folder, asyncio.run(make()))
+        return cls(folder, *asyncio.run(make()))
 
     def open(self, directory: Path, **given: Any) -> AbstractAsyncContextManager[Api]:
         """The API on a copy."""

@@ -242,5 +242,7 @@ def _objects(schema: dict[str, Any], document: dict[str, Any]) -> st.SearchStrat
         if name not in required
     }
     good = st.fixed_dictionaries(needed, optional=others)
-    nonsense = good.map(lambda value: {**value, "unknown": 1}) | st.sampled_from(({}, [], None, "x"))
+    nonsense: st.SearchStrategy[Any] = good.map(lambda value: {**value, "unknown": 1}) | st.sampled_from(
+        ({}, [], None, "x")
+    )
     return _mostly(good, nonsense)

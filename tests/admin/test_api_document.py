@@ -42,7 +42,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
-    OpenAPIV31SpecValidator(document).validate()  # type: ignore[arg-type]
+    OpenAPIV31SpecValidator(document).validate()
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
@@ -116,7 +116,8 @@ async def test_paths_and_methods_that_are_not_there(tmp_path: Path) -> None:
             assert answer.status_code == status, (method, path, answer.text)
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["status"] == status
-        assert set(answer.headers["allow"].replace(" ", "").split(",")) <= {"GET", "POST"}
+            if status == 405:
+                assert set(answer.headers["allow"].replace(" ", "").split(",")) <= {"GET", "POST"}
 
 
 # -- errors ----------------------------------------------------------------------------------------------------
@@ -145,12 +146,15 @@ def made(kind: type[Exception]) -> Exception:
         return kind(PROBLEM)
     if kind is tenancy.CallNotRouted:
         return tenancy.CallNotRouted(NoTrunk())
-    return {
-        tenancy.TenantMoved: lambda: tenancy.TenantMoved("a", "elsewhere"),
-        tenancy.VersionConflict: lambda: tenancy.VersionConflict("2 is active by now, not 1", 1, 2),
-        tenancy.VersionInvalid: lambda: tenancy.VersionInvalid(("greeting: '{x}' is no variable",)),
-        vault.KekMissing: lambda: vault.KekMissing("k1", "the text"),
-    }.get(kind, lambda: kind("the text"))()
+    if kind is tenancy.TenantMoved:
+        return tenancy.TenantMoved("a", "elsewhere")
+    if kind is tenancy.VersionConflict:
+        return tenancy.VersionConflict("2 is active by now, not 1", 1, 2)
+    if kind is tenancy.VersionInvalid:
+        return tenancy.VersionInvalid(("greeting: '{x}' is no variable",))
+    if kind is vault.KekMissing:
+        return vault.KekMissing("k1", "the text")
+    return kind("the text")
 
 
 @pytest.mark.parametrize(
