@@ -30,6 +30,7 @@ from tenancy.store import (
     NewVersion,
     OwnedAddress,
     Serving,
+    ServingTexts,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -219,6 +220,11 @@ class PostgresStore:
 
     async def serving(self, tenant_id: str) -> Serving | None:
         return await self._of_tenant(tenant_id, self.repository.ledgers.serving)
+
+    async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
+        return await self._of_tenant(
+            tenant_id, lambda connection: self.repository.ledgers.serving_texts(connection, known)
+        )
 
     async def followed(self, tenant_id: str) -> str | None:
         return await self._of_tenant(tenant_id, self.repository.ledgers.followed)

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tenancy.database import Database, open_database, unbroken
+from tenancy.database import Database, PreparedQuery, open_database, unbroken
 from tenancy.errors import StoreError
+from tenancy.glance import Glances
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
 
@@ -42,6 +44,7 @@ class Shards:
         self._directory = directory
         self._limit = limit
         self._history = SchemaHistory("tenant")
+        self._glances = Glances(self._history.head)
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._permits = asyncio.Semaphore(limit)
         """One for each shard at work: who has one and needs a file opened finds an idle one to close."""
@@ -57,6 +60,18 @@ class Shards:
     def path(self, tenant_id: str) -> Path:
         """The file of a tenant; its id is safe in a name by its schema."""
         return self._directory / f"client-{tenant_id}.db"
+
+    async def fetch(self, tenant_id: str, query: PreparedQuery, **values: str | int) -> list[Any]:
+        """All rows of a query on one tenant, as of what is committed now; raises `StoreError`.
+
+        A file that nobody has open is not opened for it, where that can be told.
+        """
+        if tenant_id not in self._shards:
+            rows = await self._glances.fetch(self.path(tenant_id), query, **values)
+            if rows is not None:
+                return rows
+        async with self.use(tenant_id) as shard:
+            return await shard.fetch(query, **values)
 
     @asynccontextmanager
     async def use(self, tenant_id: str) -> AsyncIterator[Database]:
@@ -128,6 +143,7 @@ class Shards:
     async def close(self) -> None:
         """Close everything, each shard when its present user is done."""
         self._closed = True
+        await unbroken(self._glances.close())
         for tenant_id, shard in list(self._shards.items()):
             async with shard.lock:
                 await self._close(tenant_id, shard)
