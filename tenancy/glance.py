@@ -17,10 +17,12 @@ import asyncio
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from tenancy.database import PreparedQuery
 from tenancy.errors import StoreError
@@ -30,7 +32,19 @@ AT_ONCE: Final = 2
 SETTLED_S: Final = 3.0
 """How long ago the last write must be. Beyond what file systems round times to, which is 2 s at most."""
 
-_Stamp = tuple[int, int, int, int, int]
+MAX_REMEMBERED: Final = 1_024
+
+T = TypeVar("T")
+Stamp = tuple[int, int, int, int, int]
+"""Which file it is, its length, and when it was written to: where these are the same, so is what is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was read, and of which state of the file; None where it was open."""
+
+    rows: list[Any]
+    stamp: Stamp | None = None
 
 
 class Glances:
@@ -41,7 +55,7 @@ class Glances:
         self._threads = ThreadPoolExecutor(AT_ONCE, "glance")
         self._closed = False
 
-    async def fetch(self, path: Path, query: PreparedQuery, **values: str | int) -> list[Any] | None:
+    async def fetch(self, path: Path, query: PreparedQuery, **values: str | int) -> Look | None:
         """All rows of a query as of what was committed when it was asked; None: the file has to be opened.
 
         So it has where somebody has it open, where it is written to or was just now, has another schema, is damaged or is not
@@ -59,9 +73,32 @@ class Glances:
         await asyncio.to_thread(self._threads.shutdown)
 
 
-def look(path: Path, head: int, sql: str, parameters: list[str | int]) -> list[Any] | None:
+class Remembered(Generic[T]):
+    """What was made of looks, of `MAX_REMEMBERED` files at most, each as long as the file stays as it was."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Path, tuple[Stamp, T]] = OrderedDict()
+
+    def get(self, path: Path) -> T | None:
+        """What holds of the file as it is now, where that is known."""
+        found = self._values.get(path)
+        if found is None or stamp_of(path) != found[0]:
+            return None
+        self._values.move_to_end(path)
+        return found[1]
+
+    def put(self, path: Path, stamp: Stamp | None, value: T) -> None:
+        """Remember it, where the file is in a state that can be told from others."""
+        self._values.pop(path, None)
+        if stamp is not None:
+            self._values[path] = (stamp, value)
+            if len(self._values) > MAX_REMEMBERED:
+                self._values.popitem(last=False)
+
+
+def look(path: Path, head: int, sql: str, parameters: list[str | int]) -> Look | None:
     """As `Glances.fetch`; blocks. ``head`` is the schema version (``user_version``) that the file must have."""
-    before = _stamp(path)
+    before = stamp_of(path)
     if before is None:
         return None
     try:
@@ -80,11 +117,11 @@ def look(path: Path, head: int, sql: str, parameters: list[str | int]) -> list[A
     except sqlite3.Error:
         # Of a file that is being written to, anything may be read. One that is really damaged says so when it is opened.
         return None
-    return rows if _stamp(path) == before else None
+    return Look(rows, before) if stamp_of(path) == before else None
 
 
-def _stamp(path: Path) -> _Stamp | None:
-    """Which file it is and when it was written to; None where somebody may have more to say about its content."""
+def stamp_of(path: Path) -> Stamp | None:
+    """The state of a file; None where somebody may have more to say about its content, or has had just now."""
     # First: what is committed before this has left a journal here, or is in the file when its time is read.
     if any(os.path.lexists(f"{path}{suffix}") for suffix in ("-wal", "-journal")):
         return None

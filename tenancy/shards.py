@@ -12,7 +12,7 @@ from typing import Any
 
 from tenancy.database import Database, PreparedQuery, open_database, unbroken
 from tenancy.errors import StoreError
-from tenancy.glance import Glances
+from tenancy.glance import Glances, Look
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
 
@@ -62,16 +62,20 @@ class Shards:
         return self._directory / f"client-{tenant_id}.db"
 
     async def fetch(self, tenant_id: str, query: PreparedQuery, **values: str | int) -> list[Any]:
-        """All rows of a query on one tenant, as of what is committed now; raises `StoreError`.
+        """All rows of a query on one tenant, as of what is committed now. Raises `StoreError`."""
+        return (await self.look(tenant_id, query, **values)).rows
+
+    async def look(self, tenant_id: str, query: PreparedQuery, **values: str | int) -> Look:
+        """The same, and of which state of the file that is.
 
         A file that nobody has open is not opened for it, where that can be told.
         """
         if tenant_id not in self._shards:
-            rows = await self._glances.fetch(self.path(tenant_id), query, **values)
-            if rows is not None:
-                return rows
+            found = await self._glances.fetch(self.path(tenant_id), query, **values)
+            if found is not None:
+                return found
         async with self.use(tenant_id) as shard:
-            return await shard.fetch(query, **values)
+            return Look(await shard.fetch(query, **values))
 
     @asynccontextmanager
     async def use(self, tenant_id: str) -> AsyncIterator[Database]:

@@ -17,6 +17,7 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import TenantElsewhere
+from tenancy.glance import Remembered
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, serving_of, texts_of
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
@@ -51,6 +52,7 @@ class SqliteStore:
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
         self.shards = Shards(directory / "tenants", max_open_shards)
+        self._served: Remembered[Serving] = Remembered()
         self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
         queries = _queries(self.repository)
@@ -165,9 +167,18 @@ class SqliteStore:
         return None if row[0] is None else serving_of(*row)
 
     async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
-        ((store, *row),) = await self.shards.fetch(tenant_id, self._texts, **known_as(known))
+        path = self.shards.path(tenant_id)
+        served = self._served.get(path)
+        if served is not None and served.hashes <= set(known):
+            return ServingTexts(served, {})
+        look = await self.shards.look(tenant_id, self._texts, **known_as(known))
+        ((store, *row),) = look.rows
         self._check_placement(store, tenant_id)
-        return None if row[0] is None else texts_of(row)
+        if row[0] is None:
+            return None
+        texts = texts_of(row)
+        self._served.put(path, look.stamp, texts.serving)
+        return texts
 
     async def followed(self, tenant_id: str) -> str | None:
         ((store, content_hash),) = await self.shards.fetch(tenant_id, self._followed)

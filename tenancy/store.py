@@ -93,6 +93,12 @@ class Serving:
     active: VersionKey
     trial: TrialArm | None = None
 
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Of what these versions say."""
+        trial = () if self.trial is None else (self.trial.key.content_hash,)
+        return frozenset((self.active.content_hash, *trial))
+
 
 @dataclass(frozen=True, slots=True)
 class ServingTexts:
