@@ -74,11 +74,6 @@ class LedgerRepository:
         row = (await connection.execute(self.serving_query)).one_or_none()
         return None if row is None else serving_of(*row)
 
-    async def serving_texts(self, connection: AsyncConnection, known: Sequence[str]) -> ServingTexts | None:
-        """The same, with what those versions say that are not known."""
-        row = (await connection.execute(self.texts_query, known_as(known))).one_or_none()
-        return None if row is None else texts_of(row)
-
     async def followed(self, connection: AsyncConnection) -> str | None:
         """The hash of what the tenant's file said when it was last taken over."""
         found: str | None = (await connection.execute(self.followed_query)).scalar_one_or_none()
