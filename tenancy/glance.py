@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from time import time_ns
 from typing import Any, Final, Generic, TypeVar
 
 from tenancy.database import PreparedQuery
@@ -131,6 +131,6 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
     # The time of a change of the file's metadata cannot be set back, as the other can.
     latest = max(found.st_mtime_ns, found.st_ctime_ns)
-    if latest > time.time_ns() - SETTLED_S * 1e9:
+    if latest > time_ns() - SETTLED_S * 1e9:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

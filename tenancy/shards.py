@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from loguru import logger
 
 from tenancy.database import Database, PreparedQuery, open_database, unbroken
 from tenancy.errors import StoreError
 from tenancy.glance import Glances, Look
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
+
+RESERVE_MAX: Final = 8
+"""Files that are closed at most before their room is asked for."""
+LIMIT_FOR_EACH_RESERVED: Final = 16
 
 
 @dataclass(slots=True)
@@ -43,6 +50,9 @@ class Shards:
     def __init__(self, directory: Path, limit: int = MAX_OPEN_SHARDS) -> None:
         self._directory = directory
         self._limit = limit
+        self._kept = limit - min(RESERVE_MAX, limit // LIMIT_FOR_EACH_RESERVED)
+        """So many stay open when nobody uses them: whoever needs another opened seldom waits for one to be closed."""
+        self._making_room: asyncio.Task[None] | None = None
         self._history = SchemaHistory("tenant")
         self._glances = Glances(self._history.head)
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
@@ -111,6 +121,23 @@ class Shards:
         finally:
             shard.users -= 1
             self._forget_unused(tenant_id, shard)
+            if self._open_count > self._kept and self._making_room is None and not self._closed:
+                self._making_room = asyncio.create_task(self._make_room())
+
+    async def _make_room(self) -> None:
+        """Close files that have been idle for longest, beyond those that are kept."""
+        try:
+            while self._open_count > self._kept:
+                # For each anew: who waits to open a file is let in between.
+                async with self._opening:
+                    idle = self._idle()
+                    if idle is None:
+                        return
+                    await self._close(*idle)
+        except sqlite3.Error as error:
+            logger.warning("a tenant's file was not closed as it should be: {}", error)
+        finally:
+            self._making_room = None
 
     async def _open(self, tenant_id: str, shard: _Shard) -> None:
         async with self._opening:
@@ -124,12 +151,19 @@ class Shards:
 
     async def _close_one(self) -> None:
         """Close the file that has been idle for longest."""
-        tenant_id, shard = next(
-            (tenant_id, shard)
-            for tenant_id, shard in self._shards.items()
-            if shard.database is not None and not shard.working
+        idle = self._idle()
+        assert idle is not None  # Who opens has a permit, and so one of those that are open is not at work.
+        await self._close(*idle)
+
+    def _idle(self) -> tuple[str, _Shard] | None:
+        return next(
+            (
+                (tenant_id, shard)
+                for tenant_id, shard in self._shards.items()
+                if shard.database is not None and not shard.working
+            ),
+            None,
         )
-        await self._close(tenant_id, shard)
 
     async def _close(self, tenant_id: str, shard: _Shard) -> None:
         database, shard.database = shard.database, None
@@ -148,6 +182,8 @@ class Shards:
         """Close everything, each shard when its present user is done."""
         self._closed = True
         await unbroken(self._glances.close())
+        if self._making_room is not None:
+            await asyncio.wait([self._making_room])
         for tenant_id, shard in list(self._shards.items()):
             async with shard.lock:
                 await self._close(tenant_id, shard)

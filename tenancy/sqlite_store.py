@@ -74,6 +74,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Close every file, each when its present user is done."""
         await self.shards.close()
+        self._served = Remembered()
         await self._reader.close()
         await self._writer.close()
 
