@@ -30,6 +30,7 @@ from tenancy.store import (
     NewVersion,
     OwnedAddress,
     Serving,
+    ServingTexts,
     Store,
     TenantRow,
     TenantStatus,
@@ -168,6 +169,9 @@ class BothStores:
 
     async def serving(self, tenant_id: str) -> Serving | None:
         return await self._read(lambda store: store.serving(tenant_id))
+
+    async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
+        return await self._read(lambda store: store.serving_texts(tenant_id, known))
 
     async def followed(self, tenant_id: str) -> str | None:
         return await self._read(lambda store: store.followed(tenant_id))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import Select, and_, literal_column, select
+from sqlalchemy import Select, Text, and_, bindparam, case, literal_column, null, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,7 +15,7 @@ from tenancy.canary import TRIAL, Canary
 from tenancy.errors import StoreCorrupt
 from tenancy.ledger import Deed, Edit, Ledger, LogLine
 from tenancy.schema import TenantTables
-from tenancy.store import Serving, TrialArm, VersionKey
+from tenancy.store import MAX_KNOWN, Serving, ServingTexts, TrialArm, VersionKey
 from tenancy.versions import (
     MAX_AUTHOR_CHARACTERS,
     MAX_REASON_CHARACTERS,
@@ -27,6 +27,7 @@ from tenancy.versions import (
 
 ONLY_ROW: Final = 1
 _RUNNING: Final = "1"
+_KNOWN: Final = tuple(f"known_{n}" for n in range(MAX_KNOWN))
 
 
 class LedgerRepository:
@@ -53,6 +54,16 @@ class LedgerRepository:
             trials.c.ends_at_ms,
         )
         self.serving_query: Select[Any] = select(*self.serving_columns).select_from(self.joined)
+        known = [bindparam(name, type_=Text) for name in _KNOWN]
+        self.texts_columns = (
+            *self.serving_columns,
+            *(
+                # A body that is not wanted is not read: it may be long.
+                case((each.c.content_hash.in_(known), null()), else_=each.c.body).label(label)
+                for each, label in ((versions, "body"), (candidate, "trial_body"))
+            ),
+        )
+        self.texts_query: Select[Any] = select(*self.texts_columns).select_from(self.joined)
         self.followed_query: Select[Any] = select(tables.followed_file.c.content_hash)
         self.trial_query: Select[Any] = select(trials.c.body).where(
             trials.c.running == literal_column(_RUNNING)
@@ -221,6 +232,25 @@ class LedgerRepository:
                     reason=line.origin.reason,
                 )
             )
+
+
+def known_as(known: Sequence[str]) -> dict[str, str]:
+    """The values of `LedgerRepository.texts_query`, which has room for a fixed number of hashes."""
+    if len(known) > MAX_KNOWN:
+        raise ValueError(f"at most {MAX_KNOWN} known hashes, not {len(known)}")
+    return {name: known[n] if n < len(known) else "" for n, name in enumerate(_KNOWN)}
+
+
+def texts_of(row: Sequence[Any]) -> ServingTexts:
+    """A row of `LedgerRepository.texts_query`."""
+    *columns, body, trial_body = row
+    serving = serving_of(*columns)
+    bodies = {}
+    if body is not None:
+        bodies[serving.active.content_hash] = body
+    if serving.trial is not None and trial_body is not None:
+        bodies[serving.trial.key.content_hash] = trial_body
+    return ServingTexts(serving, bodies)
 
 
 def serving_of(  # noqa: PLR0917 - a row's columns, in their order

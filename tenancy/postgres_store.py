@@ -3,15 +3,19 @@
 A transaction that touches what is one tenant's begins with ``SET LOCAL app.tenant_id``; row-level security shows it that
 tenant's rows and lets it write no others, whatever a statement asks. A role that may pass over row-level security is
 refused.
+
+What every call asks goes to the driver as SQL that SQLAlchemy has compiled once, the whole transaction in one round trip.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, bindparam, func, make_url, select
+import psycopg
+from sqlalchemy import URL, Select, bindparam, func, make_url, select
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -23,8 +27,9 @@ from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
 from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
+from tenancy.ledger_repository import known_as, texts_of
 from tenancy.node_repository import NodeRepository
-from tenancy.repository import SharedRepository, TenantRepository
+from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
     Address,
@@ -35,6 +40,7 @@ from tenancy.store import (
     NewVersion,
     OwnedAddress,
     Serving,
+    ServingTexts,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -54,6 +60,7 @@ SCOPED_TABLES: Final = (
     "followed_file",
     "config_log",
 )
+_SET_TENANT: Final = b"SELECT set_config('app.tenant_id', %s, true)"
 _MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 # SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
@@ -78,6 +85,8 @@ class PostgresStore:
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
         self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
+        self._registered = _compiled(self.shared.registered_query)
+        self._texts = _compiled(self.repository.ledgers.texts_query)
         self._closed = False
 
     @classmethod
@@ -151,12 +160,27 @@ class PostgresStore:
             self.figures.was_locked()
             raise StoreLocked(f"{self._place}: all of its connections are in use") from None
         except DBAPIError as error:
-            named = postgres_error(error, self._place)
-            if isinstance(named, StoreLocked):
-                self.figures.was_locked()
-            raise named from None
+            raise self._counted(postgres_error(error, self._place)) from None
+        except psycopg.Error as error:
+            raise self._counted(_named(error, self._place)) from None
         except SQLAlchemyError as error:
             raise StoreError(f"{self._place}: {type(error).__name__}") from error
+
+    async def _fetch(
+        self, query: bytes, values: Mapping[str, str], tenant_id: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """All rows of a compiled query on what is shared, or on what is one tenant's."""
+
+        async def do() -> list[tuple[Any, ...]]:
+            with self.errors():
+                async with self._at_once.connect() as connection:
+                    driver = (await connection.get_raw_connection()).driver_connection
+                    assert isinstance(driver, psycopg.AsyncConnection)
+                    if tenant_id is None:
+                        return await (await driver.execute(query, values)).fetchall()
+                    return await _in_one_trip(driver, tenant_id, query, values)
+
+        return await unbroken(do())
 
     async def _shared_read(self, work: Work[T]) -> T:
         async def do() -> T:
@@ -182,8 +206,14 @@ class PostgresStore:
 
     # -- shared ----------------------------------------------------------------------------------------
 
+    def _counted(self, error: StoreError) -> StoreError:
+        """The error, which says that somebody waited in vain where it does."""
+        if isinstance(error, StoreLocked):
+            self.figures.was_locked()
+        return error
+
     async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
-        return await self._shared_read(lambda connection: self.shared.registered(connection, addresses))
+        return tuple(map(owned_address, await self._fetch(self._registered, asked_for(addresses))))
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
         return await self._shared_read(lambda connection: self.shared.tenant(connection, tenant_id))
@@ -284,6 +314,10 @@ class PostgresStore:
     async def serving(self, tenant_id: str) -> Serving | None:
         return await self._of_tenant(tenant_id, self.repository.ledgers.serving)
 
+    async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
+        rows = await self._fetch(self._texts, known_as(known), tenant_id)
+        return texts_of(rows[0]) if rows else None
+
     async def followed(self, tenant_id: str) -> str | None:
         return await self._of_tenant(tenant_id, self.repository.ledgers.followed)
 
@@ -334,6 +368,26 @@ class PostgresStore:
         )
 
 
+def _compiled(query: Select[Any]) -> bytes:
+    return str(query.compile(dialect=PGDialect_psycopg())).encode()
+
+
+async def _in_one_trip(
+    driver: psycopg.AsyncConnection[Any], tenant_id: str, query: bytes, values: Mapping[str, str]
+) -> list[tuple[Any, ...]]:
+    """A transaction of one query on one tenant's rows, whose statements wait for no answer in between.
+
+    The server executes them in order, and after one that fails none (https://www.postgresql.org/docs/current/
+    libpq-pipeline-mode.html): no row is read before the tenant is set. Who has the connection next rolls back what failed.
+    """
+    async with driver.pipeline():
+        await driver.execute(b"BEGIN READ ONLY")
+        await driver.execute(_SET_TENANT, (tenant_id,))
+        rows = await driver.execute(query, values)
+        await driver.execute(b"COMMIT")
+        return await rows.fetchall()
+
+
 def postgres_url(url: str, variable: str) -> URL:
     """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
     try:
@@ -349,10 +403,14 @@ def postgres_url(url: str, variable: str) -> URL:
 
 def postgres_error(error: DBAPIError, place: str) -> StoreError:
     """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    return _named(error.orig, place, lost=error.connection_invalidated)
+
+
+def _named(error: BaseException | None, place: str, *, lost: bool = False) -> StoreError:
+    state = getattr(error, "sqlstate", None) or ""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
-    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
+    if state.startswith(_UNAVAILABLE) or (not state and lost):
         return StoreUnavailable(message)
     if state.startswith(_LOCKED):
         return StoreLocked(message)
@@ -361,6 +419,6 @@ def postgres_error(error: DBAPIError, place: str) -> StoreError:
     if state.startswith(_CORRUPT):
         return StoreCorrupt(message)
     # libpq has no SQLSTATE for a server that does not answer.
-    if not state and type(error.orig).__name__ == "OperationalError":
+    if not state and type(error).__name__ == "OperationalError":
         return StoreUnavailable(message)
     return StoreError(message)

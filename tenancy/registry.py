@@ -49,12 +49,14 @@ from tenancy.routing import (
 )
 from tenancy.spending import unpriced
 from tenancy.store import (
+    MAX_KNOWN,
     MAX_OPEN_SHARDS,
     CallPlace,
     NewVersion,
     Store,
     TenantRow,
     TenantStatus,
+    VersionContent,
     VersionKey,
 )
 from tenancy.trunks import Called, CalledSite, Trunks
@@ -62,8 +64,8 @@ from tenancy.trunks import Called, CalledSite, Trunks
 NO_TRUNK: Final = "none"
 """Stands for the trunk where nobody calls."""
 MAX_SHOWN_ID_CHARACTERS = 64
-MAX_CACHED_CONFIGS = 1_024
-"""Parsed configurations kept. A version of one content never changes, so that none goes stale."""
+MAX_CACHED_TENANTS = 1_024
+"""Tenants whose parsed configurations are kept, at most `MAX_KNOWN` each, by their hashes: so none goes stale."""
 _TENANT_ID: Final = re.compile(TENANT_ID_PATTERN)
 
 
@@ -113,7 +115,7 @@ class Registry:
         """Told of a tenant whose call has a version that none here had before: this program may not have been told of it."""
         self.on_trial_over: Callable[[str], None] = lambda _: None
         """Told of a tenant whose trial still runs, though a call has seen that its time is over."""
-        self._configs: OrderedDict[tuple[str, VersionKey], TenantConfig] = OrderedDict()
+        self._configs: OrderedDict[str, dict[str, TenantConfig]] = OrderedDict()
 
     @classmethod
     async def open(
@@ -208,36 +210,49 @@ class Registry:
         self, tenant_id: str, call_id: str | None = None
     ) -> tuple[TenantConfig, VersionKey]:
         # Asked for at every call, so that what another process activates serves the next one.
-        serving = await self._store.serving(tenant_id)
-        if serving is None:
+        parsed = dict(self._configs.get(tenant_id, {}))
+        texts = await self._store.serving_texts(tenant_id, tuple(parsed))
+        if texts is None:
             raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
-        if call_id is None:
-            return await self._parsed(tenant_id, serving.active), serving.active
-        version = self.lifecycle.arm_of(serving, call_id)
-        if (tenant_id, version) not in self._configs:
-            self.on_new_version(tenant_id)
-        if serving.trial is not None and self.lifecycle.running_arm(serving) is None:
-            self.on_trial_over(tenant_id)
-        return await self._parsed(tenant_id, version), version
-
-    async def _parsed(self, tenant_id: str, version: VersionKey) -> TenantConfig:
-        key = (tenant_id, version)
-        config = self._configs.get(key)
+        serving = texts.serving
+        active = serving.active
+        if call_id is not None:
+            active = self.lifecycle.arm_of(serving, call_id)
+            if active.content_hash not in parsed:
+                self.on_new_version(tenant_id)
+            if serving.trial is not None and self.lifecycle.running_arm(serving) is None:
+                self.on_trial_over(tenant_id)
+        config = parsed.pop(active.content_hash, None)
         if config is None:
-            config = _as_said(await self._load_version(tenant_id, version.version))
-            self._configs[key] = config
-            if len(self._configs) > MAX_CACHED_CONFIGS:
-                self._configs.popitem(last=False)
-        else:
-            self._configs.move_to_end(key)
+            stored = VersionContent(active.content_hash, texts.bodies[active.content_hash])
+            config = _as_said(self._parsed(tenant_id, active.version, stored))
+        self._keep(tenant_id, {**parsed, active.content_hash: config})
+        return config, active
+
+    async def _config_of(self, tenant_id: str, key: VersionKey) -> TenantConfig:
+        parsed = dict(self._configs.get(tenant_id, {}))
+        config = parsed.pop(key.content_hash, None)
+        if config is None:
+            config = _as_said(await self._load_version(tenant_id, key.version))
+        self._keep(tenant_id, {**parsed, key.content_hash: config})
         return config
+
+    def _keep(self, tenant_id: str, parsed: dict[str, TenantConfig]) -> None:
+        """Keep these, the last of them for longest."""
+        self._configs[tenant_id] = dict([*parsed.items()][-MAX_KNOWN:])
+        self._configs.move_to_end(tenant_id)
+        if len(self._configs) > MAX_CACHED_TENANTS:
+            self._configs.popitem(last=False)
 
     async def _load_version(self, tenant_id: str, version: int) -> TenantConfig:
         """One version, checked against its hash and its tenant."""
-        place = self._store.place(tenant_id)
         stored = await self._store.content(tenant_id, version)
         if stored is None:
-            raise UnknownVersion(f"{place}: no configuration version {version}")
+            raise UnknownVersion(f"{self._store.place(tenant_id)}: no configuration version {version}")
+        return self._parsed(tenant_id, version, stored)
+
+    def _parsed(self, tenant_id: str, version: int, stored: VersionContent) -> TenantConfig:
+        place = self._store.place(tenant_id)
         if hashlib.sha256(stored.body.encode()).hexdigest() != stored.content_hash:
             raise StoreCorrupt(f"{place}: version {version} is not what was written")
         try:
@@ -343,7 +358,7 @@ class Registry:
             return ()
         trial = self.lifecycle.running_arm(serving)
         keys = [serving.active] if trial is None else [serving.active, trial.key]
-        return tuple([await self._prepared(await self._parsed(tenant_id, key), key) for key in keys])
+        return tuple([await self._prepared(await self._config_of(tenant_id, key), key) for key in keys])
 
     async def _prepared(self, config: TenantConfig, version: VersionKey) -> ActiveTenant:
         chains = await chains_for(config, self._platform, self._environ, self.keys)

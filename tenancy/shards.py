@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
-from tenancy.database import Database, open_database, unbroken
+from loguru import logger
+
+from tenancy.database import Database, PreparedQuery, open_database, unbroken
 from tenancy.errors import StoreError
 from tenancy.figures import StoreFigures
+from tenancy.glance import Glances, Look
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
+
+RESERVE_MAX: Final = 8
+"""Files that are closed at most before their room is asked for."""
+LIMIT_FOR_EACH_RESERVED: Final = 16
 
 
 @dataclass(slots=True)
@@ -45,7 +54,11 @@ class Shards:
         self._directory = directory
         self._figures = figures
         self._limit = limit
+        self._kept = limit - min(RESERVE_MAX, limit // LIMIT_FOR_EACH_RESERVED)
+        """So many stay open when nobody uses them: whoever needs another opened seldom waits for one to be closed."""
+        self._making_room: asyncio.Task[None] | None = None
         self._history = SchemaHistory("tenant")
+        self._glances = Glances(self._history.head)
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._permits = asyncio.Semaphore(limit)
         """One for each shard at work: who has one and needs a file opened finds an idle one to close."""
@@ -61,6 +74,22 @@ class Shards:
     def path(self, tenant_id: str) -> Path:
         """The file of a tenant; its id is safe in a name by its schema."""
         return self._directory / f"client-{tenant_id}.db"
+
+    async def fetch(self, tenant_id: str, query: PreparedQuery, **values: str | int) -> list[Any]:
+        """All rows of a query on one tenant, as of what is committed now. Raises `StoreError`."""
+        return (await self.look(tenant_id, query, **values)).rows
+
+    async def look(self, tenant_id: str, query: PreparedQuery, **values: str | int) -> Look:
+        """The same, and of which state of the file that is.
+
+        A file that nobody has open is not opened for it, where that can be told.
+        """
+        if tenant_id not in self._shards:
+            found = await self._glances.fetch(self.path(tenant_id), query, **values)
+            if found is not None:
+                return found
+        async with self.use(tenant_id) as shard:
+            return Look(await shard.fetch(query, **values))
 
     @asynccontextmanager
     async def use(self, tenant_id: str) -> AsyncIterator[Database]:
@@ -96,6 +125,23 @@ class Shards:
         finally:
             shard.users -= 1
             self._forget_unused(tenant_id, shard)
+            if self._open_count > self._kept and self._making_room is None and not self._closed:
+                self._making_room = asyncio.create_task(self._make_room())
+
+    async def _make_room(self) -> None:
+        """Close files that have been idle for longest, beyond those that are kept."""
+        try:
+            while self._open_count > self._kept:
+                # For each anew: who waits to open a file is let in between.
+                async with self._opening:
+                    idle = self._idle()
+                    if idle is None:
+                        return
+                    await self._close(*idle)
+        except sqlite3.Error as error:
+            logger.warning("a tenant's file was not closed as it should be: {}", error)
+        finally:
+            self._making_room = None
 
     async def _open(self, tenant_id: str, shard: _Shard) -> None:
         async with self._opening:
@@ -109,12 +155,19 @@ class Shards:
 
     async def _close_one(self) -> None:
         """Close the file that has been idle for longest."""
-        tenant_id, shard = next(
-            (tenant_id, shard)
-            for tenant_id, shard in self._shards.items()
-            if shard.database is not None and not shard.working
+        idle = self._idle()
+        assert idle is not None  # Who opens has a permit, and so one of those that are open is not at work.
+        await self._close(*idle)
+
+    def _idle(self) -> tuple[str, _Shard] | None:
+        return next(
+            (
+                (tenant_id, shard)
+                for tenant_id, shard in self._shards.items()
+                if shard.database is not None and not shard.working
+            ),
+            None,
         )
-        await self._close(tenant_id, shard)
 
     async def _close(self, tenant_id: str, shard: _Shard) -> None:
         database, shard.database = shard.database, None
@@ -132,6 +185,9 @@ class Shards:
     async def close(self) -> None:
         """Close everything, each shard when its present user is done."""
         self._closed = True
+        await unbroken(self._glances.close())
+        if self._making_room is not None:
+            await asyncio.wait([self._making_room])
         for tenant_id, shard in list(self._shards.items()):
             async with shard.lock:
                 await self._close(tenant_id, shard)

@@ -20,8 +20,9 @@ from tenancy.database import Database, Work, open_database, prepare
 from tenancy.errors import StoreError, TenantElsewhere
 from tenancy.feed_repository import changes_of
 from tenancy.figures import NodeMinute, NodeRow, StoreFigures
+from tenancy.glance import Remembered
 from tenancy.ledger import Edit, Ledger, LogLine
-from tenancy.ledger_repository import serving_of
+from tenancy.ledger_repository import known_as, serving_of, texts_of
 from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
 from tenancy.schema_history import SchemaHistory
@@ -36,6 +37,7 @@ from tenancy.store import (
     NewVersion,
     OwnedAddress,
     Serving,
+    ServingTexts,
     TenantRow,
     TenantStatus,
     VersionContent,
@@ -67,6 +69,7 @@ class SqliteStore:
         """The statements of one tenant's file."""
         self.nodes = NodeRepository()
         self.shards = Shards(directory / "tenants", max_open_shards, figures)
+        self._served: Remembered[Serving] = Remembered()
         self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
         feed = self.shared.feed
@@ -74,7 +77,7 @@ class SqliteStore:
         self._due = prepare(feed.due_query)
         queries = _queries(self.repository)
         self._placement, self._active, self._content, self._serving = map(prepare, queries[:4])
-        self._followed, self._trial = map(prepare, queries[4:])
+        self._texts, self._followed, self._trial = map(prepare, queries[4:])
 
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
@@ -91,6 +94,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Close every file, each when its present user is done."""
         await self.shards.close()
+        self._served = Remembered()
         await self._reader.close()
         await self._writer.close()
 
@@ -262,20 +266,31 @@ class SqliteStore:
         return str(self.shards.path(tenant_id))
 
     async def active(self, tenant_id: str) -> VersionKey | None:
-        async with self.shards.use(tenant_id) as shard:
-            ((store, version, content_hash),) = await shard.fetch(self._active)
+        ((store, version, content_hash),) = await self.shards.fetch(tenant_id, self._active)
         self._check_placement(store, tenant_id)
         return None if version is None else VersionKey(version, content_hash)
 
     async def serving(self, tenant_id: str) -> Serving | None:
-        async with self.shards.use(tenant_id) as shard:
-            ((store, *row),) = await shard.fetch(self._serving)
+        ((store, *row),) = await self.shards.fetch(tenant_id, self._serving)
         self._check_placement(store, tenant_id)
         return None if row[0] is None else serving_of(*row)
 
+    async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
+        path = self.shards.path(tenant_id)
+        served = self._served.get(path)
+        if served is not None and served.hashes <= set(known):
+            return ServingTexts(served, {})
+        look = await self.shards.look(tenant_id, self._texts, **known_as(known))
+        ((store, *row),) = look.rows
+        self._check_placement(store, tenant_id)
+        if row[0] is None:
+            return None
+        texts = texts_of(row)
+        self._served.put(path, look.stamp, texts.serving)
+        return texts
+
     async def followed(self, tenant_id: str) -> str | None:
-        async with self.shards.use(tenant_id) as shard:
-            ((store, content_hash),) = await shard.fetch(self._followed)
+        ((store, content_hash),) = await self.shards.fetch(tenant_id, self._followed)
         self._check_placement(store, tenant_id)
         return None if content_hash is None else str(content_hash)
 
@@ -309,8 +324,7 @@ class SqliteStore:
         return edit
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
-        async with self.shards.use(tenant_id) as shard:
-            ((store, content_hash, body),) = await shard.fetch(self._content, number=version)
+        ((store, content_hash, body),) = await self.shards.fetch(tenant_id, self._content, number=version)
         self._check_placement(store, tenant_id)
         return None if body is None else VersionContent(content_hash, body)
 
@@ -319,8 +333,7 @@ class SqliteStore:
 
     async def is_here(self, tenant_id: str) -> bool:
         """Whether the tenant's file is where it lives: else it was left for Postgres."""
-        async with self.shards.use(tenant_id) as shard:
-            ((store,),) = await shard.fetch(self._placement)
+        ((store,),) = await self.shards.fetch(tenant_id, self._placement)
         return bool(store == "here")
 
     async def place_here(self, connection: AsyncConnection, *, here: bool) -> None:
@@ -389,8 +402,8 @@ class SqliteStore:
 def _queries(repository: TenantRepository) -> tuple[Select[Any], ...]:
     """Where the tenant is.
 
-    The same with its active version, a version's content, what new calls get, what its file said, the trial that runs; each
-    where there is one.
+    The same with its active version, a version's content, what new calls get (then with the texts), what its file said, the
+    trial that runs; each where there is one.
     """
     tables = repository.tables
     placement, active, versions = tables.placement, tables.active_version, tables.config_versions
@@ -402,8 +415,9 @@ def _queries(repository: TenantRepository) -> tuple[Select[Any], ...]:
     )
     ledgers = repository.ledgers
     always = literal_column("1") == literal_column("1")
-    serving = select(placement.c.store, *ledgers.serving_columns).select_from(
-        placement.outerjoin(ledgers.joined, always)
+    serving, texts = (
+        select(placement.c.store, *columns).select_from(placement.outerjoin(ledgers.joined, always))
+        for columns in (ledgers.serving_columns, ledgers.texts_columns)
     )
     followed = select(placement.c.store, tables.followed_file.c.content_hash).select_from(
         placement.outerjoin(tables.followed_file, true())
@@ -411,4 +425,4 @@ def _queries(repository: TenantRepository) -> tuple[Select[Any], ...]:
     trial = select(placement.c.store, tables.trials.c.version).select_from(
         placement.outerjoin(tables.trials, tables.trials.c.running == literal_column("1"))
     )
-    return select(placement.c.store), with_active, with_content, serving, followed, trial
+    return select(placement.c.store), with_active, with_content, serving, texts, followed, trial

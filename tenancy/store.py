@@ -7,7 +7,7 @@ awaits it is cancelled, so that nothing is ever left half done: the cancellation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,8 +21,13 @@ from tenancy.numbers import MAX_CANDIDATES
 
 MAX_ASKED: Final = MAX_CANDIDATES
 """Addresses that are looked up at once."""
+MAX_KNOWN: Final = 2
+"""Versions of a tenant that whoever asks what new calls get may know already: the active one, and that on trial."""
 MAX_OPEN_SHARDS = 256
-"""Tenants' SQLite files open at a time; each is up to three file descriptors and a thread. More users wait."""
+"""Tenants' SQLite files open at a time; each is up to three file descriptors and a thread. More users wait.
+
+Looks at files that nobody has open (`tenancy.glance`) take at most `tenancy.glance.AT_ONCE` descriptors beside these.
+"""
 
 
 class TenantStatus(StrEnum):
@@ -88,6 +93,21 @@ class Serving:
 
     active: VersionKey
     trial: TrialArm | None = None
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Of what these versions say."""
+        trial = () if self.trial is None else (self.trial.key.content_hash,)
+        return frozenset((self.active.content_hash, *trial))
+
+
+@dataclass(frozen=True, slots=True)
+class ServingTexts:
+    """Which versions new calls get, and what those say that were not known."""
+
+    serving: Serving
+    bodies: Mapping[str, str]
+    """By content hash, which nobody has compared with them yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +264,9 @@ class TenantStore(Protocol):
 
     async def serving(self, tenant_id: str) -> Serving | None:
         """What new calls get; none where nothing was imported."""
+
+    async def serving_texts(self, tenant_id: str, known: Sequence[str]) -> ServingTexts | None:
+        """The same with what those versions say whose hash is not among the at most `MAX_KNOWN` that are ``known``."""
 
     async def followed(self, tenant_id: str) -> str | None:
         """The hash of what the tenant's file said when it was last taken over."""
