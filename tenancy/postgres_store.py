@@ -369,7 +369,7 @@ class PostgresStore:
 
 
 def _compiled(query: Select[Any]) -> bytes:
-    return str(query.compile(dialect=PGDialect_psycopg())).encode()
+    return str(query.compile(dialect=PGDialect_psycopg())).encode()  # type: ignore[no-untyped-call] # SQLAlchemy's
 
 
 async def _in_one_trip(
