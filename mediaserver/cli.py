@@ -19,6 +19,7 @@ from config.loader import load_node_config
 from mediaserver import admin_command, store_commands
 from mediaserver.configuring.arguments import add_config
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import add_local_only, add_remote
 from mediaserver.telemetry.logs import configure_logs
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -120,6 +121,9 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--limit", type=int, default=50, metavar="N", help="the newest N entries (default: 50)"
     )
     audit.add_argument("--verify", action="store_true", help="check the whole trail against its seal instead")
+    for each in (put, revoke, listing, rotate):
+        add_remote(each)
+    add_local_only(audit)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
