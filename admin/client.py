@@ -17,6 +17,7 @@ import httpx2
 
 from admin.errors import AdminError
 from admin.principals import Principal, Role
+from admin.problems import MEDIA_TYPE
 
 TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 3
@@ -79,11 +80,15 @@ class AdminClient:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        """Raises `ApiUnreachable` for a URL that is none."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._url = url
-        self._http = httpx2.AsyncClient(
-            base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
-        )
+        try:
+            self._http = httpx2.AsyncClient(
+                base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+            )
+        except httpx2.InvalidURL as error:
+            raise ApiUnreachable(f"{url}: {error}") from error
 
     async def __aenter__(self) -> AdminClient:
         return self
@@ -180,13 +185,17 @@ def _document(answer: httpx2.Response, url: str) -> dict[str, Any]:
         document = answer.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict) or (answer.status_code >= 400 and "type" not in document):
+    failed = answer.status_code >= 400
+    ours = answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE) if failed else answer.is_success
+    if not ours or not isinstance(document, dict):
         raise ApiUnreachable(f"{url}: answered {answer.status_code}, and not as the admin API does")
-    if answer.status_code >= 400:
+    if failed:
+        errors = document.get("errors")
         faults = tuple(
             ApiFault(str(each.get("field", "")), str(each.get("reason", "")))
-            for each in document.get("errors", ())
+            for each in (errors if isinstance(errors, list) else ())
+            if isinstance(each, dict)
         )
-        kind = str(document["type"]).rpartition(":")[2]
+        kind = str(document.get("type", "")).rpartition(":")[2]
         raise ApiProblem(answer.status_code, kind, str(document.get("detail", "")), faults)
     return document
