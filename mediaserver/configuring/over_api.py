@@ -161,12 +161,19 @@ async def diff(api: AdminClient, tenant: str, old: int, new: int) -> Outcome:
 async def draft(api: AdminClient, path: Path, author: Author) -> Outcome:
     """Add a file's content as a version that no call gets yet. Raises `ConfigError`, with the file's name and lines."""
     config = load_tenant_config(path)
-    made = await api.change(
-        "POST",
-        f"{_config(config.tenant_id)}/versions",
-        yaml=canonical_json(config),
-        reason=author.reason,
-    )
+    try:
+        made = await api.change(
+            "POST",
+            f"{_config(config.tenant_id)}/versions",
+            yaml=canonical_json(config),
+            reason=author.reason,
+        )
+    except ApiProblem as problem:
+        if problem.answered != 404:
+            raise
+        raise UnknownTenant(
+            f"no tenant {config.tenant_id!r}: mediaserver tenant create {path} makes it"
+        ) from problem
     return Outcome(
         (
             f"{config.tenant_id} version {made['version']} is a draft of {made['content_hash'][:12]}; no call gets it yet",

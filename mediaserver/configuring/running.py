@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from admin.client import AdminClient, ApiProblem
 from admin.errors import AdminError
+from admin.problems import NO_TENANT
 from config.loader import load_node_config
 from mediaserver.configuring import commands, over_api
 from mediaserver.configuring.commands import Author, Desk, Outcome, desk
@@ -20,7 +21,7 @@ from mediaserver.configuring.desk import api
 from mediaserver.configuring.over_api import Trial
 from mediaserver.errors import MediaServerError
 from mediaserver.remote import remote_of, user_name
-from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved
+from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved, UnknownTenant
 from vault import VaultError
 
 EXIT_NO: Final = 1
@@ -109,7 +110,14 @@ async def through_api(
         raise MediaServerError(f"--author: on {remote.url} the token says who asks")
     node = load_node_config(options.config, os.environ) if remote is None else None
     async with api(node, remote, author.name, os.environ) as client:
-        return await work(client, author)
+        try:
+            return await work(client, author)
+        except ApiProblem as problem:
+            tenant = getattr(options, "tenant", None)
+            if tenant is None or problem.args[0] != NO_TENANT:
+                raise
+            # The API repeats nothing that was pasted; who typed it may see it.
+            raise UnknownTenant(f"no tenant {tenant[:63]!r}") from problem
 
 
 async def _history(options: argparse.Namespace) -> Outcome:
