@@ -297,7 +297,7 @@ class PostgresStore:
 
 
 def _compiled(query: Select[Any]) -> bytes:
-    return str(query.compile(dialect=PGDialect_psycopg())).encode()
+    return str(query.compile(dialect=PGDialect_psycopg())).encode()  # type: ignore[no-untyped-call] # theirs
 
 
 async def _in_one_trip(
