@@ -80,8 +80,9 @@ address-sanitizer:  ## the tests around unsafe code, Rust and C, under the addre
 	CFLAGS="$(SANITIZED_C)" RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked -p opus -p counting \
 	  --target $(HOST) --target-dir target/address-sanitizer --tests
 
+# Most tests wait for speech, so that two processes take little more than half the time of one.
 py-test: setup
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/results/
 	$(BIN)/python -m perf.bench

@@ -81,3 +81,8 @@ class Unavailable(AdminError):  # noqa: N818
 
     status = 503
     kind = "unavailable"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """RFC 9110, section 10.2.3."""
+        return {"Retry-After": "1"}

@@ -22,6 +22,7 @@ class Authenticator(Protocol):
 
         Raises:
             Unauthenticated: it is nobody's; the text says why, but never repeats the token. Throttled: too many failures.
+            Forbidden: it is a good JWT, and gives no role on this node.
         """
 
 
@@ -89,11 +90,12 @@ class Idempotency(Protocol):
     ) -> KeptAnswer | None:
         """The first request's answer; None: this is the first, and has to `finish` or `abandon`.
 
-        ``fingerprint`` is a digest of method, path, precondition and body. Raises `KeyReused`, `StillRunning`.
+        ``fingerprint`` is a digest of method, path, precondition and body. Raises `KeyReused`, `StillRunning`, and `Throttled`:
+        the principal has used as many keys as are kept.
         """
 
     async def finish(self, principal: Principal, key: str, answer: KeptAnswer, now: datetime) -> None:
-        """Keep the answer."""
+        """Keep the answer, whose body has at most 1 MiB."""
 
     async def abandon(self, principal: Principal, key: str) -> None:
         """Nothing was done: the key is free."""

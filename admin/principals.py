@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from admin.errors import Forbidden, NotFound
+
+NAME_CHARACTERS_MAX: Final = 200
 
 
 class Role(StrEnum):
@@ -37,8 +41,13 @@ class Principal:
 
     @property
     def name(self) -> str:
-        """For audit trails and as the author of versions."""
-        return self.subject if self.issuer == "local" else f"{self.subject} ({self.issuer})"
+        """For audit trails and as the author of versions; at most `NAME_CHARACTERS_MAX`, which all of them take."""
+        name = self.subject if self.issuer == "local" else f"{self.subject} ({self.issuer})"
+        if len(name) <= NAME_CHARACTERS_MAX:
+            return name
+        # Cut, and still another one for each.
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return f"{name[: NAME_CHARACTERS_MAX - 18]}… {digest}"
 
     def check_operator(self) -> None:
         """Raises `Forbidden` for a tenant."""

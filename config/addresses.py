@@ -1,11 +1,11 @@
-"""IP addresses and networks as the configuration writes them."""
+"""Hosts, ports, IP addresses and networks as the configuration writes them."""
 
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, StringConstraints
 
 
 def _address(text: str) -> str:
@@ -39,3 +39,9 @@ IpAddress = Annotated[str, AfterValidator(_address)]
 IpNetwork = Annotated[str, AfterValidator(_network)]
 """An IPv4 or IPv6 network, or one address."""
 Ipv6Address = Annotated[str, AfterValidator(_ipv6_address)]
+
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
+"""An IPv4 or IPv6 address, or a host name."""
+MAX_PORT = 65_535
+Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
+"""A port; 0 lets the system choose one."""

@@ -16,16 +16,19 @@ from pydantic import (
     model_validator,
 )
 
-from config.addresses import IpAddress, IpNetwork, Ipv6Address
-from config.tenant import Deepgram, EnvironmentVariable, HttpUrl, OpenAICompatible, StrictModel
+from config.addresses import MAX_PORT, Host, IpAddress, IpNetwork, Ipv6Address, Port
+from config.admin import AdminConfig
+from config.tenant import (
+    Deepgram,
+    EnvironmentVariable,
+    HttpUrl,
+    OpenAICompatible,
+    StrictModel,
+    check_prices,
+)
 from config.trunks import MAX_TRUNKS, TrunkConfig, check_trunks
 
-Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
-"""An IPv4 or IPv6 address, or a host name."""
-MAX_PORT = 65_535
 MAX_THREADS = 64
-Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
-"""A port; 0 lets the system choose one."""
 
 WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._\[\]:-]{1,253}$")]
 """Scheme, host and, where it is not the scheme's own, port: as a browser's Origin header has it (RFC 6454 7)."""
@@ -164,6 +167,11 @@ class PlatformProviders(StrictModel):
     llm: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
     tts: tuple[OpenAICompatible, ...] = Field(default=(), max_length=4)
 
+    @model_validator(mode="after")
+    def _charged_by_what_they_do(self) -> PlatformProviders:
+        check_prices(stt=self.stt, llm=self.llm, tts=self.tts)
+        return self
+
     @field_validator("stt", "llm", "tts")
     @classmethod
     def _no_tenant_s_key(
@@ -238,6 +246,29 @@ class PostgresConfig(StrictModel):
         return self
 
 
+class GateConfig(StrictModel):
+    """When ``mediaserver doctor`` says that it is time to go from SQLite to Postgres: bounds of what a node measures each minute.
+
+    A criterion is reached when its bound was met in ``share`` of the last ``window_min`` minutes: a peak is none.
+    """
+
+    window_min: int = Field(default=60, ge=1, le=1_440)
+    """An hour: a move takes minutes, and is not to follow a burst."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Half of it: office hours are up and down."""
+    calls_share: float = Field(default=0.7, gt=0, le=1)
+    """Calls in progress (the minute's 95th percentile) as a share of the node's slots. Above it a lost or busy core leaves no
+    room, so a second node is due; two nodes need a store in common."""
+    nodes: int = Field(default=2, ge=2, le=10_000)
+    """Nodes that have the store open, or that tenants of it have moved to. SQLite's files are one machine's."""
+    write_wait_ms: int = Field(default=50, ge=1, le=5_000)
+    """What the 95th percentile of a minute's writes waited before they began; a write itself takes about 1 ms, so fifty are
+    waiting in line. A write that was given up (`StoreLocked`) counts as 5,000."""
+    cross_tenant_ms: int = Field(default=1_000, ge=1, le=60_000)
+    """Time of a minute that queries over many tenants' files took. Each opens a file of every tenant, which takes the place of
+    a file that a call needs (``max_open_shards``); in Postgres it is one query."""
+
+
 class StoreConfig(StrictModel):
     """Where tenants, their configurations and their calls are kept."""
 
@@ -245,9 +276,10 @@ class StoreConfig(StrictModel):
     """sqlite: files in ``data_dir``. postgres: a server, for several nodes."""
     max_open_shards: int = Field(default=256, ge=1, le=10_000)
     """Tenants' SQLite files open at a time; each takes up to three file descriptors and a thread."""
+    gate: GateConfig = GateConfig()
     postgres: PostgresConfig | None = None
     """Beside ``kind: sqlite``: where ``mediaserver migrate sqlite-to-postgres`` brings tenants, whose calls this node goes on
-    to take."""
+    to take, and the vault, whose keys it goes on to read."""
 
     @property
     def postgres_or_default(self) -> PostgresConfig:
@@ -311,11 +343,10 @@ class TransitKek(StrictModel):
 
 
 Kek = Annotated[FileKek | EnvironmentKek | TransitKek, Field(discriminator="source")]
-LocalKek = Annotated[FileKek | EnvironmentKek, Field(discriminator="source")]
 
 
 class VaultConfig(StrictModel):
-    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``.
+    """Tenants' own provider keys, sealed in ``vault.db`` in ``data_dir``, or in the database where the store is Postgres.
 
     With a vault the server's processes leave no core dumps, and profilers and debuggers of the same user cannot attach to
     them (`vault.process`).
@@ -323,14 +354,22 @@ class VaultConfig(StrictModel):
 
     kek: Kek
     """The key-encryption key that wraps from now on."""
-    older: tuple[LocalKek, ...] = Field(default=(), max_length=15)
-    """Key-encryption keys that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew. A key service
-    keeps its older versions itself."""
+    older: tuple[Kek, ...] = Field(default=(), max_length=15)
+    """Key-encryption keys, of any source, that still open what ``mediaserver keys rotate --kek`` has not yet wrapped anew.
+    Older versions of a key service's key are not listed: the service keeps them itself."""
 
     @model_validator(mode="after")
-    def _older_are_local(self) -> VaultConfig:
-        if self.older and self.kek.source == "transit":
-            raise ValueError("older: a key service keeps its older versions itself; leave older out")
+    def _transit_keys_apart(self) -> VaultConfig:
+        # What they wrap names mount and key, and not the service.
+        names = [
+            f"{kek.mount.strip('/')}/{kek.key}" for kek in (self.kek, *self.older) if kek.source == "transit"
+        ]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"older: the key service's key {twice} is listed twice; a key service keeps older versions of its key"
+                " itself, and keys of one mount and name in two services cannot be told apart"
+            )
         return self
 
 
@@ -361,6 +400,8 @@ class NodeConfig(StrictModel):
     workers: WorkersConfig = WorkersConfig()
     vault: VaultConfig | None = None
     """Absent: tenants bring no keys of their own but what the environment has."""
+    admin: AdminConfig | None = None
+    """Absent: no admin API, and no listener for it."""
     drain_s: int = Field(default=60, ge=0, le=3_600)
     """How long calls may go on when the node is told to stop (SIGTERM); then they are ended politely."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -372,3 +413,16 @@ class NodeConfig(StrictModel):
     def _trunks_apart(cls, trunks: tuple[TrunkConfig, ...]) -> tuple[TrunkConfig, ...]:
         check_trunks(trunks)
         return trunks
+
+    @property
+    def admin_port(self) -> int:
+        """Where the admin API's listener is; 0: any free port."""
+        if self.admin is not None and self.admin.port is not None:
+            return self.admin.port
+        return self.http.operator_port + 1 if self.http.operator_port else 0
+
+    @model_validator(mode="after")
+    def _room_for_the_admin_api(self) -> NodeConfig:
+        if self.admin is not None and self.admin_port > MAX_PORT:
+            raise ValueError(f"no port comes after the operator's, {self.http.operator_port}: set admin.port")
+        return self

@@ -7,8 +7,10 @@ field. A parsed :class:`TenantConfig` is immutable; a call pins the version that
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import time
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -30,6 +32,8 @@ TENANT_SCHEMA_VERSION: Final = 1
 
 MAX_TEXT_CHARACTERS: Final = 2_000
 MAX_INSTRUCTIONS_CHARACTERS: Final = 20_000
+MAX_USD: Final = 100_000.0
+"""Of a price."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -229,7 +233,72 @@ class Keyed(StrictModel):
         return self
 
 
-class OpenAICompatible(Keyed):
+class Price(StrictModel):
+    """What a provider charges, in US dollars.
+
+    What is left out is not charged for. A call that uses a provider without any price has a cost that nobody knows.
+    """
+
+    usd_per_million_input_tokens: float | None = Field(default=None, ge=0.0, le=MAX_USD)
+    """Of a language model."""
+    usd_per_million_cached_input_tokens: float | None = Field(default=None, ge=0.0, le=MAX_USD)
+    """Those of the input that it had kept from before; unset: as the others."""
+    usd_per_million_output_tokens: float | None = Field(default=None, ge=0.0, le=MAX_USD)
+    usd_per_minute: float | None = Field(default=None, ge=0.0, le=MAX_USD)
+    """Of audio that is transcribed or spoken."""
+    usd_per_million_characters: float | None = Field(default=None, ge=0.0, le=MAX_USD)
+    """Of text that is spoken."""
+
+
+class Priced(StrictModel):
+    """A provider that may say what it charges."""
+
+    price: Price | None = Field(default=None, exclude_if=lambda price: price is None)
+    """What it charges, for the cost of calls; unset: unknown."""
+
+
+def check_prices(**chains: Sequence[object]) -> None:
+    """See that each price says what its service is charged by. Raises `ValueError`, which names the field."""
+    for service, chain in chains.items():
+        for index, step in enumerate(chain):
+            price = step.price if isinstance(step, Priced) else None
+            if price is None:
+                continue
+            stated = {name for name, value in price if value is not None}
+            needed, allowed, told = _CHARGED_BY[service]
+            if not needed <= stated or not stated or not stated <= allowed:
+                raise ValueError(f"{service}.{index}.price: {told}")
+
+
+_CHARGED_BY: Final = MappingProxyType(
+    {
+        "stt": (
+            frozenset({"usd_per_minute"}),
+            frozenset({"usd_per_minute"}),
+            "transcription is charged by usd_per_minute",
+        ),
+        "llm": (
+            frozenset({"usd_per_million_input_tokens", "usd_per_million_output_tokens"}),
+            frozenset(
+                {
+                    "usd_per_million_input_tokens",
+                    "usd_per_million_cached_input_tokens",
+                    "usd_per_million_output_tokens",
+                }
+            ),
+            "a language model is charged by usd_per_million_input_tokens and usd_per_million_output_tokens (and"
+            " usd_per_million_cached_input_tokens)",
+        ),
+        "tts": (
+            frozenset[str](),
+            frozenset({"usd_per_million_characters", "usd_per_minute"}),
+            "speech is charged by usd_per_million_characters or usd_per_minute",
+        ),
+    }
+)
+
+
+class OpenAICompatible(Keyed, Priced):
     """A provider behind an OpenAI-compatible HTTP API."""
 
     kind: Literal["openai"] = "openai"
@@ -240,7 +309,7 @@ class OpenAICompatible(Keyed):
     """The provider's name of the model."""
 
 
-class Deepgram(Keyed):
+class Deepgram(Keyed, Priced):
     """Live transcription by Deepgram, or by a server with the same interface: it listens while the caller speaks.
 
     Without a key: with a ``base_url`` none is sent, otherwise the platform's ``DEEPGRAM_API_KEY``.
@@ -277,6 +346,11 @@ class Providers(StrictModel):
     """Text to speech."""
     use_platform: bool = True
     """False: the platform's providers are not asked, for a business whose callers' words may not leave."""
+
+    @model_validator(mode="after")
+    def _charged_by_what_they_do(self) -> Providers:
+        check_prices(stt=self.stt, llm=self.llm, tts=self.tts)
+        return self
 
 
 class TurnTaking(StrictModel):
@@ -333,10 +407,17 @@ class WebSite(StrictModel):
     """Scheme, host and port of the pages, for example ``https://www.example.com``; no other page may use the key."""
 
 
+def _no_boolean(value: object) -> object:
+    """Refuse ``true``, which Python takes for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a version is a number")
+    return value
+
+
 class TenantConfig(StrictModel):
     """Everything that one business decides about its receptionist."""
 
-    schema_version: Literal[1] = TENANT_SCHEMA_VERSION
+    schema_version: Annotated[Literal[1], BeforeValidator(_no_boolean)] = TENANT_SCHEMA_VERSION
     """The version of this schema."""
     tenant_id: TenantId
     """Lower-case letters, digits and inner hyphens, 1 to 63. It never changes."""

@@ -15,12 +15,14 @@ from loguru import logger
 from mediaserver.media_link import LocalMediaLink
 from mediaserver.pipeline.call_pipeline import CallObserver
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.trail import ProviderEvent, ProviderHistory
 from mediaserver.receptionist import Action, EndCall, HumanRequested, MessageTaken
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import GREETING_SECONDS
 from mediaserver.telemetry.turns import count_turns, observe_turn
 from mediaserver.turns import TurnCounters
 from tenancy import TenantContext
+from tenancy.spending import CallUsage, Usage
 
 MAX_TRANSCRIPT_LINES = 1_000
 """Lines kept of one conversation; a longer one keeps its newest."""
@@ -53,7 +55,9 @@ class Conversation:
     messages: list[MessageTaken] = field(default_factory=list)
     turn_latencies_ms: list[int] = field(default_factory=list)
     human_requested: bool = False
+    usage: CallUsage = field(default_factory=CallUsage)
     dropped_lines: int = 0
+    providers: ProviderHistory = field(default_factory=ProviderHistory)
 
     def add(self, line: Line) -> None:
         """Append a line, at the cost of the oldest when full."""
@@ -223,6 +227,14 @@ class Call:
         """What became of the turns."""
         count_turns(self._meters, counters.as_dict())
         self._log.bind(turns=counters.as_dict()).info("turns: {}", counters.as_dict())
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        """What a request to a provider has used."""
+        self.conversation.usage.add(service, provider, usage)
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        """A provider served, failed or was passed over."""
+        self.conversation.providers.take(event)
 
     def media_ended(self, why: str) -> None:
         """The caller's media has stopped."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
@@ -23,14 +23,17 @@ from mediaserver._native import MediaError
 from mediaserver.call import Call, CallListener, Converse
 from mediaserver.errors import MediaServerError
 from mediaserver.media_link import EngineHub, LocalMediaLink
+from mediaserver.providers.trail import provider_entries
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.outcomes import outcome_of
-from mediaserver.telemetry.schema import CALLS, CALLS_REFUSED, TRIAL_CALLS, TRIALS_ENDED
+from mediaserver.telemetry.schema import CALL_COST, CALLS, CALLS_REFUSED, TRIAL_CALLS
 from mediaserver.telemetry.sources import observe_quality
+from mediaserver.telemetry.trial_log import TrialLog
 from mediaserver.telemetry.trial_outcome import arm_name, trial_outcome
 from tenancy import Called, CallNotRouted, CallRecord, Registry, TenancyError, TenantContext
 from tenancy.canary import CallOutcome
 from tenancy.routing import Answer, Refused
+from tenancy.spending import MICROS, prices_of
 
 MAX_CALL_S = 3_600
 """No conversation with a receptionist takes an hour."""
@@ -107,6 +110,7 @@ class Switchboard:
         converse: Converse,
         meters: Meters,
         farewell: Farewell = lambda _: None,
+        trials: TrialLog | None = None,
     ) -> None:
         self.hub = hub
         self._registry = registry
@@ -114,6 +118,8 @@ class Switchboard:
         self._converse = converse
         self._farewell = farewell
         self.meters = meters
+        self.trials = trials or TrialLog(meters)
+        """The trials that were ended here."""
         self._active: dict[int, ActiveCall] = {}
         """By the number of the lease."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +138,11 @@ class Switchboard:
         tenants = (active.call.tenant for active in self._active.values())
         keyed = (tenant for tenant in tenants if tenant.has_vault_keys)
         return [
-            {"call": each.call_id, "tenant": each.tenant_id, "providers": list(each.provider_steps)}
+            {
+                "call": each.call_id,
+                "tenant": each.tenant_id,
+                "providers": [str(step) for step in each.provider_steps],
+            }
             for each in islice(keyed, MAX_CALLS_SHOWN)
         ]
 
@@ -227,7 +237,7 @@ class Switchboard:
         )
         if tenant.has_vault_keys:
             logger.bind(call=tenant.call_id, tenant=tenant.tenant_id, event="providers_resolved").info(
-                "providers: {}", " | ".join(tenant.provider_steps)
+                "providers: {}", " | ".join(map(str, tenant.provider_steps))
             )
         return active
 
@@ -269,13 +279,24 @@ class Switchboard:
         finally:
             self.hub.detach(call.link)
             self.give_back(active.lease)
-        bound.bind(event="call_ended").info("call ended: {}", why)
-        conversation = call.conversation
+        conversation, tenant = call.conversation, call.tenant
+        usage = conversation.usage
+        cost_micros = usage.cost_micros(prices_of(tenant.stt, tenant.llm, tenant.tts))
+        if cost_micros is not None:
+            self.meters.observe(CALL_COST, cost_micros / MICROS)
+        bound.bind(
+            event="call_ended",
+            cost_micros=cost_micros,
+            usage_estimated=usage.estimated,
+            usage={f"{service} {name}": asdict(used) for (service, name), used in usage.of.items()},
+        ).info("call ended: {}", why)
         outcome = trial_outcome(
-            call.tenant.config_version,
+            tenant.config_version,
             active.our_reason or why,
             conversation.turn_latencies_ms,
             human_requested=conversation.human_requested,
+            cost_micros=cost_micros,
+            cost_estimated=usage.estimated,
         )
         await self._record(call.tenant, record_of(call, why), outcome)
 
@@ -290,8 +311,7 @@ class Switchboard:
             return
         if edit is not None:
             self.meters.inc(TRIAL_CALLS, arm_name(edit, outcome.version))
-            if edit.ended is not None:
-                self.meters.inc(TRIALS_ENDED, edit.ended.decision.value)
+            self.trials.ended(tenant.tenant_id, edit)
 
     async def _measure_media(self, link: LocalMediaLink) -> None:
         """How good the call's media was; the engine answers in its own time, so beside the event loop."""
@@ -405,4 +425,5 @@ def record_of(call: Call, cause: str) -> CallRecord:
             {"name": message.name, "number": message.number, "reason": message.reason}
             for message in conversation.messages
         ],
+        providers=provider_entries(call.tenant.provider_steps, conversation.providers),
     )

@@ -1,4 +1,7 @@
-"""The command line: ``mediaserver serve``, ``call``, ``config``; `store_commands` has the stores', `keys_command` the vault's."""
+"""The command line: ``mediaserver serve``, ``call``, ``config``, ``doctor``.
+
+`store_commands` has the stores' commands, `keys_command` the vault's, `admin_command` the admin API's.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import uvloop
 
 from config.errors import ConfigError
 from config.loader import load_node_config
-from mediaserver import store_commands
+from mediaserver import admin_command, store_commands
 from mediaserver.configuring.arguments import add_config
 from mediaserver.errors import MediaServerError
 from mediaserver.telemetry.logs import configure_logs
@@ -87,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     call.set_defaults(run=_call)
     add_config(commands)
     _add_keys(commands)
+    admin_command.add_admin(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -115,6 +120,27 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--limit", type=int, default=50, metavar="N", help="the newest N entries (default: 50)"
     )
     audit.add_argument("--verify", action="store_true", help="check the whole trail against its seal instead")
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong with a node, running or not, and whether it is time for Postgres",
+        epilog="Exit status: 0 all is well, 1 there are warnings, 2 there are errors. Nothing is changed.",
+    )
+    parser.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="WARNING", help="default: WARNING")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument(
+        "--all-tenants", action="store_true", help="read every tenant's file through, not some of them"
+    )
+    parser.set_defaults(run=_doctor)
+
+
+async def _doctor(options: argparse.Namespace) -> int:
+    from mediaserver.doctor.command import doctor
+
+    return await doctor(options)
 
 
 async def _keys(options: argparse.Namespace) -> int:

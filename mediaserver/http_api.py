@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from mediaserver.errors import StartupError
 from sipbridge.uri import bracketed
@@ -49,7 +50,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """An HTTP listener as a part of the node. ``setting``: what names its port in the node's configuration."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, setting: str = "http.port") -> None:
+    def __init__(self, app: FastAPI | ASGIApp, host: str, port: int, setting: str = "http.port") -> None:
         self._host = host
         self._port = port
         self._setting = setting
@@ -60,6 +61,7 @@ class HttpServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                interface="asgi3",
                 timeout_graceful_shutdown=2,
                 # By default it believes whoever connects from the loopback interface; who is believed is configured
                 # (`http.trusted_proxies`).

@@ -1,6 +1,6 @@
 """``mediaserver keys``: tenants' own keys put, listed, revoked and rotated, and the audit trail of that.
 
-It works on the vault in the node's data folder, whether the node runs or not; a running node's next call uses what was
+It works on the node's vault (in its data folder, or in Postgres where its store is), whether the node runs or not; a running node's next call uses what was
 changed. A key comes from standard input or a prompt and is never an argument: those stand in the process list and in the
 shell's history.
 """
@@ -23,8 +23,8 @@ from config.node import NodeConfig
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
 from tenancy.call_keys import key_names
-from tenancy.keys import open_vault, vault_path
-from vault import Entry, Secret, SecretInfo, SqliteStore, Vault, VaultError
+from tenancy.keys import open_vault, open_vault_store, vault_name, vault_path
+from vault import Entry, Secret, SecretInfo, SecretStore, Vault, VaultError
 from vault.rotation import Failure
 from vault.secret import SECRET_BYTES_MAX
 
@@ -79,13 +79,14 @@ async def _vault(config: NodeConfig) -> AsyncIterator[Vault]:
 
 
 @asynccontextmanager
-async def _store(config: NodeConfig) -> AsyncIterator[SqliteStore]:
-    """The file alone, for what needs no key-encryption key. One that is not there is not made."""
-    path = vault_path(config)
-    if not await asyncio.to_thread(path.exists):
-        raise MediaServerError(f"{path}: no key was put yet")
-    store = await SqliteStore.open(path)
+async def _store(config: NodeConfig) -> AsyncIterator[SecretStore]:
+    """The store alone, for what needs no key-encryption key. A file that is not there is not made."""
+    if config.store.kind == "sqlite" and not await asyncio.to_thread(vault_path(config).exists):
+        raise MediaServerError(f"{vault_path(config)}: no key was put yet")
+    store = await open_vault_store(config, os.environ)
     try:
+        if await store.head() is None:
+            raise MediaServerError(f"{vault_name(config)}: no key was put yet")
         yield store
     finally:
         await store.aclose()
@@ -217,7 +218,7 @@ async def _verify(config: NodeConfig, say: Say) -> int:
         finding = await vault.verify_audit()
     if finding is not None:
         print(
-            f"{vault_path(config)}: the audit trail is not sound at entry {finding.sequence}: {finding.reason}",
+            f"{vault_name(config)}: the audit trail is not sound at entry {finding.sequence}: {finding.reason}",
             file=sys.stderr,
         )
         return EXIT_FAILED

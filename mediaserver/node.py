@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,20 @@ from loguru import logger
 
 from admission import AdmissionGate
 from config.node import NodeConfig
+from mediaserver.admin_listener import AdminListener
 from mediaserver.answer_warmer import MAX_TENANTS, AnswerWarmer
 from mediaserver.calls import Switchboard
+from mediaserver.config_watch import ConfigWatch
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
+from mediaserver.gate_watch import GateWatch
 from mediaserver.http_api import HttpServer, make_app, make_operator_app
 from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import MediaPolicy
 from mediaserver.models.process import ModelProcess
 from mediaserver.node_parts import (
+    Reloads,
     farewell,
     open_engine,
     open_keys,
@@ -33,6 +37,7 @@ from mediaserver.node_parts import (
     worker_settings,
     workers_of,
 )
+from mediaserver.node_view import READINGS, NodeView
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
@@ -47,14 +52,8 @@ from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.metrics import Telemetry
 from mediaserver.telemetry.redaction import Redactor
 from mediaserver.telemetry.routes import metrics_routes, probe_routes
-from mediaserver.telemetry.schema import CALLS_ACTIVE, MODEL_RESTARTS
-from mediaserver.telemetry.sources import (
-    Reading,
-    engine_readings,
-    gate_readings,
-    sip_readings,
-    worker_readings,
-)
+from mediaserver.telemetry.sources import Reading
+from mediaserver.telemetry.trial_log import TrialLog
 from mediaserver.tenant_folder import TenantFolder, open_folder
 from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
@@ -63,8 +62,11 @@ from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
+from tenancy.gate import GateBounds
 from tenancy.keys import TenantKeys
 
+LATER_SYNTHESES = 4
+"""Phrases that are made at a time for configurations that change while calls are up."""
 ENGINE_WATCH_S = 1.0
 """Between two looks at whether the media threads run."""
 
@@ -87,7 +89,7 @@ class Node:
         self._ready = False
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloads = Reloads()
         self._registry: Registry | None = None
         self._keys: TenantKeys | None = None
         self._models = models
@@ -99,6 +101,8 @@ class Node:
         """Whether the node stopped because it could not go on."""
         self._folder: TenantFolder | None = None
         self._following: asyncio.Task[None] | None = None
+        self._configs: ConfigWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._late_phrases: set[asyncio.Task[int]] = set()
         self._hub: EngineHub | None = None
         self._provider_http: ProviderClient | None = None
@@ -109,19 +113,15 @@ class Node:
         self._web: WebEdge | None = None
         self._sip: SipEndpoint | None = None
         self._gate = AdmissionGate(slots=slots_of(config))
+        self._gate_watch: GateWatch | None = None
         web = web_routes(
             lambda: self._web, self._listed_numbers, config.http.allowed_origins, config.http.trusted_proxies
         )
         self.telemetry = Telemetry()
-        for source in (
-            self._read_engine,
-            self._read_gate,
-            self._read_sip,
-            self._read_node,
-            self._read_providers,
-            self._read_workers,
-        ):
-            self.telemetry.add_source(source)
+        for read in READINGS:
+            self.telemetry.add_source(partial(self._read, read))
+        self.telemetry.add_source(self._read_providers)
+        self._trials = TrialLog(self.telemetry.meters)
         self._absorber = Absorber(self.telemetry.meters)
         self._loop_watch = LoopWatch(self.telemetry.meters, "edge")
         probes = probe_routes(self.alive, self.ready)
@@ -132,12 +132,23 @@ class Node:
             config.http.operator_port,
             "http.operator.port",
         )
-        self._tenants: tuple[ActiveTenant, ...] = ()
+        self.admin = (
+            None if config.admin is None else AdminListener(config, os.environ, self.telemetry.meters)
+        )
+        """The admin API, where the node has one."""
 
     @property
     def tenants(self) -> tuple[ActiveTenant, ...]:
         """The tenants that answer here, for the banner."""
-        return self._tenants
+        return self._configs.tenants if self._configs is not None else ()
+
+    def on_changed(self, tenant_id: str) -> None:
+        """Say that new calls of a tenant get another version, for what is to be made before the first; returns at once.
+
+        Changes in the store are noticed without it, within a second.
+        """
+        if self._configs is not None:
+            self._configs.changed(tenant_id)
 
     @property
     def registry(self) -> Registry:
@@ -210,15 +221,24 @@ class Node:
         # Ports first: a port in use is the commonest mistake and must not cost the loading of the models.
         self._http.bind()
         self._operator.bind()
+        if self.admin is not None:
+            self.admin.bind()
         engine = open_engine(config)
         self._hub = EngineHub(engine)
         self._hub.start()
         self._registry = await open_registry(config, self._redactor.watching(os.environ))
         self._keys = self._registry.keys = await open_keys(config, self._redactor)
         reports = KeyReports(self._keys, self.telemetry.meters)
+        bounds = GateBounds(**config.store.gate.model_dump())
+        self._gate_watch = GateWatch(
+            self._registry.store, bounds, self._calls_and_slots, self.telemetry.meters
+        )
+        await self._gate_watch.start()
         await self._follow_folder(self._registry)
-        self._tenants = await self._registry.active_tenants()
-        if not self._tenants:
+        self._configs = ConfigWatch(self._registry, self.telemetry.meters, self._trials)
+        await self._configs.begin()
+        tenants = self._configs.tenants
+        if not tenants:
             raise StartupError(
                 "no tenant is configured: name tenant files under 'tenants' in the node's configuration, or a folder"
                 " of them as 'tenant_folder'"
@@ -243,7 +263,7 @@ class Node:
         )
         warmer = PhraseWarmer(phrases, access)
         self._late_phrases, _ = await asyncio.gather(
-            warm_phrases(self._tenants, warmer), self._start_workers(access, phrases, reports)
+            warm_phrases(tenants, warmer), self._start_workers(access, phrases, reports)
         )
         self._switchboard = Switchboard(
             registry=self._registry,
@@ -256,6 +276,7 @@ class Node:
             ),
             meters=self.telemetry.meters,
             farewell=lambda tenant: farewell(phrases, tenant),
+            trials=self._trials,
         )
         edge = Edge(self._switchboard, MediaPolicy.of(config.media), self._trunks)
         self._sip = await open_sip(config.sip, edge)
@@ -264,26 +285,29 @@ class Node:
         self._loop_watch.start()
         self._http.listen()
         self._operator.listen()
+        if self.admin is not None:
+            await self.admin.open(self._registry, self._keys, self.on_changed)
         self._ready = True
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         if self._folder is not None:
             self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
+        later = PhraseWarmer(phrases, access, LATER_SYNTHESES)
+        self._watching = asyncio.create_task(self._configs.run(later.warm), name="config-watch")
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
-        contexts = [await self._registry.context_to_prepare(tenant) for tenant in self._tenants[:MAX_TENANTS]]
+        contexts = [await self._registry.context_to_prepare(tenant) for tenant in tenants[:MAX_TENANTS]]
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
 
     async def _follow_folder(self, registry: Registry) -> None:
         """Take over what the watched folder holds; from then on it is followed."""
         self._folder = await open_folder(
-            self._config, registry.store, self.telemetry.meters, self._tenants_changed
+            self._config, registry.store, self.telemetry.meters, self._folder_changed
         )
         if self._folder is not None:
             await self._folder.look(at_once=True)
 
-    async def _tenants_changed(self) -> None:
-        """Who answers here may be others now, and may say other phrases."""
-        if self._registry is not None and self._ready:
-            self._tenants = await self._registry.active_tenants()
+    async def _folder_changed(self) -> None:
+        if self._configs is not None:
+            await self._configs.look()
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:
         config = self._config
@@ -328,28 +352,16 @@ class Node:
             "models": self._models is None or self._models.ready,
         }
 
-    # What `Telemetry` asks.
-
-    def _read_engine(self) -> Iterable[Reading]:
-        return engine_readings(self.media_stats())
-
-    def _read_gate(self) -> Iterable[Reading]:
-        return gate_readings(self._gate.snapshot())
-
-    def _read_sip(self) -> Iterable[Reading]:
-        return sip_readings(self._sip.stats()) if self._sip is not None else ()
+    def _read(self, read: Callable[[NodeView], Iterable[Reading]]) -> Iterable[Reading]:
+        return read(self._view())
 
     def _read_providers(self) -> Iterable[Reading]:
         # Into the same series as what the workers report of theirs.
         self._absorber.absorb(provider_readings(self._care.stats.snapshot()))
         return ()
 
-    def _read_workers(self) -> Iterable[Reading]:
-        return worker_readings(self._pool.health() if self._pool is not None else ())
-
-    def _read_node(self) -> Iterator[Reading]:
-        yield Reading(CALLS_ACTIVE, self._switchboard.active_calls if self._switchboard is not None else 0)
-        yield Reading(MODEL_RESTARTS, self._models.restarts if self._models is not None else 0)
+    def _calls_and_slots(self) -> tuple[int, int]:
+        return self.calls[0], self._gate.snapshot().slots
 
     async def _watch_engine(self) -> None:
         """A media thread that fails takes its calls with it. Without any the process ends, for a supervisor to start anew."""
@@ -371,6 +383,8 @@ class Node:
             asyncio.create_task(self._http.serve(), name="http"),
             asyncio.create_task(self._operator.serve(), name="http-operator"),
         }
+        if self.admin is not None:
+            http.add(asyncio.create_task(self.admin.serve(), name="http-admin"))
         try:
             await self._stop.wait()
             await self._drain()
@@ -378,6 +392,8 @@ class Node:
             self._ready = False
             self._http.stop()
             self._operator.stop()
+            if self.admin is not None:
+                self.admin.stop()
             await asyncio.wait(http, timeout=5)
             await self.stop()
 
@@ -409,20 +425,7 @@ class Node:
 
     def request_reload(self) -> None:
         """Replace the call workers by ones with the code on the disk; calls stay where they are until they end."""
-        if self._pool is None:
-            logger.warning("nothing to reload: the node runs no call workers")
-        elif self._reloading is not None and not self._reloading.done():
-            logger.warning("the call workers are being replaced already")
-        else:
-            self._reloading = asyncio.create_task(self._reload(self._pool), name="reload")
-
-    async def _reload(self, pool: WorkerPool) -> None:
-        try:
-            await pool.replace()
-        except (OSError, TimeoutError, StartupError) as error:
-            logger.error("the call workers could not be replaced, those that run go on: {}", error)
-        else:
-            logger.info("the call workers have been replaced")
+        self._reloads.request(self._pool)
 
     async def stop(self) -> None:
         """Stop what is running, calls first. Safe to call at any point of the start."""
@@ -449,6 +452,14 @@ class Node:
         if self._models is not None:
             await self._models.close()
             self._models = None
+        await self._stop_store()
+
+    async def _stop_store(self) -> None:
+        if self.admin is not None:
+            await self.admin.aclose()
+        if self._gate_watch is not None:
+            await self._gate_watch.close()
+            self._gate_watch = None
         if self._registry is not None:
             await self._registry.close()
             self._registry = None
@@ -458,14 +469,14 @@ class Node:
 
     async def _stop_background(self) -> None:
         background: set[asyncio.Task[int] | asyncio.Task[None]] = {*self._late_phrases}
-        tasks = (self._warming, self._watch, self._reloading, self._following)
+        tasks = (self._warming, self._watch, self._reloads.running, self._following, self._watching)
         background |= {task for task in tasks if task is not None}
         for task in background:
             task.cancel()
         if background:
             await asyncio.wait(background)
         self._warming, self._watch, self._late_phrases = None, None, set()
-        self._following = None
+        self._following = self._watching = None
 
     async def _stop_calls(self) -> None:
         if self._switchboard is None:
@@ -482,31 +493,27 @@ class Node:
 
     def _numbers(self) -> dict[str, str]:
         return {
-            number: tenant.config.business_name
-            for tenant in self._tenants
-            for number in tenant.config.numbers
+            number: tenant.config.business_name for tenant in self.tenants for number in tenant.config.numbers
         }
 
+    def _view(self) -> NodeView:
+        return NodeView(
+            ready=self._ready,
+            uptime_s=int(time.monotonic() - self._started_at),
+            gate=self._gate,
+            switchboard=self._switchboard,
+            pool=self._pool,
+            keys=self._keys,
+            web=self._web,
+            sip=self._sip,
+            models=self._models,
+            folder=self._folder,
+            gate_watch=self._gate_watch,
+            trials=self._trials,
+            media=self.media_stats(),
+            numbers=self._numbers(),
+            admin=None if self.admin is None else self.admin.status(),
+        )
+
     def _status(self) -> dict[str, object]:
-        gate = self._gate.snapshot()
-        return {
-            "ready": self._ready,
-            "uptime_s": int(time.monotonic() - self._started_at),
-            "active_calls": self._switchboard.active_calls if self._switchboard else 0,
-            "slots": gate.slots,
-            "admitted": gate.admitted,
-            "refused": gate.refused,
-            "refused_tenant_limit": gate.refused_tenant_limit,
-            "workers": self._pool.snapshot() if self._pool else [],
-            "calls": self._switchboard.provider_steps() if self._switchboard else [],
-            "keys_held_off": len(self._keys.resolver) if self._keys else 0,
-            "workers_lost": self._pool.counters.lost if self._pool else {},
-            "takeovers": self._pool.counters.takeovers if self._pool else 0,
-            "web_sessions": self._web.sessions if self._web else 0,
-            "web_waiting_calls": self._web.waiting_calls if self._web else 0,
-            "web_refusals": dict(self._web.refusals) if self._web else {},
-            "numbers": self._numbers(),
-            "tenant_folder": self._folder.status() if self._folder else None,
-            "media": self.media_stats(),
-            "sip": self._sip.stats() if self._sip else {},
-        }
+        return self._view().status()

@@ -20,6 +20,7 @@ from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
 from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
+from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, TenantContext
@@ -135,3 +136,27 @@ async def warm_phrases(tenants: Sequence[ActiveTenant], warmer: PhraseWarmer) ->
     for task in late:
         logger.warning("{}: fixed phrases are still being made", task.get_name())
     return late
+
+
+class Reloads:
+    """Replaces the call workers by ones with the code on the disk, one replacement at a time."""
+
+    def __init__(self) -> None:
+        self.running: asyncio.Task[None] | None = None
+
+    def request(self, pool: WorkerPool | None) -> None:
+        """Begin; calls stay where they are until they end."""
+        if pool is None:
+            logger.warning("nothing to reload: the node runs no call workers")
+        elif self.running is not None and not self.running.done():
+            logger.warning("the call workers are being replaced already")
+        else:
+            self.running = asyncio.create_task(self._replace(pool), name="reload")
+
+    async def _replace(self, pool: WorkerPool) -> None:
+        try:
+            await pool.replace()
+        except (OSError, TimeoutError, StartupError) as error:
+            logger.error("the call workers could not be replaced, those that run go on: {}", error)
+        else:
+            logger.info("the call workers have been replaced")

@@ -22,10 +22,12 @@ SYNTHESIS_TIMEOUT_S = 20.0
 class PhraseWarmer:
     """Synthesises what the cache lacks, first provider of the tenant first."""
 
-    def __init__(self, cache: PhraseCache, access: ProviderAccess) -> None:
+    def __init__(
+        self, cache: PhraseCache, access: ProviderAccess, at_once: int = CONCURRENT_SYNTHESES
+    ) -> None:
         self._cache = cache
         self._access = access
-        self._slots = asyncio.Semaphore(CONCURRENT_SYNTHESES)
+        self._slots = asyncio.Semaphore(at_once)
 
     async def warm(self, config: TenantConfig, chain: Iterable[ResolvedProvider]) -> int:
         """Bring every fixed phrase of a tenant into the cache; returns how many are missing still."""

@@ -102,9 +102,10 @@ def banner(node: Node, took_s: float, sip_host: str, http: HttpConfig) -> str:
         f"  SIP   udp+tcp {bracketed(sip_host)}:{node.sip_port}",
         f"  HTTP  http://{bracketed(http.host)}:{node.http_port}/ (a softphone in the browser)",
         f"        http://{bracketed(http.operator.host)}:{node.operator_port}/status and /metrics (for the operator)",
-        "",
-        "dial",
     ]
+    if node.admin is not None:
+        lines.append(f"        http://{bracketed(node.admin.host)}:{node.admin.port}/v1 (administration)")
+    lines += ["", "dial"]
     lines += [
         f"  sip:{number}@{loopback}:{node.sip_port}   {tenant.config.business_name}"
         for tenant in node.tenants

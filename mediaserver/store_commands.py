@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import orjson
 
 from config.loader import load_node_config
 from config.node import NodeConfig
+from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
 from tenancy.errors import TenancyError
 
@@ -33,12 +35,12 @@ class Subparsers(Protocol):
 def add_commands(commands: Subparsers) -> None:
     """Add the commands to the program's."""
     migrate = commands.add_parser(
-        "migrate", help="bring tenants from one store to the other while calls go on"
+        "migrate", help="bring tenants and their keys from one store to the other while calls go on"
     )
     kinds = migrate.add_subparsers(required=True, metavar="KIND")
     move = kinds.add_parser("sqlite-to-postgres", help="from data_dir's files to the store.postgres database")
     _common(move)
-    move.add_argument("tenants", nargs="*", metavar="TENANT", help="which (default: all)")
+    move.add_argument("tenants", nargs="*", metavar="TENANT", help="which (default: all, and the vault)")
     move.add_argument("--reverse", action="store_true", help="bring them back")
     move.set_defaults(run=_migrate)
 
@@ -84,6 +86,8 @@ async def _told() -> AsyncIterator[None]:
 
 async def _migrate(options: argparse.Namespace) -> int:
     config = load_node_config(options.config, os.environ)
+    if config.vault is not None:
+        no_core_dumps()
     async with _told():
         return await migrate(
             config,
@@ -102,7 +106,7 @@ async def migrate(
     back: bool,
     tell: Callable[[str], None],
 ) -> int:
-    """Move tenants (none: all) and tell of each; returns the exit status. Raises `MediaServerError`, `StoreError`."""
+    """Move tenants (none: all, and the vault) and tell of each; returns the exit status. Raises `MediaServerError`, `StoreError`."""
     if config.store.kind != "sqlite" or config.store.postgres is None:
         raise MediaServerError(
             "the node must have store.kind sqlite and a store.postgres section, and have been started with it:"
@@ -111,6 +115,7 @@ async def migrate(
     from tenancy.migration import Migration, Outcome
     from tenancy.opening import open_postgres, open_sqlite
 
+    failed = False
     files = await open_sqlite(config)
     try:
         postgres = await open_postgres(config.store.postgres, environ)
@@ -122,10 +127,39 @@ async def migrate(
                 tell(_line(report))
         finally:
             await postgres.close()
+        if not tenants:
+            failed = not await _migrate_vault(config, environ, back=back, tell=tell)
     finally:
         await files.close()
     tell(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    return EXIT_FAILED if counts[Outcome.FAILED] else EXIT_OK
+    return EXIT_FAILED if failed or counts[Outcome.FAILED] else EXIT_OK
+
+
+async def _migrate_vault(
+    config: NodeConfig, environ: Mapping[str, str], *, back: bool, tell: Callable[[str], None]
+) -> bool:
+    """Move the vault too, where the node has one; whether nothing failed."""
+    from tenancy.keys import move_vault, vault_path
+    from vault import VaultError
+
+    if config.vault is None:
+        kept = await asyncio.to_thread(vault_path(config).exists)
+        if kept:
+            tell(f"vault: failed: {vault_path(config)} is there, and the configuration has no vault section")
+        return not kept
+    try:
+        report = await move_vault(config, environ, back=back)
+    except VaultError as error:
+        tell(f"vault: failed: {error}")
+        return False
+    if report.checksum:
+        tell(
+            f"vault: {report.outcome}: {report.data_keys} data keys, {report.secrets} keys, {report.entries} audit entries,"
+            f" sha256 {report.checksum}, changes waited {report.held_ms:.0f} ms; its audit trail is sound"
+        )
+    else:
+        tell(f"vault: {report.outcome}")
+    return True
 
 
 def _line(report: TenantReport) -> str:

@@ -17,7 +17,7 @@ from loguru import logger
 from config.errors import ConfigError
 from config.loader import load_tenant_config, load_tenants
 from config.node import NodeConfig, TenantFolderConfig
-from mediaserver.configuring.dry_run import dry_run
+from mediaserver.configuring.dry_run import dry_run_on
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import TENANT_FILES
 from tenancy import TenancyError
@@ -112,6 +112,8 @@ class TenantFolder:
                 report = await self._lifecycle.check(config)
                 if report.errors:
                     raise _Refused("\n".join(f"{path}: {each}" for each in report.errors))
+                for each in report.warnings:
+                    logger.bind(tenant=config.tenant_id, event="config_warning").warning("{}: {}", path, each)
             followed = await self._lifecycle.follow(config, author="tenant folder", reason=name)
         except TenancyError as error:
             # Only what the file itself says needs another file: the rest may be otherwise at the next look.
@@ -166,7 +168,7 @@ async def open_folder(
     named = await asyncio.to_thread(load_tenants, config.tenants)
     return TenantFolder(
         config.tenant_folder,
-        Lifecycle(store, dry_run=lambda tenant: dry_run(tenant, config.providers, os.environ)),
+        Lifecycle(store, dry_run=dry_run_on(config, os.environ)),
         meters,
         reserved=[each.tenant_id for each in named],
         on_change=on_change,

@@ -32,6 +32,7 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.providers.connections import ProviderClient
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action
 from mediaserver.softphone.speech import SPEECH_RATE_HZ, Utterance
 from mediaserver.turns import TurnCounters
@@ -40,6 +41,7 @@ from perf.examples import ROOT
 from perf.load import MEDIA_THREAD
 from perf.results import Row, percentile
 from tenancy import CalledNumber, Trunks
+from tenancy.spending import Usage
 
 NUMBER = "+15550199"
 CALLS_AT_ONCE = 10
@@ -215,6 +217,9 @@ class _Nobody:
     def media_ended(self, why: str) -> None: ...
 
     def turns_counted(self, counters: TurnCounters) -> None: ...
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None: ...
+    def provider_event(self, event: ProviderEvent) -> None: ...
 
 
 async def _pipeline_build(bench: Bench) -> list[Row]:

@@ -1,7 +1,8 @@
 """What a tenant's own keys cost at the beginning of a call: ``python -m perf.bench_keys``.
 
 The chains of a call are resolved as the registry does it, without keys in the vault and with one and three, once with the
-tenants' data keys still wrapped and once with them open. Wall-clock percentiles and processor time, in microseconds.
+tenants' data keys still wrapped and once with them open: from the vault's file, and from a Postgres of this machine that
+waits for its disk. Wall-clock percentiles and processor time of this process, in microseconds.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from pathlib import Path
 import uvloop
 
 from config.loader import DEMO_NODE_FILE, load_node_config, load_tenants
-from config.node import PlatformProviders
+from config.node import PlatformProviders, PostgresConfig
 from config.tenant import OpenAICompatible, Providers, TenantConfig
+from perf.postgres_server import NoPostgresError, postgres_server
 from tenancy.keys import TenantKeys, chains_for
-from vault import LocalKek, LocalKeyEncryption, Secret, SqliteStore, Vault
+from tenancy.vault_database import VaultDatabase
+from vault import LocalKek, LocalKeyEncryption, Secret, SecretStore, SqliteStore, Vault
 from vault.open_keys import OpenKeys
+from vault.postgres import PostgresSecretStore
 from vault.sealing import KEY_BYTES, KeyMaterial
 
 TENANTS = 300
@@ -53,9 +57,21 @@ async def _measure(what: str, configs: list[TenantConfig], keys: TenantKeys) -> 
 
 
 async def _run(directory: Path) -> None:
+    print("from the file")
+    await _run_on(await SqliteStore.open(directory / "vault.db"))
+    try:
+        with postgres_server(durable=True) as server:
+            print("from Postgres")
+            await _run_on(
+                await PostgresSecretStore.open(VaultDatabase(server.new_database(), PostgresConfig()))
+            )
+    except NoPostgresError as error:
+        print(error)
+
+
+async def _run_on(store: SecretStore) -> None:
     base = load_tenants(load_node_config(DEMO_NODE_FILE, {}).tenants)[0]
     keks = LocalKeyEncryption(LocalKek("bench", KeyMaterial(os.urandom(KEY_BYTES))), [], os.urandom)
-    store = await SqliteStore.open(directory / "vault.db")
     filling = Vault(store, keks, random_bytes=os.urandom, now_ms=_now_ms)
     for number in range(TENANTS):
         for name in NAMES:

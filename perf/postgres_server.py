@@ -53,6 +53,11 @@ class PostgresServer:
         self._user: int | None = NOBODY if os.geteuid() == 0 else None
         self._databases = 0
 
+    @property
+    def directory(self) -> Path:
+        """All that the server writes: its data and its log."""
+        return self._directory
+
     def create(self) -> None:
         """Make the server's files; start it with `start`."""
         if self._user is not None:

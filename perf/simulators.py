@@ -68,6 +68,8 @@ class Script:
     """The messages of each chat request, newest last; 100 at most."""
     spoken: list[str] = field(default_factory=list)
     """The text of each speech request, newest last; 100 at most."""
+    usage: tuple[int, int] | None = None
+    """Tokens that a chat says it was given and has answered with, where the request asks; None: it does not say."""
     requests: dict[str, int] = field(default_factory=dict)
     _transcribed: int = 0
     _heard: list[tuple[bytes, int]] = field(default_factory=list)
@@ -163,8 +165,10 @@ def make_app(script: Script) -> FastAPI:
         if refused is None and (fault := script.chat.fault) is not None:
             reply = script.next_reply()
             return await answer_with(fault, request, "text/event-stream", lambda: _deltas(reply, Behaviour()))
+        asked = document.get("stream_options") or {}
+        usage = script.usage if asked.get("include_usage") else None
         return refused or StreamingResponse(
-            _deltas(script.next_reply(), script.chat), media_type="text/event-stream"
+            _deltas(script.next_reply(), script.chat, usage), media_type="text/event-stream"
         )
 
     return app
@@ -183,23 +187,35 @@ async def _pieces(pcm: bytes, behaviour: Behaviour) -> AsyncIterator[bytes]:
         yield pcm[start : start + size]
 
 
-async def _deltas(text: str, behaviour: Behaviour) -> AsyncIterator[bytes]:
+async def _deltas(
+    text: str, behaviour: Behaviour, usage: tuple[int, int] | None = None
+) -> AsyncIterator[bytes]:
     for number, word in enumerate(text.split(" ")):
         if number == behaviour.break_off_after:
             raise ConnectionResetError("simulated")
         await asyncio.sleep(behaviour.gap_ms / 1000 if number else 0)
         yield _chunk({"content": word if number == 0 else " " + word}, None)
     yield _chunk({}, "stop")
+    if usage is not None:
+        given, answered = usage
+        yield _event(
+            choices=[],
+            usage={"prompt_tokens": given, "completion_tokens": answered, "total_tokens": sum(usage)},
+        )
     yield b"data: [DONE]\n\n"
 
 
 def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
+    return _event(choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
+
+
+def _event(**fields: object) -> bytes:
     document = {
         "id": "chatcmpl-simulated",
         "object": "chat.completion.chunk",
         "created": 0,
         "model": "simulated",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        **fields,
     }
     return b"data: " + orjson.dumps(document) + b"\n\n"
 

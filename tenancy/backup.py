@@ -181,25 +181,31 @@ def _problems(path: Path, tenant_id: str) -> tuple[str, ...]:
 
     Raises `StoreLocked`, which says nothing about the file.
     """
-    problems: list[str] = []
     try:
         with store_errors(path), closing(_read_only(path)) as connection:
-            checked = connection.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})")
-            problems += [line for (line,) in checked if line != "ok"]
-            orphans = connection.execute("PRAGMA foreign_key_check")
-            problems += [f"{row[0]}: a row without what it refers to" for row in orphans]
-            versions = connection.execute("SELECT version, content_hash, body FROM config_versions")
-            for version, digest, body in versions:
-                if hashlib.sha256(body.encode()).hexdigest() != digest:
-                    problems.append(f"version {version} is not what was written")
-                elif (owner := _owner(body)) != tenant_id:
-                    problems.append(f"version {version} is {owner}'s, not {tenant_id}'s")
-            if not connection.execute("SELECT 1 FROM active_version").fetchall():
-                problems.append("no configuration is active")
+            return file_problems(connection, tenant_id)
     except StoreLocked:
         raise
     except StoreError as error:
-        problems.append(str(error))
+        return (str(error),)
+
+
+def file_problems(connection: sqlite3.Connection, tenant_id: str) -> tuple[str, ...]:
+    """What is wrong with the tenant's file that a connection reads; at most `MAX_PROBLEMS`. Raises `sqlite3.Error`."""
+    checked = connection.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})")
+    problems = [line for (line,) in checked if line != "ok"]
+    if problems:
+        return tuple(problems)
+    orphans = connection.execute("PRAGMA foreign_key_check")
+    problems += [f"{row[0]}: a row without what it refers to" for row in orphans]
+    versions = connection.execute("SELECT version, content_hash, body FROM config_versions")
+    for version, digest, body in versions:
+        if hashlib.sha256(body.encode()).hexdigest() != digest:
+            problems.append(f"version {version} is not what was written")
+        elif (owner := _owner(body)) != tenant_id:
+            problems.append(f"version {version} is {owner}'s, not {tenant_id}'s")
+    if not connection.execute("SELECT 1 FROM active_version").fetchall():
+        problems.append("no configuration is active")
     return tuple(problems[:MAX_PROBLEMS])
 
 

@@ -17,12 +17,16 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreLocked, TenantElsewhere
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
 from tenancy.store import (
     Address,
+    CallPlace,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -75,17 +79,43 @@ class BothStores:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self.files.tenant_ids(status)
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self.files.tenants(after, limit, status)
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self.files.addresses_of(tenant_id)
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
         if await self.files.tenant(tenant_id) is not None and not await self.files.is_here(tenant_id):
             # First: where it fails, nothing is changed.
             await (await self.postgres()).set_status(tenant_id, status, moved_to)
-        return await self.files.set_status(tenant_id, status, moved_to)
+        return await self.files.set_status(tenant_id, status, moved_to, expected)
 
     async def import_version(self, new: NewVersion) -> int:
-        return await self.files.claim_for(new.tenant_id, new.addresses, lambda: self._add_version(new))
+        return await self.files.import_with(new, self.active, self._add_version)
+
+    async def last_change(self) -> int:
+        return await self.files.last_change()
+
+    async def changes(self, after: int) -> Changes:
+        return await self.files.changes(after)
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self.files.watch_trial(tenant_id, due_at_ms)
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return await self.files.due_trials(now_ms)
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self.files.trial_looked_at(seen, again_at_ms)
 
     async def _add_version(self, new: NewVersion) -> int:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> int:
@@ -110,6 +140,24 @@ class BothStores:
             return await self._write(tenant_id, lambda: self.files.edit_versions(tenant_id, change), there)
 
         return await self.files.hold_for(tenant_id, addresses, and_then)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    @property
+    def figures(self) -> StoreFigures:
+        return self.files.figures
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self.files.keep_minutes(node, minutes)
+
+    async def leave(self, node_id: str) -> None:
+        await self.files.leave(node_id)
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self.files.known_nodes()
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self.files.minutes_since(minute)
 
     # -- one tenant ------------------------------------------------------------------------------------
 
@@ -143,8 +191,10 @@ class BothStores:
     async def versions(self, tenant_id: str) -> tuple[VersionInfo, ...]:
         return await self._read(lambda store: store.versions(tenant_id))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        return await self._read(lambda store: store.newest_calls(tenant_id, limit))
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        return await self._read(lambda store: store.newest_calls(tenant_id, limit, before))
 
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> None:
@@ -156,9 +206,15 @@ class BothStores:
         self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]
     ) -> Edit | None:
         async def there(postgres: PostgresStore, connection: AsyncConnection) -> Edit | None:
-            return await postgres.repository.end_call(connection, call, observe)
+            edit = await postgres.repository.end_call(connection, call, observe)
+            ended_there.append(edit is not None and edit.reaches_calls)
+            return edit
 
-        return await self._write(tenant_id, lambda: self.files.end_call(tenant_id, call, observe), there)
+        ended_there: list[bool] = []
+        edit = await self._write(tenant_id, lambda: self.files.end_call(tenant_id, call, observe), there)
+        if any(ended_there):
+            await self.files.note_change(tenant_id)
+        return edit
 
     async def _read(self, ask: Callable[[Store], Awaitable[T]]) -> T:
         try:

@@ -13,6 +13,8 @@ from tenancy.store import CallRow
 
 MAX_TRANSCRIPT_BYTES = 1024 * 1024
 """As JSON; of a longer one, and of longer messages, the newest stay."""
+MAX_PROVIDERS_BYTES = 64 * 1024
+"""As JSON, of what is said of a call's providers; the first stay, for a service's chain begins with whom it wanted."""
 MAX_LISTED_CALLS = 100
 
 
@@ -23,6 +25,9 @@ def row_of(record: CallRecord) -> CallRow:
         note = {"speaker": "system", "text": f"{dropped} earlier lines were too long to keep"}
         transcript = [orjson.dumps(note), *transcript]
     messages, _ = _within(record.messages)
+    providers, left_out = _first_within(record.providers, MAX_PROVIDERS_BYTES)
+    if left_out:
+        providers.append(orjson.dumps({"outcome": "not_kept", "times": left_out}))
     return CallRow(
         call_id=record.call_id,
         called=record.called,
@@ -33,6 +38,7 @@ def row_of(record: CallRecord) -> CallRow:
         cause=record.cause,
         transcript=_array(transcript),
         messages=_array(messages),
+        providers=_array(providers),
     )
 
 
@@ -48,14 +54,20 @@ def record_of(row: CallRow) -> CallRecord:
         cause=row.cause,
         transcript=orjson.loads(row.transcript),
         messages=orjson.loads(row.messages),
+        providers=orjson.loads(row.providers),
     )
 
 
 def _within(entries: Sequence[Mapping[str, object]]) -> tuple[list[bytes], int]:
     """The newest entries that fit, each as JSON, and how many did not."""
+    kept, dropped = _first_within(entries[::-1], MAX_TRANSCRIPT_BYTES)
+    return kept[::-1], dropped
+
+
+def _first_within(entries: Sequence[Mapping[str, object]], left: int) -> tuple[list[bytes], int]:
+    """The first entries that fit, each as JSON, and how many did not."""
     kept: list[bytes] = []
-    left = MAX_TRANSCRIPT_BYTES
-    for entry in reversed(entries):
+    for entry in entries:
         try:
             text = orjson.dumps(entry)
         except orjson.JSONEncodeError as error:
@@ -64,7 +76,7 @@ def _within(entries: Sequence[Mapping[str, object]]) -> tuple[list[bytes], int]:
         if left < 0:
             break
         kept.append(text)
-    return kept[::-1], len(entries) - len(kept)
+    return kept, len(entries) - len(kept)
 
 
 def _array(entries: Sequence[bytes]) -> str:

@@ -87,7 +87,8 @@ class CanaryPlan(StrictModel):
     transfers: Bound | None = Bound(absolute=0.10)
     turn_latency: Bound | None = Bound(absolute=100.0, relative=0.10)
     turn_latency_p95: Bound | None = None
-    cost: Bound | None = Bound(relative=0.25)
+    cost: Bound | None = None
+    """Needs the prices of all who may be asked (`tenancy.spending.unpriced`)."""
     latency_cap_ms: int = Field(default=3_000, ge=100, le=60_000)
     cost_cap_micros: int = Field(default=1_000_000, ge=1)
     min_calls: int = Field(default=50, ge=1, le=1_000_000)
@@ -141,6 +142,8 @@ class CallOutcome:
     cost_micros: int | None = None
     """None: its cost is not known."""
     turn_latency_p95_ms: float | None = None
+    cost_estimated: bool = False
+    """Whether some of the cost rests on figures that are not the provider's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,8 @@ class ArmTally:
     turn_latency: MeanTally = field(default_factory=MeanTally)
     cost: MeanTally = field(default_factory=MeanTally)
     turn_latency_p95: MeanTally = field(default_factory=MeanTally)
+    estimated_costs: int = 0
+    """Calls whose cost is estimated in part."""
 
     def of(self, metric: Metric) -> RateTally | MeanTally:
         """The tally of a metric."""
@@ -324,6 +329,7 @@ def _counted(arm: ArmTally, outcome: CallOutcome, plan: CanaryPlan) -> ArmTally:
         latency,
         cost,
         slow,
+        arm.estimated_costs + (outcome.cost_micros is not None and outcome.cost_estimated),
     )
 
 

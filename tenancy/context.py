@@ -7,7 +7,7 @@ from datetime import datetime
 
 from config.tenant import TenantConfig
 from tenancy.call_keys import key_names
-from tenancy.providers import ResolvedProvider
+from tenancy.providers import ProviderStep, ResolvedProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TenantContext:
     llm: tuple[ResolvedProvider, ...]
     tts: tuple[ResolvedProvider, ...]
     skipped_providers: tuple[str, ...] = ()
-    provider_steps: tuple[str, ...] = ()
+    provider_steps: tuple[ProviderStep, ...] = ()
     """Every step of each service's chain and why it is taken or left out; the edge's alone."""
 
     voice_of: str | None = None
@@ -90,3 +90,5 @@ class CallRecord:
     transcript: list[dict[str, object]] = field(default_factory=list)
     """Lines in order. Where they exceed the store's limit, the oldest are left out and a first line says so."""
     messages: list[dict[str, str]] = field(default_factory=list)
+    providers: list[dict[str, object]] = field(default_factory=list)
+    """Who was to serve it, in the order of each service's chain and why, and then what became of that: see `mediaserver.providers.trail.provider_entries`."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, TenantElsewhere
+from tenancy.figures import StoreFigures
 from tenancy.schema_history import SchemaHistory
 
 BUSY_TIMEOUT_MS = 5_000
@@ -47,7 +48,7 @@ def _primary_code(error: BaseException | None) -> int:
 
 
 @contextmanager
-def store_errors(path: Path) -> Iterator[None]:
+def store_errors(path: Path, figures: StoreFigures | None = None) -> Iterator[None]:
     """Turn SQLite's errors into `StoreError` with the file's name, and without what was to be written."""
     try:
         yield
@@ -55,6 +56,8 @@ def store_errors(path: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         primary = _primary_code(cause)
         if primary in _LOCKED:
+            if figures is not None:
+                figures.was_locked()
             raise StoreLocked(
                 f"{path}: in use by another program for {BUSY_TIMEOUT_MS} ms: {cause}"
             ) from error
@@ -88,12 +91,15 @@ class PreparedQuery:
 
     sql: str
     parameters: tuple[str, ...]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters whose values are the query's own."""
 
 
 def prepare(query: Select[Any]) -> PreparedQuery:
     """Compile a query once, for what every call asks."""
     compiled = query.compile(dialect=sqlite.dialect())
-    return PreparedQuery(str(compiled), tuple(compiled.positiontup or ()))
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return PreparedQuery(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 
 class Database:
@@ -103,8 +109,11 @@ class Database:
     query, and its engine takes longer to make than the file takes to open. The engine is made for what is asked less often.
     """
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+    def __init__(
+        self, path: Path, connection: aiosqlite.Connection, figures: StoreFigures | None = None
+    ) -> None:
         self.path = path
+        self._figures = figures or StoreFigures()
         self._connection = connection
         self._engine: AsyncEngine | None = None
         self._using = asyncio.Lock()
@@ -132,7 +141,8 @@ class Database:
         In one piece: a cursor that is left behind by a cancelled task would hold its connection at an old snapshot.
         """
         with self._errors():
-            parameters = [values[name] for name in query.parameters]
+            known = {**query.constants, **values}
+            parameters = [known[name] for name in query.parameters]
             return list(await self._connection.execute_fetchall(query.sql, parameters))
 
     async def read(self, work: Work[T]) -> T:
@@ -142,26 +152,30 @@ class Database:
 
     async def write(self, work: Work[T]) -> T:
         """Do all of it or nothing, alone. Raises `StoreError`."""
+        began = time.monotonic()
         async with self._using:
-            return await unbroken(self._write(work))
+            return await unbroken(self._write(work, time.monotonic() - began))
 
     async def _read(self, work: Work[T]) -> T:
         with self._errors():
             async with self.engine.connect() as connection:
                 return await work(connection)
 
-    async def _write(self, work: Work[T]) -> T:
+    async def _write(self, work: Work[T], queued_s: float) -> T:
         with self._errors():
             async with self.engine.connect() as connection:
                 await connection.execution_options(**{WRITES: True})
+                # From here on: that an engine is made first is nobody's lock.
+                asked = time.monotonic()
                 async with connection.begin():
+                    self._figures.waited((queued_s + time.monotonic() - asked) * 1_000)
                     return await work(connection)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"{self.path}: the registry is closed")
-        with store_errors(self.path):
+        with store_errors(self.path, self._figures):
             yield
 
     async def close(self) -> None:
@@ -176,19 +190,19 @@ class Database:
         await self._connection.close()
 
 
-async def open_database(path: Path, history: SchemaHistory) -> Database:
-    """Open a file, creating it and bringing its schema up to date. Raises `StoreError`."""
-    return await unbroken(_open_database(path, history))
+async def open_database(path: Path, history: SchemaHistory, figures: StoreFigures | None = None) -> Database:
+    """Open a file, creating it and bringing its schema up to date; ``figures`` count its waits. Raises `StoreError`."""
+    return await unbroken(_open_database(path, history, figures))
 
 
-async def _open_database(path: Path, history: SchemaHistory) -> Database:
-    with store_errors(path):
+async def _open_database(path: Path, history: SchemaHistory, figures: StoreFigures | None) -> Database:
+    with store_errors(path, figures):
         # Not `aiosqlite.connect`: all of it is one visit to the connection's thread.
         found: list[int] = []
         connection = await aiosqlite.Connection(
             partial(_connect_and_look, path, history, found), iter_chunk_size=64
         )
-    database = Database(path, connection)
+    database = Database(path, connection, figures)
     try:
         await _update(database, history, found[0])
     except BaseException:

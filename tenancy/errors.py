@@ -41,6 +41,14 @@ class UnknownTenant(TenancyError):  # noqa: N818
     """No tenant has this id."""
 
 
+class TenantExists(TenancyError):  # noqa: N818
+    """There is a tenant of this id already, and a new one was meant."""
+
+
+class TenantChanged(TenancyError):  # noqa: N818
+    """Somebody else changed the tenant's status meanwhile. Nothing was done."""
+
+
 class UnknownVersion(TenancyError):  # noqa: N818
     """The tenant has no such configuration version."""
 

@@ -11,16 +11,28 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from loguru import logger
 
-from config.node import EnvironmentKek, FileKek, NodeConfig, PlatformProviders, TransitKek, VaultConfig
+from config.node import (
+    EnvironmentKek,
+    FileKek,
+    NodeConfig,
+    PlatformProviders,
+    PostgresConfig,
+    TransitKek,
+    VaultConfig,
+)
 from config.tenant import TenantConfig
 from tenancy.call_keys import CallKeys, FoundKey, key_names
 from tenancy.providers import Chains, resolve
 from vault import (
+    AuditBroken,
+    CompositeKeyEncryption,
     KekUnavailable,
     KekUnusable,
     KeyEncryption,
@@ -29,15 +41,24 @@ from vault import (
     LocalKeyEncryption,
     SecretMissing,
     SecretRevoked,
+    SecretStore,
     SqliteStore,
     TransitKeyEncryption,
     TransitSettings,
     Vault,
     VaultError,
+    VaultStoreError,
     kek_from_environment,
     kek_from_file,
     token_from_file,
 )
+from vault.composite import HeldKeys
+from vault.following import FollowingStore
+from vault.moving import MoveReport, move
+from vault.records import MovableStore
+
+if TYPE_CHECKING:
+    from vault.postgres import PostgresSecretStore
 
 VAULT_FILE: Final = "vault.db"
 SAMPLE: Final = 1_000
@@ -55,14 +76,17 @@ def vault_path(config: NodeConfig) -> Path:
 
 def key_encryption(config: VaultConfig, environ: Mapping[str, str]) -> KeyEncryption:
     """The key-encryption keys that the configuration names. Raises `KekUnusable` and `BadInput`."""
-    kek = config.kek
-    if isinstance(kek, TransitKek):
-        settings = TransitSettings(
-            kek.url.rstrip("/"), kek.key, kek.mount.strip("/"), kek.namespace, kek.timeout_ms
-        )
-        return TransitKeyEncryption(settings, token_from_file(kek.token_file))
-    older = [_local_kek(each, environ) for each in config.older]
-    return LocalKeyEncryption(_local_kek(kek, environ), older, os.urandom)
+    current, *older = (_held_keys(each, environ) for each in (config.kek, *config.older))
+    return CompositeKeyEncryption(current, older) if older else current
+
+
+def _held_keys(kek: FileKek | EnvironmentKek | TransitKek, environ: Mapping[str, str]) -> HeldKeys:
+    if not isinstance(kek, TransitKek):
+        return LocalKeyEncryption(_local_kek(kek, environ), (), os.urandom)
+    settings = TransitSettings(
+        kek.url.rstrip("/"), kek.key, kek.mount.strip("/"), kek.namespace, kek.timeout_ms
+    )
+    return TransitKeyEncryption(settings, token_from_file(kek.token_file))
 
 
 def _local_kek(kek: FileKek | EnvironmentKek, environ: Mapping[str, str]) -> LocalKek:
@@ -78,19 +102,93 @@ async def open_vault(config: NodeConfig, environ: Mapping[str, str]) -> Vault | 
     try:
         keks = key_encryption(config.vault, environ)
     except KekUnusable as error:
-        needed = await _wrapping(vault_path(config))
+        needed = await _wrapping(config, environ)
         if not needed:
             raise
         raise KekUnusable(f"{error}; what the vault keeps is wrapped by {', '.join(needed)}") from error
-    store = await SqliteStore.open(vault_path(config))
+    store = await open_vault_store(config, environ)
     return Vault(store, keks, random_bytes=os.urandom, now_ms=_now_ms)
 
 
-async def _wrapping(path: Path) -> tuple[str, ...]:
+async def open_vault_store(config: NodeConfig, environ: Mapping[str, str]) -> SecretStore:
+    """Where a node's vault is kept: in Postgres, as its tenants are, or in its file. Raises `VaultStoreError`.
+
+    Beside files, a ``store.postgres`` section says where the vault may be brought to while the node runs: it follows.
+    """
+    if config.store.kind == "postgres":
+        return await open_vault_database(config.store.postgres_or_default, environ)
+    file = await SqliteStore.open(vault_path(config))
+    if config.store.postgres is None:
+        return file
+    return FollowingStore(file, partial(open_vault_database, config.store.postgres, environ))
+
+
+async def open_vault_database(config: PostgresConfig, environ: Mapping[str, str]) -> PostgresSecretStore:
+    """The vault of all nodes on one database. Raises `VaultStoreError`, without the URL: it may hold a password."""
+    # A node on files does without the driver.
+    from tenancy.vault_database import VaultDatabase
+    from vault.postgres import PostgresSecretStore
+
+    url = environ.get(config.url_env, "")
+    if not url.strip():
+        raise VaultStoreError(f"the vault is in Postgres, and {config.url_env} is not set")
+    return await PostgresSecretStore.open(VaultDatabase(url, config))
+
+
+async def move_vault(config: NodeConfig, environ: Mapping[str, str], *, back: bool) -> MoveReport:
+    """Bring the node's vault from its file to the ``store.postgres`` database, or back, and verify its audit trail there.
+
+    Raises `VaultError`, as `vault.moving.move` does; `AuditBroken` where the trail is not sound at its new place.
+    """
+    if config.vault is None or config.store.postgres is None:
+        raise VaultStoreError("the node's configuration has no vault section, or no store.postgres section")
+    keks = key_encryption(config.vault, environ)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(keks.aclose)
+        file = await SqliteStore.open(vault_path(config))
+        opened.push_async_callback(file.aclose)
+        database = await open_vault_database(config.store.postgres, environ)
+        opened.push_async_callback(database.aclose)
+        source, target = cast("tuple[MovableStore, MovableStore]", (file, database)[:: -1 if back else 1])
+        anchor = await source.alone(lambda rows: rows.head())
+        report = await move(source, target, keks)
+        moved = Vault(target, keks, random_bytes=os.urandom, now_ms=_now_ms)
+        finding = await moved.verify_audit(anchor)
+        if finding is not None:
+            raise AuditBroken(
+                f"the vault was moved, and its audit trail is not sound at entry {finding.sequence}: {finding.reason}"
+            )
+        return report
+
+
+async def absent_keys(
+    config: NodeConfig, environ: Mapping[str, str], tenant_id: str, names: Sequence[str]
+) -> Mapping[str, str]:
+    """Those of a tenant's keys that a call would do without, and why: ``is missing``, ``was revoked``.
+
+    Needs no key-encryption key. A vault's file that is not there yet has no keys, and is not made. Raises `VaultError`.
+    """
+    present: dict[str, str | None] = {}
+    if config.store.kind == "postgres" or await asyncio.to_thread(vault_path(config).exists):
+        store = await open_vault_store(config, environ)
+        try:
+            present = {row.name: row.revoked_at for row in await store.secrets(tenant_id)}
+        finally:
+            await store.aclose()
+    missing = {name: "is missing" for name in names if name not in present}
+    return missing | {name: "was revoked" for name in names if present.get(name) is not None}
+
+
+def vault_name(config: NodeConfig) -> str:
+    """What people are told of where the vault is."""
+    return "the vault in Postgres" if config.store.kind == "postgres" else str(vault_path(config))
+
+
+async def _wrapping(config: NodeConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The ids of the key-encryption keys that wrap data keys, as far as the first of these tell."""
-    if not await asyncio.to_thread(path.exists):
+    if config.store.kind == "sqlite" and not await asyncio.to_thread(vault_path(config).exists):
         return ()
-    store = await SqliteStore.open(path)
+    store = await open_vault_store(config, environ)
     try:
         rows = await store.data_keys_not_under("", None, SAMPLE)
     finally:
@@ -143,6 +241,11 @@ class TenantKeys:
         else:
             found = await asyncio.gather(*(self._one(tenant_id, name) for name in names))
         return CallKeys(tenant_id, dict(zip(names, found, strict=True)), self.resolver, self._now_ms())
+
+    @property
+    def vault(self) -> Vault:
+        """Where they are kept, for who administers them."""
+        return self._vault
 
     def now_ms(self) -> int:
         """The resolver's clock."""

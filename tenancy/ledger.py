@@ -69,6 +69,11 @@ class Edit:
     ended: Canary | None = None
     """The trial that is over with this."""
 
+    @property
+    def reaches_calls(self) -> bool:
+        """Whether new calls get something else than before."""
+        return any(line.deed not in (Deed.DRAFTED, Deed.VALIDATED, Deed.REJECTED) for line in self.log)
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:

@@ -26,14 +26,21 @@ from tenancy.addresses import addresses_of
 from tenancy.call_log import row_of
 from tenancy.canary import CallOutcome, Canary, CanaryPlan, in_share
 from tenancy.context import CallRecord
-from tenancy.errors import ChangeRefused, StoreCorrupt, UnknownTenant, UnknownVersion, VersionInvalid
+from tenancy.errors import (
+    ChangeRefused,
+    StoreCorrupt,
+    TenancyError,
+    UnknownTenant,
+    UnknownVersion,
+    VersionInvalid,
+)
 from tenancy.ledger import Deed, Edit, Ledger, LogLine
-from tenancy.store import NewVersion, Serving, Store, VersionKey
+from tenancy.store import NewVersion, Serving, Store, TrialArm, VersionKey
 from tenancy.versions import OPEN, ConfigVersion, Origin, VersionState
 
-DryRun = Callable[[TenantConfig], Awaitable[tuple[str, ...]]]
-"""Builds what a call would be answered with, without a call, and says what does not work."""
 MAX_LISTED: Final = 200
+AGAIN_MS: Final = 60_000
+"""After so long a trial is looked at again that could not be ended."""
 CURRENT: Final = "current"
 """As ``expected``: whichever version is active when the change is asked for."""
 Expected = int | None | Literal["current"]
@@ -47,6 +54,10 @@ class Report:
     """It cannot be used."""
     warnings: tuple[str, ...]
     """Its author may have meant it."""
+
+
+DryRun = Callable[[TenantConfig], Awaitable[Report]]
+"""Builds what a call would be answered with, without a call, and says what does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +78,16 @@ class Lifecycle:
     """Configuration versions of the tenants in a store."""
 
     def __init__(
-        self, store: Store, *, dry_run: DryRun | None = None, now: Callable[[], datetime] = _now
+        self,
+        store: Store,
+        *,
+        dry_run: DryRun | None = None,
+        now: Callable[[], datetime] = _now,
+        unpriced: Callable[[TenantConfig], tuple[str, ...]] = lambda _: (),
     ) -> None:
+        """``unpriced``: whose price nobody states of those who may be asked in a configuration's calls."""
         self._store = store
+        self._unpriced = unpriced
         self._dry_run = dry_run
         self._now = now
 
@@ -118,12 +136,37 @@ class Lifecycle:
     async def check(self, config: TenantConfig) -> Report:
         """What is wrong with a configuration that follows the schema."""
         found = check_references(config)
-        errors = [f"{each.field}: {each.text}" for each in found.errors]
-        if not errors and self._dry_run is not None:
-            errors.extend(await self._dry_run(config))
-        return Report(tuple(errors), tuple(f"{each.field}: {each.text}" for each in found.warnings))
+        errors = tuple(f"{each.field}: {each.text}" for each in found.errors)
+        warnings = tuple(f"{each.field}: {each.text}" for each in found.warnings)
+        if errors or self._dry_run is None:
+            return Report(errors, warnings)
+        dry = await self._dry_run(config)
+        return Report(dry.errors, (*warnings, *dry.warnings))
 
     # -- changing --------------------------------------------------------------------------------------
+
+    async def create(self, config: TenantConfig, origin: Origin) -> int:
+        """Make a tenant of its first configuration, which is active at once; returns its version.
+
+        Raises `TenantExists`, `NumberTaken`, `VersionInvalid`; nothing is there then.
+        """
+        report = await self.check(config)
+        if report.errors:
+            raise VersionInvalid(report.errors)
+        body = canonical_json(config).decode()
+        return await self._store.import_version(
+            NewVersion(
+                tenant_id=config.tenant_id,
+                addresses=addresses_of(config),
+                content_hash=hashlib.sha256(body.encode()).hexdigest(),
+                schema_version=config.schema_version,
+                author=origin.author,
+                reason=origin.reason,
+                created_at=origin.at,
+                body=body,
+                new_tenant=True,
+            )
+        )
 
     async def draft(self, config: TenantConfig, origin: Origin) -> ConfigVersion:
         """Add a version that no call gets yet. Raises `UnknownTenant`, `ChangeRefused`."""
@@ -199,11 +242,17 @@ class Lifecycle:
     async def begin_trial(self, tenant_id: str, plan: CanaryPlan, origin: Origin) -> ConfigVersion:
         """Give a version to a share of calls; a draft is validated first. Raises as `activate`.
 
-        It must have the baseline's addresses: whose they are and from where they are called does not depend on the call.
+        It must have the baseline's addresses: whose they are and from where they are called does not depend on the call. And a
+        bound on cost needs prices: without them a trial could show nothing and would never be promoted.
         """
         ledger = await self.ledger(tenant_id)
         config = await self.config(tenant_id, plan.version)
-        addresses = set(addresses_of(await self.config(tenant_id, plan.baseline)))
+        baseline = await self.config(tenant_id, plan.baseline)
+        if plan.cost is not None and (missing := self.unpriced(baseline, config)):
+            raise ChangeRefused(
+                f"what calls cost is not known, so there can be no bound on it: no price is stated for {'; '.join(missing)}"
+            )
+        addresses = set(addresses_of(baseline))
         changed = {each.address for each in addresses.symmetric_difference(addresses_of(config))}
         if changed:
             raise ChangeRefused(
@@ -215,8 +264,16 @@ class Lifecycle:
             report = await self.validate(tenant_id, plan.version, origin)
             if report.errors:
                 raise VersionInvalid(report.errors)
+        ends_at_ms = int(origin.at.timestamp() * 1000) + plan.max_duration_ms
+        # Before, for a program may end after the next line; after, for who looked meanwhile saw no trial.
+        await self._store.watch_trial(tenant_id, ends_at_ms)
         edit = await self._store.edit(tenant_id, lambda ledger: ledger.begin_trial(plan, origin))
+        await self._store.watch_trial(tenant_id, ends_at_ms)
         return self._told(tenant_id, edit).version
+
+    def unpriced(self, *configs: TenantConfig) -> tuple[str, ...]:
+        """Whose price nobody states of those who may be asked in these configurations' calls."""
+        return tuple(dict.fromkeys(each for config in configs for each in self._unpriced(config)))
 
     async def end_trial(self, tenant_id: str, origin: Origin) -> ConfigVersion:
         """Take the version on trial back. Raises `ChangeRefused` where none is."""
@@ -280,9 +337,53 @@ class Lifecycle:
         edit = await self._store.end_call(tenant_id, row, lambda ledger: ledger.observe(outcome, self._now()))
         return None if edit is None else self._told(tenant_id, edit)
 
+    async def end_due_trials(self) -> tuple[tuple[str, Edit], ...]:
+        """End the trials whose time is over, of all tenants, and return them; each is ended by one program alone.
+
+        No tenant is asked but those that are due. One whose data cannot be used is looked at again after `AGAIN_MS`.
+        Raises `StoreError` where the shared part cannot be read.
+        """
+        ended = []
+        for due in await self._store.due_trials(self._now_ms()):
+            try:
+                edit, again_at_ms = await self.end_trial_if_due(due.tenant_id)
+            except TenancyError as error:
+                logger.bind(tenant=due.tenant_id).error("a trial that is over cannot be ended: {}", error)
+                edit, again_at_ms = None, self._now_ms() + AGAIN_MS
+            await self._store.trial_looked_at(due, again_at_ms)
+            if edit is not None:
+                ended.append((due.tenant_id, edit))
+        return tuple(ended)
+
+    async def end_trial_if_due(self, tenant_id: str) -> tuple[Edit | None, int | None]:
+        """End a tenant's trial if its time is over. Returns what that made, and when one that still runs ends."""
+        running: list[Canary | None] = [None]
+
+        def look(ledger: Ledger) -> Edit | None:
+            edit = ledger.tick(self._now())
+            running[0] = ledger.trial if edit is None else edit.ledger.trial
+            return edit
+
+        edit = await self._store.end_call(tenant_id, None, look)
+        trial = running[0]
+        ends_at_ms = None if trial is None else trial.started_ms + trial.plan.max_duration_ms
+        return None if edit is None else self._told(tenant_id, edit), ends_at_ms
+
+    async def watch_trial(self, tenant_id: str) -> None:
+        """Have a tenant's trial looked at as soon as may be: a call has seen that its time is over."""
+        await self._store.watch_trial(tenant_id, self._now_ms())
+
+    def _now_ms(self) -> int:
+        return int(self._now().timestamp() * 1000)
+
     def arm_of(self, serving: Serving, call_id: str) -> VersionKey:
         """The version that a new call gets."""
-        return arm_of(serving, call_id, int(self._now().timestamp() * 1000))
+        return arm_of(serving, call_id, self._now_ms())
+
+    def running_arm(self, serving: Serving) -> TrialArm | None:
+        """The version on trial, while its time lasts."""
+        trial = serving.trial
+        return None if trial is None or self._now_ms() >= trial.ends_at_ms else trial
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -204,6 +204,10 @@ class Migration:
             report = await _finish(tenant_id, copied, source_side, target_side)
             await self._postgres.shared.put_tenant(target, row, suspended=suspended)
             await self._postgres.shared.put_addresses(target, tenant_id, addresses)
+            due_at_ms = await self._files.shared.feed.due_at(shared, tenant_id)
+            if due_at_ms is not None:
+                # For nodes that have no files.
+                await self._postgres.shared.feed.watch(target, tenant_id, due_at_ms)
         # Postgres has everything now, and the file still counts: this turns it, with this transaction's commit.
         await self._files.place_here(connection, here=False)
         return report
@@ -259,6 +263,9 @@ class Migration:
             addresses = await postgres.shared.addresses_of(source, tenant_id)
             await self._files.shared.put_tenant(shared, row, suspended=suspended)
             await self._files.shared.put_addresses(shared, tenant_id, addresses)
+            due_at_ms = await postgres.shared.feed.due_at(source, tenant_id)
+            if due_at_ms is not None:
+                await self._files.shared.feed.watch(shared, tenant_id, due_at_ms)
 
             async def work(connection: AsyncConnection) -> TenantReport:
                 await self._files.place_here(connection, here=True)

@@ -25,13 +25,18 @@ from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, texts_of
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
     Address,
+    CallPlace,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -74,6 +79,8 @@ class PostgresStore:
         self._place = place
         self.shared = SharedRepository()
         """The statements on addresses and status."""
+        self.nodes = NodeRepository()
+        self.figures = StoreFigures()
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
@@ -85,7 +92,7 @@ class PostgresStore:
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        parsed = _parsed(url, config.url_env)
+        parsed = postgres_url(url, config.url_env)
         engine = create_async_engine(
             parsed,
             pool_size=config.connections_kept,
@@ -150,11 +157,12 @@ class PostgresStore:
         try:
             yield
         except NoConnectionFree:
+            self.figures.was_locked()
             raise StoreLocked(f"{self._place}: all of its connections are in use") from None
         except DBAPIError as error:
-            raise _named(error.orig, self._place, lost=error.connection_invalidated) from None
+            raise self._counted(postgres_error(error, self._place)) from None
         except psycopg.Error as error:
-            raise _named(error, self._place) from None
+            raise self._counted(_named(error, self._place)) from None
         except SQLAlchemyError as error:
             raise StoreError(f"{self._place}: {type(error).__name__}") from error
 
@@ -198,6 +206,12 @@ class PostgresStore:
 
     # -- shared ----------------------------------------------------------------------------------------
 
+    def _counted(self, error: StoreError) -> StoreError:
+        """The error, which says that somebody waited in vain where it does."""
+        if isinstance(error, StoreLocked):
+            self.figures.was_locked()
+        return error
+
     async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
         return tuple(map(owned_address, await self._fetch(self._registered, asked_for(addresses))))
 
@@ -207,18 +221,54 @@ class PostgresStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._shared_read(lambda connection: self.shared.tenant_ids(connection, status))
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self._shared_read(
+            lambda connection: self.shared.tenants(connection, after, limit, status)
+        )
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        return await self._shared_write(
-            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
-        )
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to, expected)
+            if done:
+                await self.shared.feed.note(connection, tenant_id)
+            return done
+
+        return await self._shared_write(work)
+
+    async def last_change(self) -> int:
+        return await self._shared_read(self.shared.feed.last_change)
+
+    async def changes(self, after: int) -> Changes:
+        return await self._shared_read(lambda connection: self.shared.feed.changes(connection, after))
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms))
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return await self._shared_read(lambda connection: self.shared.feed.due(connection, now_ms))
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self._shared_write(lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms))
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
-            await self.shared.claim(connection, new.tenant_id, new.addresses)
-            return await self.repository.add_version(connection, new)
+            await self.shared.claim(connection, new.tenant_id, new.addresses, new_tenant=new.new_tenant)
+            before = await self.repository.active(connection)
+            version = await self.repository.add_version(connection, new)
+            if before is None or before.version != version:
+                await self.shared.feed.note(connection, new.tenant_id)
+            return version
 
         return await self._of_tenant(new.tenant_id, work)
 
@@ -232,9 +282,26 @@ class PostgresStore:
             await self.shared.hold(connection, tenant_id)
             if addresses is not None:
                 await self.shared.put_addresses(connection, tenant_id, addresses)
-            return await self.repository.edit(connection, change)
+            edit = await self.repository.edit(connection, change)
+            if edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._shared_write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._shared_write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._shared_read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._shared_read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 
@@ -275,7 +342,10 @@ class PostgresStore:
                 await self.shared.lock(connection, tenant_id, key_share=True)
 
             # Where no trial runs, calls that end at once do not wait for each other.
-            return await self.repository.end_call(connection, call, observe, lock)
+            edit = await self.repository.end_call(connection, call, observe, lock)
+            if edit is not None and edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._of_tenant(tenant_id, work)
 
@@ -290,14 +360,16 @@ class PostgresStore:
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         await self._of_tenant(tenant_id, lambda connection: self.repository.add_calls(connection, (call,)))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
         return await self._of_tenant(
-            tenant_id, lambda connection: self.repository.newest_calls(connection, limit)
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit, before)
         )
 
 
 def _compiled(query: Select[Any]) -> bytes:
-    return str(query.compile(dialect=PGDialect_psycopg())).encode()  # type: ignore[no-untyped-call] # theirs
+    return str(query.compile(dialect=PGDialect_psycopg())).encode()  # type: ignore[no-untyped-call] # SQLAlchemy's
 
 
 async def _in_one_trip(
@@ -316,7 +388,8 @@ async def _in_one_trip(
         return await rows.fetchall()
 
 
-def _parsed(url: str, variable: str) -> URL:
+def postgres_url(url: str, variable: str) -> URL:
+    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):
@@ -328,8 +401,12 @@ def _parsed(url: str, variable: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _named(error: BaseException | None, place: str, *, lost: bool = False) -> StoreError:
+def postgres_error(error: DBAPIError, place: str) -> StoreError:
     """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
+    return _named(error.orig, place, lost=error.connection_invalidated)
+
+
+def _named(error: BaseException | None, place: str, *, lost: bool = False) -> StoreError:
     state = getattr(error, "sqlstate", None) or ""
     primary = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"

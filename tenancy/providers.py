@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from config.node import PlatformProviders
-from config.tenant import Deepgram, Listener, OpenAICompatible, Provider, Providers
+from config.tenant import Deepgram, Listener, OpenAICompatible, Price, Provider, Providers
 from tenancy.call_keys import CallKeys
 from vault.resolver import KeyRef, KeyState, Origin
 
@@ -37,6 +37,8 @@ class ResolvedProvider:
     _key: str | None = field(default=None, repr=False)
     key_ref: KeyRef | None = None
     """Which key that is, where what its provider says of it is kept: in the calls of tenants with keys in the vault."""
+    price: Price | None = None
+    """What it charges, as its configuration says; the edge's alone."""
 
     def secret(self) -> str | None:
         """The API key, for the client that sends it and nobody else."""
@@ -52,6 +54,35 @@ class ResolvedProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderStep:
+    """One step of a service's chain as it was resolved, and why it is taken or left out. Nothing in it is secret."""
+
+    service: str
+    """``stt``, ``llm`` or ``tts``."""
+    origin: Origin
+    model: str
+    """``embedded`` for the models of this machine."""
+    reason: str
+    provider: str | None = None
+    """What logs and metrics call it (`ResolvedProvider.name`); None: it is left out."""
+
+    def __str__(self) -> str:
+        return f"{self.service}: {self.origin} {self.model}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """A step that cannot be taken."""
+
+    origin: Origin
+    model: str | None
+    reason: str
+
+
+_Outcome = ResolvedProvider | _LeftOut
+
+
+@dataclass(frozen=True, slots=True)
 class Chains:
     """The resolved chains of a call and the steps that were left out."""
 
@@ -59,7 +90,7 @@ class Chains:
     llm: tuple[ResolvedProvider, ...]
     tts: tuple[ResolvedProvider, ...]
     skipped: tuple[str, ...]
-    steps: tuple[str, ...] = ()
+    steps: tuple[ProviderStep, ...] = ()
     """Every step of each service in order, with the reason why it is taken or left out: for the call's record."""
     voice: str | None = None
     """The name of the first that speaks when its key is not held off: fixed phrases are in its voice."""
@@ -77,8 +108,7 @@ def resolve(
     tenant's list therefore adds nothing; a tenant that wants nothing else sets ``use_platform: false``. For the LLM,
     a platform that configures none has OpenAI's as soon as ``OPENAI_API_KEY`` is set.
     """
-    skipped: list[str] = []
-    recorded: list[str] = []
+    recorded: list[ProviderStep] = []
     first: dict[str, str] = {}
 
     def chain(
@@ -89,7 +119,10 @@ def resolve(
         ]
         if providers.use_platform:
             steps += [(Origin.PLATFORM, step) for step in shared]
-        outcomes = [_step(step, origin, providers.use_platform, environ, keys) for origin, step in steps]
+        outcomes: list[_Outcome] = [
+            _priced(_step(step, origin, providers.use_platform, environ, keys), step.price)
+            for origin, step in steps
+        ]
         if providers.use_platform and service == "llm" and not shared and environ.get(OPENAI_KEY, "").strip():
             outcomes.append(_implicit_llm(environ, keys))
         named = any(step.kind == "embedded" for step in own)
@@ -100,46 +133,47 @@ def resolve(
         )
         if keys is not None:
             outcomes = list(_judged(service, outcomes, keys))
-        skipped.extend(f"{service}: {outcome}" for outcome in outcomes if isinstance(outcome, str))
-        recorded.extend(f"{service}: {_told(outcome)}" for outcome in (*outcomes, last))
+        recorded.extend(_told(service, outcome) for outcome in (*outcomes, last))
         return (*(outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)), last)
 
     return Chains(
         stt=chain("stt", providers.stt, platform.stt),
         llm=chain("llm", providers.llm, platform.llm),
         tts=chain("tts", providers.tts, platform.tts),
-        skipped=tuple(skipped),
+        skipped=tuple(str(step) for step in recorded if step.provider is None),
         steps=tuple(recorded),
         voice=first["tts"],
     )
 
 
-def _told(outcome: ResolvedProvider | str) -> str:
-    if isinstance(outcome, str):
-        return outcome
-    return f"{outcome.origin} {outcome.model or outcome.kind}: {outcome.reason}"
+def _priced(outcome: _Outcome, price: Price | None) -> _Outcome:
+    return replace(outcome, price=price) if isinstance(outcome, ResolvedProvider) else outcome
 
 
-def _judged(
-    service: str, outcomes: Sequence[ResolvedProvider | str], keys: CallKeys
-) -> Iterator[ResolvedProvider | str]:
+def _told(service: str, outcome: _Outcome) -> ProviderStep:
+    if isinstance(outcome, _LeftOut):
+        return ProviderStep(service, outcome.origin, str(outcome.model), outcome.reason)
+    return ProviderStep(service, outcome.origin, outcome.model or outcome.kind, outcome.reason, outcome.name)
+
+
+def _judged(service: str, outcomes: Sequence[_Outcome], keys: CallKeys) -> Iterator[_Outcome]:
     """The same without the steps whose key is held off: in their place stands why."""
     candidates = [outcome for outcome in outcomes if isinstance(outcome, ResolvedProvider)]
     judged = iter(keys.judge(service, [(each.model or each.kind, each.key_ref) for each in candidates]))
     for outcome in outcomes:
-        if isinstance(outcome, str):
+        if isinstance(outcome, _LeftOut):
             yield outcome
             continue
         step = next(judged)
         if step.state is not KeyState.USABLE:
-            yield f"{outcome.origin} {outcome.model}: {step.reason}"
+            yield _LeftOut(outcome.origin, outcome.model, step.reason)
         elif outcome.key_ref is not None:
             yield replace(outcome, reason=f"{outcome.reason}; {step.reason}")
         else:
             yield outcome
 
 
-def _implicit_llm(environ: Mapping[str, str], keys: CallKeys | None) -> ResolvedProvider | str:
+def _implicit_llm(environ: Mapping[str, str], keys: CallKeys | None) -> _Outcome:
     """``OPENAI_API_KEY`` alone is enough for a real language model."""
     model = environ.get("OPENAI_MODEL", "").strip() or DEFAULT_LLM_MODEL
     key = environ[OPENAI_KEY].strip()
@@ -155,7 +189,7 @@ def _step(
     use_platform: bool,
     environ: Mapping[str, str],
     keys: CallKeys | None,
-) -> ResolvedProvider | str:
+) -> _Outcome:
     """The step, ready to use, or why it is left out."""
     if step.key is not None:
         return _with_vault_key(step, step.key, origin, keys)
@@ -166,11 +200,11 @@ def _step(
     if variable is None:
         # Neither URL nor key: this model on the platform's account.
         if not use_platform:
-            return f"{origin} {step.model}: the platform's account is not used (use_platform is false)"
+            return _LeftOut(origin, step.model, "the platform's account is not used (use_platform is false)")
         variable = OPENAI_KEY if step.kind == "openai" else DEEPGRAM_KEY
     key = environ.get(variable, "").strip()
     if not key:
-        return f"{origin} {step.model}: {variable} is not set"
+        return _LeftOut(origin, step.model, f"{variable} is not set")
     reason = f"named by the {origin}, key from {variable}"
     root = step.base_url or _default_root(step.kind, variable, environ)
     ref = None
@@ -183,12 +217,12 @@ def _step(
 
 def _with_vault_key(
     step: OpenAICompatible | Deepgram, name: str, origin: Origin, keys: CallKeys | None
-) -> ResolvedProvider | str:
+) -> _Outcome:
     found = keys.found.get(name) if keys is not None else None
     if keys is None or found is None:
-        return f"{origin} {step.model}: key {name} is missing: this node has no vault"
+        return _LeftOut(origin, step.model, f"key {name} is missing: this node has no vault")
     if found.secret is None:
-        return f"{origin} {step.model}: key {name} {found.reason}"
+        return _LeftOut(origin, step.model, f"key {name} {found.reason}")
     reason = f"named by the {origin}, key from its vault"
     # Not the platform's gateway: a tenant's own key must not go there.
     root = step.base_url or (DEEPGRAM_API_ROOT if step.kind == "deepgram" else OPENAI_API_ROOT)
@@ -203,9 +237,11 @@ def _default_root(kind: str, variable: str, environ: Mapping[str, str]) -> str:
     return _platform_root(environ) if variable == OPENAI_KEY else OPENAI_API_ROOT
 
 
-def _checked(provider: ResolvedProvider) -> ResolvedProvider | str:
+def _checked(provider: ResolvedProvider) -> _Outcome:
     if not _API_ROOT.fullmatch(provider.base_url or ""):
-        return f"{provider.origin} {provider.model}: OPENAI_BASE_URL is not an http(s) URL without a query"
+        return _LeftOut(
+            provider.origin, provider.model, "OPENAI_BASE_URL is not an http(s) URL without a query"
+        )
     return provider
 
 

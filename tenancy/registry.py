@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -46,9 +47,11 @@ from tenancy.routing import (
     route,
     route_site,
 )
+from tenancy.spending import unpriced
 from tenancy.store import (
     MAX_KNOWN,
     MAX_OPEN_SHARDS,
+    CallPlace,
     NewVersion,
     Store,
     TenantRow,
@@ -102,10 +105,16 @@ class Registry:
         self._store = store
         self._platform = platform
         self._environ = environ
-        self.lifecycle = Lifecycle(store)
+        self.lifecycle = Lifecycle(
+            store, unpriced=lambda config: unpriced(config.providers, platform, environ)
+        )
         """What becomes of configuration versions."""
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
+        self.on_new_version: Callable[[str], None] = lambda _: None
+        """Told of a tenant whose call has a version that none here had before: this program may not have been told of it."""
+        self.on_trial_over: Callable[[str], None] = lambda _: None
+        """Told of a tenant whose trial still runs, though a call has seen that its time is over."""
         self._configs: OrderedDict[str, dict[str, TenantConfig]] = OrderedDict()
 
     @classmethod
@@ -206,13 +215,27 @@ class Registry:
         if texts is None:
             raise StoreCorrupt(f"{self._store.place(tenant_id)}: no configuration is active")
         serving = texts.serving
-        active = serving.active if call_id is None else self.lifecycle.arm_of(serving, call_id)
+        active = serving.active
+        if call_id is not None:
+            active = self.lifecycle.arm_of(serving, call_id)
+            if active.content_hash not in parsed:
+                self.on_new_version(tenant_id)
+            if serving.trial is not None and self.lifecycle.running_arm(serving) is None:
+                self.on_trial_over(tenant_id)
         config = parsed.pop(active.content_hash, None)
         if config is None:
             stored = VersionContent(active.content_hash, texts.bodies[active.content_hash])
             config = _as_said(self._parsed(tenant_id, active.version, stored))
         self._keep(tenant_id, {**parsed, active.content_hash: config})
         return config, active
+
+    async def _config_of(self, tenant_id: str, key: VersionKey) -> TenantConfig:
+        parsed = dict(self._configs.get(tenant_id, {}))
+        config = parsed.pop(key.content_hash, None)
+        if config is None:
+            config = _as_said(await self._load_version(tenant_id, key.version))
+        self._keep(tenant_id, {**parsed, key.content_hash: config})
+        return config
 
     def _keep(self, tenant_id: str, parsed: dict[str, TenantConfig]) -> None:
         """Keep these, the last of them for longest."""
@@ -278,13 +301,24 @@ class Registry:
         await self._known(tenant_id)
         return await self._store.versions(tenant_id)
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, *, moved_to: str | None = None) -> None:
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        *,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> None:
         """Suspend or activate a tenant, or note which node has it now. Calls in progress go on.
 
         ``moved_to``, for `TenantStatus.MOVED` alone, is that node's address. Calls are sent there where it is one of a
-        `tenancy.routing.Home`; else they are told that the tenant is gone. Raises `UnknownTenant`.
+        `tenancy.routing.Home`; else they are told that the tenant is gone. ``expected`` is what the author saw.
+
+        Raises `UnknownTenant`, `TenantChanged`.
         """
-        if not _is_tenant_id(tenant_id) or not await self._store.set_status(tenant_id, status, moved_to):
+        if not _is_tenant_id(tenant_id) or not await self._store.set_status(
+            tenant_id, status, moved_to, expected
+        ):
             raise _unknown_tenant(tenant_id)
 
     async def status(self, tenant_id: str) -> TenantRow:
@@ -299,16 +333,36 @@ class Registry:
 
     async def active_tenants(self) -> tuple[ActiveTenant, ...]:
         """Every tenant that takes calls; one whose data cannot be used is logged and left out."""
-        tenants = []
-        for tenant_id in await self._store.tenant_ids(TenantStatus.ACTIVE):
+        tenants, began = [], time.monotonic()
+        asked = await self._store.tenant_ids(TenantStatus.ACTIVE)
+        for tenant_id in asked:
             try:
                 config, active = await self._active_config(tenant_id)
             except StoreError as error:
                 logger.error("{} takes no calls: {}", tenant_id, error)
                 continue
-            chains = await chains_for(config, self._platform, self._environ, self.keys)
-            tenants.append(ActiveTenant(config, active.version, chains.tts))
+            tenants.append(await self._prepared(config, active))
+        self._store.figures.went_across(len(asked), (time.monotonic() - began) * 1_000)
         return tuple(tenants)
+
+    async def served_versions(self, tenant_id: str) -> tuple[ActiveTenant, ...]:
+        """The versions that a tenant's new calls get: the active one, and the one on trial. None where it takes no calls.
+
+        Raises `StoreError`.
+        """
+        row = await self._store.tenant(tenant_id) if _is_tenant_id(tenant_id) else None
+        if row is None or row.status is not TenantStatus.ACTIVE:
+            return ()
+        serving = await self._store.serving(tenant_id)
+        if serving is None:
+            return ()
+        trial = self.lifecycle.running_arm(serving)
+        keys = [serving.active] if trial is None else [serving.active, trial.key]
+        return tuple([await self._prepared(await self._config_of(tenant_id, key), key) for key in keys])
+
+    async def _prepared(self, config: TenantConfig, version: VersionKey) -> ActiveTenant:
+        chains = await chains_for(config, self._platform, self._environ, self.keys)
+        return ActiveTenant(config, version.version, chains.tts)
 
     # -- calls -----------------------------------------------------------------------------------------
 
@@ -326,11 +380,13 @@ class Registry:
             await self._store.add_call(tenant.tenant_id, row_of(record))
         return None
 
-    async def calls(self, tenant_id: str, limit: int = MAX_LISTED_CALLS) -> list[CallRecord]:
-        """The newest calls of a tenant, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""
+    async def calls(
+        self, tenant_id: str, limit: int = MAX_LISTED_CALLS, before: CallPlace | None = None
+    ) -> list[CallRecord]:
+        """The newest calls of a tenant, or those after one of them, at most `MAX_LISTED_CALLS`. Raises `UnknownTenant`."""
         await self._known(tenant_id)
         bounded = max(0, min(limit, MAX_LISTED_CALLS))
-        return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded)]
+        return [record_of(row) for row in await self._store.newest_calls(tenant_id, bounded, before)]
 
 
 def _is_tenant_id(text: str) -> bool:

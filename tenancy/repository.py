@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Table, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import Column, Table, and_, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.context import VersionInfo
-from tenancy.errors import NumberTaken, TenantMoved, UnknownTenant
+from tenancy.errors import NumberTaken, TenantChanged, TenantExists, TenantMoved, UnknownTenant
+from tenancy.feed_repository import FeedRepository
 from tenancy.ledger import Edit, Ledger
 from tenancy.ledger_repository import ONLY_ROW, LedgerRepository, imported_origin
 from tenancy.ledger_rows import LedgerRows
@@ -22,6 +23,7 @@ from tenancy.schema import SharedTables, TenantTables, shared_tables, tenant_tab
 from tenancy.store import (
     MAX_ASKED,
     Address,
+    CallPlace,
     CallRow,
     NewVersion,
     OwnedAddress,
@@ -45,6 +47,8 @@ class SharedRepository:
 
     def __init__(self) -> None:
         self._tables: SharedTables = shared_tables()
+        self.feed = FeedRepository(self._tables)
+        """The statements on what has changed, and on trials that are due."""
         tenants, addresses = self._tables.tenants, self._tables.addresses
         columns = (tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
         self.registered_query = (
@@ -79,6 +83,24 @@ class SharedRepository:
             query = query.where(tenants.c.moved_to.is_(None), tenants.c.status == status)
         return tuple((await connection.execute(query)).scalars())
 
+    async def tenants(
+        self, connection: AsyncConnection, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        """Tenants with a status whose ids come after that one, in order."""
+        tenants = self._tables.tenants
+        query = (
+            select(tenants.c.tenant_id, tenants.c.status, tenants.c.moved_to)
+            .where(tenants.c.tenant_id > after)
+            .order_by(tenants.c.tenant_id)
+            .limit(limit)
+        )
+        if status is TenantStatus.MOVED:
+            query = query.where(tenants.c.moved_to.is_not(None))
+        elif status is not None:
+            query = query.where(tenants.c.moved_to.is_(None), tenants.c.status == status)
+        rows = tuple(await connection.execute(query))
+        return tuple(row for each in rows if (row := tenant_of((each,))) is not None)
+
     async def addresses_of(self, connection: AsyncConnection, tenant_id: str) -> tuple[Address, ...]:
         """A tenant's addresses, in order."""
         table = self._tables.addresses
@@ -90,11 +112,22 @@ class SharedRepository:
         return tuple(Address(*row) for row in rows)
 
     async def set_status(
-        self, connection: AsyncConnection, tenant_id: str, status: TenantStatus, moved_to: str | None
+        self,
+        connection: AsyncConnection,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None,
+        expected: TenantRow | None = None,
     ) -> bool:
         """Whether there is such a tenant. What it was before it moved stays noted."""
         if (status is TenantStatus.MOVED) != (moved_to is not None):
             raise ValueError("a tenant that has moved has an address, and no other has one")
+        if expected is not None:
+            found = await self.lock(connection, tenant_id)
+            if found is not None and found != expected:
+                raise TenantChanged(
+                    f"{tenant_id} is {found.status.value} by now, not {expected.status.value}"
+                )
         tenants = self._tables.tenants
         changes: dict[str, str | None] = {"moved_to": moved_to}
         if status is not TenantStatus.MOVED:
@@ -151,14 +184,26 @@ class SharedRepository:
         table = self._tables.addresses
         await connection.execute(delete(table).where(table.c.address.in_(some)))
 
-    async def claim(self, connection: AsyncConnection, tenant_id: str, wanted: Sequence[Address]) -> None:
-        """Give a tenant, new or known, exactly these addresses. Raises `NumberTaken`, `TenantMoved`."""
+    async def claim(
+        self,
+        connection: AsyncConnection,
+        tenant_id: str,
+        wanted: Sequence[Address],
+        *,
+        new_tenant: bool = False,
+    ) -> None:
+        """Give a tenant, new or known, exactly these addresses.
+
+        Raises `NumberTaken`, `TenantMoved`; `TenantExists` where it was to be a ``new_tenant``.
+        """
         tenants = self._tables.tenants
-        await connection.execute(
+        made = await connection.execute(
             insert_into(connection, tenants)
             .values(tenant_id=tenant_id, status=TenantStatus.ACTIVE.value)
             .on_conflict_do_nothing()
         )
+        if new_tenant and made.rowcount == 0:
+            raise TenantExists(f"there is a tenant {tenant_id!r} already")
         # Of two who import one tenant at once, the second waits here (SQLite: at its BEGIN).
         await self.hold(connection, tenant_id)
         await self.put_addresses(connection, tenant_id, wanted)
@@ -368,13 +413,22 @@ class TenantRepository:
                 [values_of(each) for each in calls],
             )
 
-    async def newest_calls(self, connection: AsyncConnection, limit: int) -> tuple[CallRow, ...]:
-        """The newest calls, latest first."""
+    async def newest_calls(
+        self, connection: AsyncConnection, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        """The newest calls, latest first; of those that come after ``before``."""
         table = self.tables.calls
+        query = select(*_columns(table, (*self.tables.scope, "call_key")))
+        if before is not None:
+            began, call_id = before
+            query = query.where(
+                or_(
+                    table.c.started_at < began,
+                    and_(table.c.started_at == began, table.c.call_id < call_id),
+                )
+            )
         rows = await connection.execute(
-            select(*_columns(table, (*self.tables.scope, "call_key")))
-            .order_by(table.c.started_at.desc(), table.c.call_key.desc())
-            .limit(limit)
+            query.order_by(table.c.started_at.desc(), table.c.call_id.desc()).limit(limit)
         )
         return tuple(CallRow(*row) for row in rows)
 

@@ -67,6 +67,9 @@ class SharedTables:
 
     tenants: Table
     addresses: Table
+    config_changes: Table
+    """The number of each tenant's latest change; see `tenancy.feed_repository`."""
+    trials_due: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,18 @@ def shared_tables() -> SharedTables:
             Column("tenant_id", Text, nullable=False),
             Column("trunks", Words, nullable=False),
             Column("origins", Words, nullable=False),
+        ),
+        config_changes=Table(
+            "config_changes",
+            metadata,
+            Column("tenant_id", Text, primary_key=True),
+            Column("change", BigInteger, nullable=False),
+        ),
+        trials_due=Table(
+            "trials_due",
+            metadata,
+            Column("tenant_id", Text, primary_key=True),
+            Column("due_at_ms", BigInteger, nullable=False),
         ),
     )
 
@@ -146,6 +161,7 @@ def tenant_tables(scope: tuple[str, ...] = ()) -> TenantTables:
             Column("cause", PeerText, nullable=False),
             Column("transcript", Text, nullable=False),
             Column("messages", Text, nullable=False),
+            Column("providers", Text, nullable=False),
         ),
         placement=Table("placement", metadata, Column("store", Text, nullable=False)),
         version_states=Table(

@@ -39,6 +39,11 @@ class SchemaHistory:
         """How many revisions there are."""
         return len(self._revisions)
 
+    @property
+    def newest(self) -> str:
+        """The name of the last revision."""
+        return self._revisions[-1]
+
     def create(self, connection: sqlite3.Connection) -> None:
         """Give a new SQLite file, and no other, the present schema: as Alembic makes it, in one go."""
         if _is_new(connection):

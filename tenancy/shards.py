@@ -15,6 +15,7 @@ from loguru import logger
 
 from tenancy.database import Database, PreparedQuery, open_database, unbroken
 from tenancy.errors import StoreError
+from tenancy.figures import StoreFigures
 from tenancy.glance import Glances, Look
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import MAX_OPEN_SHARDS
@@ -47,8 +48,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class Shards:
     """The tenants' databases, the most recently used of them open."""
 
-    def __init__(self, directory: Path, limit: int = MAX_OPEN_SHARDS) -> None:
+    def __init__(
+        self, directory: Path, limit: int = MAX_OPEN_SHARDS, figures: StoreFigures | None = None
+    ) -> None:
         self._directory = directory
+        self._figures = figures
         self._limit = limit
         self._kept = limit - min(RESERVE_MAX, limit // LIMIT_FOR_EACH_RESERVED)
         """So many stay open when nobody uses them: whoever needs another opened seldom waits for one to be closed."""
@@ -146,7 +150,7 @@ class Shards:
             while self._open_count >= self._limit:
                 await self._close_one()
             await self._glances.ended(self.path(tenant_id))
-            shard.database = await open_database(self.path(tenant_id), self._history)
+            shard.database = await open_database(self.path(tenant_id), self._history, self._figures)
             shard.file = _identity(self.path(tenant_id))
             self._open_count += 1
 

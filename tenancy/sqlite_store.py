@@ -10,23 +10,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loguru import logger
 from sqlalchemy import Select, bindparam, literal_column, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import Database, Work, open_database, prepare
-from tenancy.errors import TenantElsewhere
+from tenancy.errors import StoreError, TenantElsewhere
+from tenancy.feed_repository import changes_of
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.glance import Remembered
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, serving_of, texts_of
+from tenancy.node_repository import NodeRepository
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     Address,
+    CallPlace,
     CallRow,
+    Changes,
+    DueTrial,
     NewVersion,
     OwnedAddress,
     Serving,
@@ -43,18 +50,31 @@ T = TypeVar("T")
 class SqliteStore:
     """`tenancy.store.Store` in files below one folder."""
 
-    def __init__(self, directory: Path, *, reader: Database, writer: Database, max_open_shards: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        reader: Database,
+        writer: Database,
+        max_open_shards: int,
+        figures: StoreFigures,
+    ) -> None:
         self._writer = writer
+        self.figures = figures
         # Look-ups have their own connection: on the writer's they would see what is not committed.
         self._reader = reader
         self.shared = SharedRepository()
         """The statements on addresses and status."""
         self.repository = TenantRepository()
         """The statements of one tenant's file."""
-        self.shards = Shards(directory / "tenants", max_open_shards)
+        self.nodes = NodeRepository()
+        self.shards = Shards(directory / "tenants", max_open_shards, figures)
         self._served: Remembered[Serving] = Remembered()
         self._registered = prepare(self.shared.registered_query)
         self._tenant = prepare(self.shared.tenant_query)
+        feed = self.shared.feed
+        self._last_change, self._changes = prepare(feed.last_query), prepare(feed.changes_query)
+        self._due = prepare(feed.due_query)
         queries = _queries(self.repository)
         self._placement, self._active, self._content, self._serving = map(prepare, queries[:4])
         self._texts, self._followed, self._trial = map(prepare, queries[4:])
@@ -62,14 +82,14 @@ class SqliteStore:
     @classmethod
     async def open(cls, directory: Path, max_open_shards: int = MAX_OPEN_SHARDS) -> SqliteStore:
         """Open or create the databases in a folder. Raises `StoreError`."""
-        path, history = directory / "shared.db", SchemaHistory("shared")
-        writer = await open_database(path, history)
+        path, history, figures = directory / "shared.db", SchemaHistory("shared"), StoreFigures()
+        writer = await open_database(path, history, figures)
         try:
-            reader = await open_database(path, history)
+            reader = await open_database(path, history, figures)
         except BaseException:
             await writer.close()
             raise
-        return cls(directory, reader=reader, writer=writer, max_open_shards=max_open_shards)
+        return cls(directory, reader=reader, writer=writer, max_open_shards=max_open_shards, figures=figures)
 
     async def close(self) -> None:
         """Close every file, each when its present user is done."""
@@ -90,13 +110,30 @@ class SqliteStore:
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         return await self._reader.read(lambda connection: self.shared.tenant_ids(connection, status))
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        return await self._reader.read(
+            lambda connection: self.shared.tenants(connection, after, limit, status)
+        )
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         return await self._reader.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        return await self._writer.write(
-            lambda connection: self.shared.set_status(connection, tenant_id, status, moved_to)
-        )
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to, expected)
+            if done:
+                await self.shared.feed.note(connection, tenant_id)
+            return done
+
+        return await self._writer.write(work)
 
     async def shared_write(self, work: Work[T]) -> T:
         """Do all of it or nothing, while nobody else writes addresses, status or, through them, versions."""
@@ -107,21 +144,75 @@ class SqliteStore:
         rows = await self._reader.fetch(self._tenant, tenant_id=tenant_id)
         return any(status == TenantStatus.SUSPENDED for _, status, _ in rows)
 
+    async def last_change(self) -> int:
+        ((number,),) = await self._reader.fetch(self._last_change)
+        return int(number)
+
+    async def changes(self, after: int) -> Changes:
+        return changes_of(await self._reader.fetch(self._changes, after=after), after)
+
+    async def note_change(self, tenant_id: str) -> None:
+        """Say that calls of a tenant get something else; what was done before stays done where this fails."""
+        try:
+            await self._writer.write(lambda connection: self.shared.feed.note(connection, tenant_id))
+        except StoreError as error:
+            logger.bind(tenant=tenant_id).warning("other programs are not told of a change: {}", error)
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        await self._writer.write(lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms))
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        return tuple(DueTrial(*row) for row in await self._reader.fetch(self._due, now_ms=now_ms))
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        await self._writer.write(lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms))
+
     async def import_version(self, new: NewVersion) -> int:
-        return await self.claim_for(new.tenant_id, new.addresses, lambda: self.add_version(new))
+        return await self.import_with(new, self.active, self.add_version)
+
+    async def import_with(
+        self,
+        new: NewVersion,
+        active: Callable[[str], Awaitable[VersionKey | None]],
+        add: Callable[[NewVersion], Awaitable[int]],
+    ) -> int:
+        """`import_version`, wherever the tenant's own data are."""
+
+        async def and_then() -> tuple[int, bool]:
+            before = await active(new.tenant_id)
+            version = await add(new)
+            return version, before is None or before.version != version
+
+        version, _ = await self.claim_for(
+            new.tenant_id,
+            new.addresses,
+            and_then,
+            new_tenant=new.new_tenant,
+            reaches_calls=lambda done: done[1],
+        )
+        return version
 
     async def claim_for(
-        self, tenant_id: str, addresses: tuple[Address, ...], and_then: Callable[[], Awaitable[T]]
+        self,
+        tenant_id: str,
+        addresses: tuple[Address, ...],
+        and_then: Callable[[], Awaitable[T]],
+        *,
+        reaches_calls: Callable[[T], bool] = lambda _: True,
+        new_tenant: bool = False,
     ) -> T:
-        """Give a tenant exactly these addresses once something else is committed.
+        """Give a tenant exactly these addresses once something else is committed, and note it where that reaches calls.
 
         In this order, a crash in between leaves addresses that the next import sets right, never one without a
         configuration.
         """
 
         async def work(connection: AsyncConnection) -> T:
-            await self.shared.claim(connection, tenant_id, addresses)
-            return await and_then()
+            await self.shared.claim(connection, tenant_id, addresses, new_tenant=new_tenant)
+            done = await and_then()
+            if reaches_calls(done):
+                await self.shared.feed.note(connection, tenant_id)
+            return done
 
         return await self._writer.write(work)
 
@@ -137,20 +228,37 @@ class SqliteStore:
         self,
         tenant_id: str,
         addresses: tuple[Address, ...] | None,
-        and_then: Callable[[], Awaitable[T]],
-    ) -> T:
+        and_then: Callable[[], Awaitable[Edit]],
+    ) -> Edit:
         """As `claim_for`, for a tenant that is known; without ``addresses`` it keeps those that it has.
 
         The row is held meanwhile: a tenant that moves away takes all of its history along, or none of this.
         """
 
-        async def work(connection: AsyncConnection) -> T:
+        async def work(connection: AsyncConnection) -> Edit:
             await self.shared.hold(connection, tenant_id)
             if addresses is not None:
                 await self.shared.put_addresses(connection, tenant_id, addresses)
-            return await and_then()
+            edit = await and_then()
+            if edit.reaches_calls:
+                await self.shared.feed.note(connection, tenant_id)
+            return edit
 
         return await self._writer.write(work)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        return await self._writer.write(lambda connection: self.nodes.keep(connection, node, minutes))
+
+    async def leave(self, node_id: str) -> None:
+        await self._writer.write(lambda connection: self.nodes.leave(connection, node_id))
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        return await self._reader.read(self.nodes.known)
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        return await self._reader.read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 
@@ -210,7 +318,10 @@ class SqliteStore:
                 self._check_placement(store, tenant_id)
                 if trial is None:
                     return None
-            return await shard.write(work)
+            edit = await shard.write(work)
+        if edit is not None and edit.reaches_calls:
+            await self.note_change(tenant_id)
+        return edit
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         ((store, content_hash, body),) = await self.shards.fetch(tenant_id, self._content, number=version)
@@ -262,8 +373,12 @@ class SqliteStore:
             # The file's own triggers refuse it where the tenant has left.
             await shard.write(lambda connection: self.repository.add_calls(connection, (call,)))
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        return await self._read(tenant_id, lambda connection: self.repository.newest_calls(connection, limit))
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.newest_calls(connection, limit, before)
+        )
 
     async def _read(self, tenant_id: str, work: Work[T]) -> T:
         async with self.shards.use(tenant_id) as shard:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
+from tenancy.figures import NodeMinute, NodeRow, StoreFigures
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.numbers import MAX_CANDIDATES
 
@@ -110,6 +111,26 @@ class ServingTexts:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """Tenants whose calls get something else than before: another version, or one on trial, or nothing any more."""
+
+    last: int
+    """The number up to which these are all."""
+    tenant_ids: tuple[str, ...]
+    more: bool = False
+    """There may be later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueTrial:
+    """A tenant whose trial somebody has to look at."""
+
+    tenant_id: str
+    due_at_ms: int
+    """Since the epoch, as it is noted."""
+
+
+@dataclass(frozen=True, slots=True)
 class VersionContent:
     """A configuration as it is kept."""
 
@@ -153,11 +174,13 @@ class NewVersion:
     body: str
     followed: bool = False
     """It is what the tenant's file says, which is noted: a file that did not change takes nobody's change back."""
+    new_tenant: bool = False
+    """The tenant must not be there yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """A call as it is kept; transcript and messages are JSON arrays."""
+    """A call as it is kept; transcript, messages and providers are JSON arrays."""
 
     call_id: str
     called: str
@@ -168,6 +191,11 @@ class CallRow:
     cause: str
     transcript: str
     messages: str
+    providers: str = "[]"
+
+
+CallPlace = tuple[datetime, str]
+"""When a call began, and its id: where it stands among its tenant's calls."""
 
 
 class SharedStore(Protocol):
@@ -182,11 +210,44 @@ class SharedStore(Protocol):
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
         """The tenants with a status (none: all), in order."""
 
+    async def tenants(
+        self, after: str, limit: int, status: TenantStatus | None = None
+    ) -> tuple[TenantRow, ...]:
+        """Tenants with a status (none: any) whose ids come after that one, in order."""
+
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
         """A tenant's addresses, in order."""
 
-    async def set_status(self, tenant_id: str, status: TenantStatus, moved_to: str | None = None) -> bool:
-        """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone."""
+    async def set_status(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None = None,
+        expected: TenantRow | None = None,
+    ) -> bool:
+        """Whether there is such a tenant; ``moved_to`` goes with `TenantStatus.MOVED` alone.
+
+        With ``expected``, only where the tenant still is that. Raises `TenantChanged`.
+        """
+
+    async def last_change(self) -> int:
+        """The number of the latest change of what calls get; 0 before the first."""
+
+    async def changes(self, after: int) -> Changes:
+        """The changes after a number, by whichever program, each tenant once; a bounded number at a time.
+
+        A program that ends between two commits may leave one out (SQLite alone): it says who is to be looked at, nothing else
+        rests on it.
+        """
+
+    async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
+        """Have a tenant's trial looked at then, at the latest."""
+
+    async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
+        """The trials that are to be looked at by now, the longest due first; a bounded number at a time."""
+
+    async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
+        """Note when to look again (None: no trial runs), unless somebody has noted something else meanwhile."""
 
 
 class TenantStore(Protocol):
@@ -233,11 +294,36 @@ class TenantStore(Protocol):
     async def add_call(self, tenant_id: str, call: CallRow) -> None:
         """Keep a call, unless one with its id and start is kept already."""
 
-    async def newest_calls(self, tenant_id: str, limit: int) -> tuple[CallRow, ...]:
-        """The newest calls, latest first."""
+    async def newest_calls(
+        self, tenant_id: str, limit: int, before: CallPlace | None = None
+    ) -> tuple[CallRow, ...]:
+        """The newest calls, latest first; with ``before``, of those that come after that one in this order."""
 
 
-class Store(SharedStore, TenantStore, Protocol):
+class NodeStore(Protocol):
+    """Which nodes have the store open, and what they measure; never a tenant's."""
+
+    @property
+    def figures(self) -> StoreFigures:
+        """What this process has asked of it."""
+
+    async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
+        """Say that a node is there and keep its minutes, of all nodes those of the last day; again changes nothing.
+
+        Returns how many nodes there are: those seen in the last three minutes, and the addresses that tenants moved to.
+        """
+
+    async def leave(self, node_id: str) -> None:
+        """A node ends; what it measured stays."""
+
+    async def known_nodes(self) -> tuple[NodeRow, ...]:
+        """Nodes that did not say that they end, in the order of their starts."""
+
+    async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
+        """What nodes measured from a minute on, newest first; bounded."""
+
+
+class Store(SharedStore, TenantStore, NodeStore, Protocol):
     """A node's databases."""
 
     async def import_version(self, new: NewVersion) -> int:
@@ -247,6 +333,7 @@ class Store(SharedStore, TenantStore, Protocol):
 
         Raises:
             NumberTaken: another tenant has one of the addresses. TenantMoved: the tenant is another node's.
+            TenantExists: it was to be new.
         """
 
     async def edit(

@@ -1,6 +1,7 @@
 """Tenants' keys: sealed, kept, rotated, accounted for, and which of them a call uses."""
 
 from vault.audit import Action, Entry, Finding, Head
+from vault.composite import CompositeKeyEncryption
 from vault.errors import (
     AuditBroken,
     BadInput,
@@ -10,14 +11,19 @@ from vault.errors import (
     KekUnavailable,
     KekUnusable,
     KeyEncryptionError,
+    MoveRefused,
+    OtherVault,
     SealBroken,
     SecretMissing,
     SecretRevoked,
+    VaultElsewhere,
     VaultError,
     VaultFull,
     VaultStoreCorrupt,
     VaultStoreError,
+    VaultStoreFull,
     VaultStoreLocked,
+    VaultStoreUnavailable,
 )
 from vault.facade import SecretInfo, Vault
 from vault.kek import (
@@ -39,6 +45,7 @@ __all__ = [
     "Action",
     "AuditBroken",
     "BadInput",
+    "CompositeKeyEncryption",
     "Conflict",
     "CoreDumps",
     "CoreDumpsPossible",
@@ -59,7 +66,9 @@ __all__ = [
     "KeyState",
     "LocalKek",
     "LocalKeyEncryption",
+    "MoveRefused",
     "Origin",
+    "OtherVault",
     "Outcome",
     "Resolution",
     "SealBroken",
@@ -74,11 +83,14 @@ __all__ = [
     "TransitKeyEncryption",
     "TransitSettings",
     "Vault",
+    "VaultElsewhere",
     "VaultError",
     "VaultFull",
     "VaultStoreCorrupt",
     "VaultStoreError",
+    "VaultStoreFull",
     "VaultStoreLocked",
+    "VaultStoreUnavailable",
     "classify",
     "forbid_core_dumps",
     "kek_from_environment",

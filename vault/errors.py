@@ -8,14 +8,19 @@ VaultError
 ├── VaultFull            the tenant has as many names as it may have
 ├── Conflict             somebody else changed the same thing meanwhile; nothing was done
 ├── AuditBroken          the audit trail was tampered with: nothing is added to it
+├── MoveRefused          a vault is not brought to another store; it is where it was
+│   └── OtherVault       there is a vault with another root key there
 ├── KeyEncryptionError
 │   ├── KekMissing       the key-encryption key that is needed is not here; ``kek_id`` says which
 │   ├── KekUnusable      a key-encryption key cannot be taken from where it should be
 │   ├── KekDenied        the key service refuses us
 │   └── KekUnavailable   the key service does not answer, is sealed, or answers with something else
 └── VaultStoreError
-    ├── VaultStoreLocked   another program holds the file; trying again may help
-    └── VaultStoreCorrupt  the file is damaged, or holds what this program did not write
+    ├── VaultStoreLocked       another program holds the file or the row; trying again may help
+    ├── VaultStoreUnavailable  the database server cannot be reached; trying again helps when it can
+    ├── VaultStoreFull         no room is left to write
+    ├── VaultElsewhere         the vault was brought to another store, or not yet to this one
+    └── VaultStoreCorrupt      the file is damaged, or holds what this program did not write
 
 No text of an error holds a secret, a data key, a token, or a part of what a key service answered.
 """
@@ -55,6 +60,14 @@ class AuditBroken(VaultError):  # noqa: N818
     """The audit trail or its head was tampered with; nothing is added to it until that is looked into."""
 
 
+class MoveRefused(VaultError):  # noqa: N818
+    """A vault is not brought to another store: the text says why. It is where it was."""
+
+
+class OtherVault(MoveRefused):
+    """Where it should come to, there is a vault with another root key."""
+
+
 class KeyEncryptionError(VaultError):
     """A key-encryption key cannot be used."""
 
@@ -81,11 +94,23 @@ class KekUnavailable(KeyEncryptionError):  # noqa: N818
 
 
 class VaultStoreError(VaultError):
-    """The vault's database cannot be opened, read or written; the text names the file."""
+    """The vault's database cannot be opened, read or written; the text names the file or the server."""
 
 
 class VaultStoreLocked(VaultStoreError):  # noqa: N818
-    """Another program holds the file; trying again may help."""
+    """Another program holds the file or the row; trying again may help."""
+
+
+class VaultStoreUnavailable(VaultStoreError):  # noqa: N818
+    """The database server cannot be reached; trying again helps when it can."""
+
+
+class VaultStoreFull(VaultStoreError):  # noqa: N818
+    """No room is left to write; what was there can be read."""
+
+
+class VaultElsewhere(VaultStoreError):  # noqa: N818
+    """The vault is in another store: it was brought there, or not yet here to the end."""
 
 
 class VaultStoreCorrupt(VaultStoreError):  # noqa: N818

@@ -93,6 +93,15 @@ class LocalKeyEncryption:
         self._keks = {kek.id: kek for kek in (*older, current)}
         self._random_bytes = random_bytes
 
+    @property
+    def at_hand(self) -> str:
+        """The ids of all, for people."""
+        return ", ".join(self._keks)
+
+    def holds(self, kek_id: str) -> bool:
+        """Whether it is one of these."""
+        return kek_id in self._keks
+
     async def current_id(self) -> str:
         return self._current.id
 
@@ -106,7 +115,7 @@ class LocalKeyEncryption:
             raise KekMissing(
                 wrapped.kek_id,
                 f"{place.tenant_id}: data key {place.generation} is wrapped by the key-encryption key {wrapped.kek_id}, "
-                f"which is missing; at hand: {', '.join(self._keks)}",
+                f"which is missing; at hand: {self.at_hand}",
             )
         return unwrap_locally(wrapped.blob, kek.key, kek.id, place)
 

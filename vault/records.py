@@ -6,9 +6,10 @@ it replaces, so that of two that meet one is refused (`Conflict`) and can be tri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from vault.audit import Appended, Entry, Head
 from vault.sealing import KeyPlace, WrappedKey
@@ -91,7 +92,9 @@ Link = Callable[[Head | None], Appended]
 
 
 class SecretStore(Protocol):
-    """Keeps secrets, data keys and the audit trail. Every method raises `VaultStoreError` where it cannot.
+    """Keeps secrets, data keys and the audit trail.
+
+    Every method raises `VaultStoreError` where it cannot, and `VaultElsewhere` where the vault is in another store.
 
     Each reading method answers from one moment: nothing of a change that is under way is seen.
     """
@@ -139,4 +142,74 @@ class SecretStore(Protocol):
 
     async def aclose(self) -> None:
         """Let go of files and connections."""
+        ...
+
+
+T = TypeVar("T")
+
+
+class Place(StrEnum):
+    """Where the vault is, as a store says it."""
+
+    HERE = "here"
+    ELSEWHERE = "elsewhere"
+
+
+class Rows(Protocol):
+    """All rows of a store, within one transaction that nobody else writes in: to bring a vault from store to store."""
+
+    async def place(self) -> Place:
+        """Whether the vault is here."""
+        ...
+
+    async def set_place(self, place: Place) -> None:
+        """Say where it is from now on."""
+        ...
+
+    async def head(self) -> Head | None:
+        """As `SecretStore.head`, wherever the vault is."""
+        ...
+
+    async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
+        """As `SecretStore.entries`, wherever the vault is."""
+        ...
+
+    async def last_entry(self) -> Entry | None:
+        """The last entry that is there, whatever the head says."""
+        ...
+
+    async def all_data_keys(self, after: KeyPlace, limit: int) -> tuple[DataKeyRow, ...]:
+        """Data keys of all tenants, ordered by tenant and generation, after that place."""
+        ...
+
+    async def all_secrets(self, after: tuple[str, str], limit: int) -> tuple[SecretRow, ...]:
+        """Secrets of all tenants, ordered by tenant and name, after those."""
+        ...
+
+    async def put_entries(self, entries: Sequence[Entry]) -> None:
+        """Add to the audit trail's end."""
+        ...
+
+    async def put_head(self, head: Head) -> None:
+        """Put the trail's head in place of the one before."""
+        ...
+
+    async def put_data_keys(self, rows: Sequence[DataKeyRow]) -> None:
+        """Add them, or put them in place of those before."""
+        ...
+
+    async def drop_data_keys(self, places: Sequence[KeyPlace]) -> None:
+        """Take them away; no secret may name them."""
+        ...
+
+    async def put_secrets(self, rows: Sequence[SecretRow]) -> None:
+        """Add them, or put them in place of those before."""
+        ...
+
+
+class MovableStore(SecretStore, Protocol):
+    """A store that a vault can be brought to, or away from."""
+
+    async def alone(self, work: Callable[[Rows], Awaitable[T]]) -> T:
+        """Do it in one transaction, all or nothing, while others can read and none can write."""
         ...

@@ -16,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 import aiosqlite
 
@@ -27,9 +27,11 @@ from vault.audit import Entry, Head
 from vault.errors import (
     AuditBroken,
     Conflict,
+    VaultElsewhere,
     VaultFull,
     VaultStoreCorrupt,
     VaultStoreError,
+    VaultStoreFull,
     VaultStoreLocked,
 )
 from vault.records import (
@@ -37,20 +39,46 @@ from vault.records import (
     DataKeyRow,
     Found,
     Link,
+    Place,
     RetireDataKey,
     RewrapDataKey,
+    Rows,
     SecretRow,
     Write,
     WriteSecret,
 )
 from vault.sealing import SEALED_BYTES_MAX, WRAPPED_BYTES_MAX, KeyPlace, WrappedKey
+from vault.unbroken import to_the_end
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_MS: Final = 5_000
 _WAL_RETRY_S: Final = 0.01
+_ELSEWHERE: Final = "the vault was brought to Postgres"
 _SECRET_COLUMNS: Final = (
     "s.tenant_id, s.name, s.version, s.sealed, s.generation, s.fingerprint, s.put_at, s.put_by, s.revoked_at"
 )
 _KEY_COLUMNS: Final = "k.tenant_id, k.generation, k.kek_id, k.wrapped, k.made_at"
+_PLACE: Final = "SELECT place FROM placement"
+_HEAD: Final = "SELECT sequence, hash, mac FROM audit_head"
+_ENTRIES: Final = (
+    "SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM audit"
+    " WHERE sequence > ? ORDER BY sequence LIMIT ?"
+)
+_LAST_ENTRY: Final = (
+    "SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM audit"
+    " ORDER BY sequence DESC LIMIT 1"
+)
+_DATA_KEYS_NOT_UNDER: Final = (
+    f"SELECT {_KEY_COLUMNS} FROM data_keys k WHERE (tenant_id, generation) > (?, ?) AND kek_id <> ?"
+    " ORDER BY tenant_id, generation LIMIT ?"
+)
+_ALL_SECRETS: Final = f"SELECT {_SECRET_COLUMNS} FROM secrets s WHERE (tenant_id, name) > (?, ?) ORDER BY tenant_id, name LIMIT ?"
+_PUT_SECRET: Final = """INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (tenant_id, name) DO UPDATE SET
+    version = excluded.version, sealed = excluded.sealed, generation = excluded.generation,
+    fingerprint = excluded.fingerprint, put_at = excluded.put_at, put_by = excluded.put_by,
+    revoked_at = excluded.revoked_at"""
 
 MIGRATIONS: Final = (
     (
@@ -111,6 +139,16 @@ MIGRATIONS: Final = (
         """CREATE TRIGGER versions_remain BEFORE DELETE ON secrets
         BEGIN SELECT RAISE (ABORT, 'secrets are revoked, not deleted'); END""",
     ),
+    (
+        """CREATE TABLE placement (
+            only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+            place TEXT NOT NULL CHECK (place IN ('here', 'elsewhere'))
+        ) STRICT""",
+        "INSERT INTO placement VALUES (1, 'here')",
+        # A program of before that has the file open knows no placement.
+        f"""CREATE TRIGGER audit_here BEFORE INSERT ON audit WHEN (SELECT place FROM placement) <> 'here'
+        BEGIN SELECT RAISE (ABORT, '{_ELSEWHERE}'); END""",
+    ),
 )
 
 
@@ -126,20 +164,11 @@ def _store_errors(path: Path) -> Iterator[None]:
             ) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise VaultStoreCorrupt(f"{path}: damaged, or not a database of ours: {error}") from error
+        if code == sqlite3.SQLITE_FULL:
+            raise VaultStoreFull(f"{path}: {error}") from error
+        if _ELSEWHERE in str(error):
+            raise VaultElsewhere(f"{path}: {error}") from error
         raise VaultStoreError(f"{path}: {error}") from error
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await the work even when cancelled meanwhile; the cancellation follows then."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError as cancelled:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        # Retrieved, lest the loop report it: the cancellation is what the caller asked for.
-        raise cancelled from (None if task.cancelled() else task.exception())
 
 
 class SqliteStore:
@@ -195,13 +224,7 @@ class SqliteStore:
         self, kek_id: str, after: KeyPlace | None, limit: int
     ) -> tuple[DataKeyRow, ...]:
         start = ("", 0) if after is None else (after.tenant_id, after.generation)
-        rows = await self._read(
-            f"""SELECT {_KEY_COLUMNS} FROM data_keys k WHERE (tenant_id, generation) > (?, ?) AND kek_id <> ?
-            ORDER BY tenant_id, generation LIMIT ?""",
-            *start,
-            kek_id,
-            limit,
-        )
+        rows = await self._read(_DATA_KEYS_NOT_UNDER, *start, kek_id, limit)
         return tuple(_data_key(row) for row in rows)
 
     async def tenants(self, after: str, limit: int) -> tuple[str, ...]:
@@ -213,22 +236,16 @@ class SqliteStore:
         return tuple(row[0] for row in rows)
 
     async def head(self) -> Head | None:
-        rows = await self._read("SELECT sequence, hash, mac FROM audit_head")
+        rows = await self._read(_HEAD)
         return Head(*rows[0]) if rows else None
 
     async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
-        rows = await self._read(
-            """SELECT sequence, at, actor, action, tenant_id, name, version, kek_id, hash FROM audit
-            WHERE sequence > ? ORDER BY sequence LIMIT ?""",
-            after,
-            limit,
-        )
-        return tuple(Entry(*row) for row in rows)
+        return tuple(Entry(*row) for row in await self._read(_ENTRIES, after, limit))
 
     async def commit(self, writes: Sequence[Write], link: Link) -> None:
         async with self._writing:
             with _store_errors(self._path):
-                await _to_the_end(self._commit(writes, link))
+                await to_the_end(self._commit(writes, link))
 
     async def aclose(self) -> None:
         async with self._writing:
@@ -237,46 +254,58 @@ class SqliteStore:
             finally:
                 await self._writer.close()
 
+    async def alone(self, work: Callable[[Rows], Awaitable[T]]) -> T:
+        """See `MovableStore`."""
+        async with self._writing:
+            with _store_errors(self._path):
+                return await to_the_end(self._transaction(lambda: work(_SqliteRows(self._writer))))
+
     async def _read(self, query: str, *values: object) -> list[sqlite3.Row]:
         with _store_errors(self._path):
-            return list(await self._reader.execute_fetchall(query, values))
+            rows = list(await self._reader.execute_fetchall(query, values))
+            # After the rows: what was read before the vault went was as it should be.
+            self._check(list(await self._reader.execute_fetchall(_PLACE)))
+            return rows
 
-    async def _commit(self, writes: Sequence[Write], link: Link) -> None:
+    def _check(self, rows: Sequence[Sequence[Any]]) -> None:
+        if rows[0][0] != Place.HERE:
+            raise VaultElsewhere(
+                f"{self._path}: {_ELSEWHERE}; the node needs store.kind postgres, or a store.postgres section to follow it"
+            )
+
+    async def _transaction(self, work: Callable[[], Awaitable[T]]) -> T:
         writer = self._writer
         await writer.execute("BEGIN IMMEDIATE")
         try:
-            for write in writes:
-                await self._write(write)
-            await self._enter(link)
+            done = await work()
             await writer.execute("COMMIT")
         except BaseException:
             # None is open where SQLite itself rolled back, as it does on a full disk.
             with suppress(sqlite3.Error):
                 await writer.execute("ROLLBACK")
             raise
+        return done
+
+    async def _commit(self, writes: Sequence[Write], link: Link) -> None:
+        async def work() -> None:
+            self._check(list(await self._writer.execute_fetchall(_PLACE)))
+            for write in writes:
+                await self._write(write)
+            await self._enter(link)
+
+        await self._transaction(work)
 
     async def _enter(self, link: Link) -> None:
-        writer = self._writer
-        rows = list(await writer.execute_fetchall("SELECT sequence, hash, mac FROM audit_head"))
-        if not rows and list(await writer.execute_fetchall("SELECT 1 FROM audit LIMIT 1")):
+        rows = _SqliteRows(self._writer)
+        head, last_entry = await rows.head(), await rows.last_entry()
+        last = 0 if last_entry is None else last_entry.sequence
+        if head is None and last:
             raise AuditBroken(f"{self._path}: the audit trail has entries but no head")
-        appended = link(Head(*rows[0]) if rows else None)
-        last = await _value(writer, "SELECT coalesce(max(sequence), 0) FROM audit")
+        appended = link(head)
         if appended.entries and appended.entries[0].sequence != last + 1:
             raise AuditBroken(f"{self._path}: the audit trail ends at entry {last}, not where its head says")
-        await writer.executemany(
-            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (e.sequence, e.at, e.actor, e.action, e.tenant_id, e.name, e.version, e.kek_id, e.hash)
-                for e in appended.entries
-            ],
-        )
-        head = appended.head
-        await writer.execute(
-            """INSERT INTO audit_head VALUES (1, ?, ?, ?)
-            ON CONFLICT (only_row) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, mac = excluded.mac""",
-            (head.sequence, head.hash, head.mac),
-        )
+        await rows.put_entries(appended.entries)
+        await rows.put_head(appended.head)
 
     async def _write(self, write: Write) -> None:
         match write:
@@ -335,14 +364,79 @@ class SqliteStore:
                 raise VaultFull(
                     f"{row.tenant_id} has {write.names_max} names of keys, as many as it may have"
                 )
-        await writer.execute(
-            """INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, name) DO UPDATE SET
-            version = excluded.version, sealed = excluded.sealed, generation = excluded.generation,
-            fingerprint = excluded.fingerprint, put_at = excluded.put_at, put_by = excluded.put_by,
-            revoked_at = excluded.revoked_at""",
-            (row.tenant_id, row.name, row.version, row.sealed, row.generation, row.fingerprint,
-             row.put_at, row.put_by, row.revoked_at),
-        )  # fmt: skip
+        await writer.execute(_PUT_SECRET, _of_secret(row))
+
+
+class _SqliteRows:
+    """`Rows` through the connection that writes, within its transaction."""
+
+    def __init__(self, writer: aiosqlite.Connection) -> None:
+        self._writer = writer
+
+    async def place(self) -> Place:
+        ((place,),) = await self._writer.execute_fetchall(_PLACE)
+        return Place(place)
+
+    async def set_place(self, place: Place) -> None:
+        await self._writer.execute("UPDATE placement SET place = ?", (str(place),))
+
+    async def head(self) -> Head | None:
+        rows = list(await self._writer.execute_fetchall(_HEAD))
+        return Head(*rows[0]) if rows else None
+
+    async def entries(self, after: int, limit: int) -> tuple[Entry, ...]:
+        return tuple(Entry(*row) for row in await self._writer.execute_fetchall(_ENTRIES, (after, limit)))
+
+    async def last_entry(self) -> Entry | None:
+        rows = list(await self._writer.execute_fetchall(_LAST_ENTRY))
+        return Entry(*rows[0]) if rows else None
+
+    async def all_data_keys(self, after: KeyPlace, limit: int) -> tuple[DataKeyRow, ...]:
+        values = (after.tenant_id, after.generation, "", limit)
+        return tuple(map(_data_key, await self._writer.execute_fetchall(_DATA_KEYS_NOT_UNDER, values)))
+
+    async def all_secrets(self, after: tuple[str, str], limit: int) -> tuple[SecretRow, ...]:
+        rows = await self._writer.execute_fetchall(_ALL_SECRETS, (*after, limit))
+        return tuple(SecretRow(*row) for row in rows)
+
+    async def put_entries(self, entries: Sequence[Entry]) -> None:
+        await self._writer.executemany(
+            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (e.sequence, e.at, e.actor, e.action, e.tenant_id, e.name, e.version, e.kek_id, e.hash)
+                for e in entries
+            ],
+        )
+
+    async def put_head(self, head: Head) -> None:
+        await self._writer.execute(
+            """INSERT INTO audit_head VALUES (1, ?, ?, ?)
+            ON CONFLICT (only_row) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, mac = excluded.mac""",
+            (head.sequence, head.hash, head.mac),
+        )
+
+    async def put_data_keys(self, rows: Sequence[DataKeyRow]) -> None:
+        await self._writer.executemany(
+            """INSERT INTO data_keys VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, generation) DO UPDATE SET
+            kek_id = excluded.kek_id, wrapped = excluded.wrapped, made_at = excluded.made_at""",
+            [
+                (row.place.tenant_id, row.place.generation, row.wrapped.kek_id, row.wrapped.blob, row.made_at)
+                for row in rows
+            ],
+        )
+
+    async def drop_data_keys(self, places: Sequence[KeyPlace]) -> None:
+        await self._writer.executemany(
+            "DELETE FROM data_keys WHERE tenant_id = ? AND generation = ?",
+            [(place.tenant_id, place.generation) for place in places],
+        )
+
+    async def put_secrets(self, rows: Sequence[SecretRow]) -> None:
+        await self._writer.executemany(_PUT_SECRET, [_of_secret(row) for row in rows])
+
+
+def _of_secret(row: SecretRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in SecretRow.__slots__)
 
 
 async def _value(connection: aiosqlite.Connection, query: str, *values: object) -> int:

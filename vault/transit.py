@@ -146,6 +146,15 @@ class TransitKeyEncryption:
         self._session: aiohttp.ClientSession | None = None
         self._turn = asyncio.Semaphore(settings.requests_max)
 
+    @property
+    def at_hand(self) -> str:
+        """The key's name, for people."""
+        return self._settings.name
+
+    def holds(self, kek_id: str) -> bool:
+        """Whether it is a version of this key, which the service may have or not."""
+        return kek_id.rpartition(":")[0] == self._settings.name
+
     async def current_id(self) -> str:
         # Encrypting something worthless tells the version, and needs no right that wrapping does not need.
         return (await self._encrypt(_base64(bytes(KEY_BYTES)))).kek_id
@@ -186,11 +195,11 @@ class TransitKeyEncryption:
 
     def _ciphertext(self, wrapped: WrappedKey, place: KeyPlace) -> Secret:
         """What was stored, if it is this key's; the service would open another key's under a wrong name."""
-        if wrapped.kek_id.rpartition(":")[0] != self._settings.name:
+        if not self.holds(wrapped.kek_id):
             raise KekMissing(
                 wrapped.kek_id,
                 f"{place.tenant_id}: data key {place.generation} is wrapped by the key-encryption key {wrapped.kek_id}, "
-                f"which is missing; at hand: {self._settings.name}",
+                f"which is missing; at hand: {self.at_hand}",
             )
         text = wrapped.blob.decode("ascii", errors="replace")
         form = _CIPHERTEXT.fullmatch(text)

@@ -80,6 +80,20 @@ def add_config(commands_of: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="N",
         help="of each version before it is promoted (default: 50)",
     )
+    canary.add_argument(
+        "--max-cost",
+        type=_positive,
+        metavar="PERCENT",
+        help="how much the cost per call may rise (default: 25 where the configuration states every provider's price, else "
+        "it is not compared)",
+    )
+    canary.add_argument(
+        "--cost-cap",
+        type=_positive,
+        default=1.0,
+        metavar="USD",
+        help="a call's cost counts up to this (default: 1); a lower cap shows a rise with fewer calls",
+    )
     _author(canary)
 
     tried = _command(what, "try", "replay recorded calls: what a version would say differently")
@@ -109,6 +123,14 @@ def _command(
         "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="ERROR", help="default: ERROR"
     )
     parser.set_defaults(run=_run, what=name)
+    if name != "try":
+        parser.add_argument(
+            "--url",
+            help="the admin API of a node that runs (or MEDIASERVER_ADMIN_URL); default: the store of --config itself",
+        )
+        parser.add_argument(
+            "--token-file", type=Path, metavar="FILE", help="its API token (or MEDIASERVER_ADMIN_TOKEN)"
+        )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What ``mediaserver config`` does, as text for people. Nothing here decides: `tenancy.lifecycle` does."""
+"""What ``mediaserver config`` does by itself: it checks a file, and replays recorded calls. `over_api` has the rest."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from config.diff import differences
-from config.loader import load_checked_tenant, load_tenant_config
+from config.loader import load_checked_tenant
 from config.node import NodeConfig
 from config.tenant import TenantConfig
 from config.variables import filled_in
-from mediaserver.configuring.arguments import LISTED
-from mediaserver.configuring.dry_run import dry_run
+from mediaserver.configuring.dry_run import dry_run_on
 from mediaserver.configuring.reachability import unreachable
 from mediaserver.configuring.replay import lines_of, replay, speakers
-from tenancy import Registry, UnknownVersion
-from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan
-from tenancy.lifecycle import CURRENT, Expected, Lifecycle, Report
+from mediaserver.errors import MediaServerError
+from tenancy import Registry
+from tenancy.canary import Bound
+from tenancy.keys import chains_for, open_tenant_keys
+from tenancy.lifecycle import Lifecycle, Report
 from tenancy.opening import open_store
-from tenancy.versions import ConfigVersion, VersionState
+from tenancy.providers import Chains
+from tenancy.spending import unpriced
+from vault import VaultError
 
 P95_BOUND: Final = Bound(absolute=300.0, relative=0.2)
+COST_BOUND: Final = 0.25
+"""How much the cost per call may rise where prices are known, as a share of the baseline's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,11 @@ async def desk(node: NodeConfig, environ: Mapping[str, str]) -> AsyncIterator[De
     store = await open_store(node, environ)
     try:
         registry = Registry(store, node.providers, environ)
-        lifecycle = Lifecycle(store, dry_run=lambda config: dry_run(config, node.providers, environ))
+        lifecycle = Lifecycle(
+            store,
+            dry_run=dry_run_on(node, environ),
+            unpriced=lambda config: unpriced(config.providers, node.providers, environ),
+        )
         yield Desk(node, environ, registry, lifecycle)
     finally:
         await store.close()
@@ -69,24 +77,9 @@ async def validate_file(
 ) -> Outcome:
     """Check a file as far as that goes without its tenant's history. Raises `ConfigError`."""
     config, warnings = load_checked_tenant(path)
-    errors = await dry_run(config, node.providers, environ)
-    report = Report(errors, tuple(str(each) for each in warnings))
+    dry = await dry_run_on(node, environ)(config)
+    report = Report(dry.errors, (*map(str, warnings), *dry.warnings))
     return await _checked(str(path), report, config, node, environ, reachability=reachability)
-
-
-async def validate_version(
-    at: Desk, tenant: str, version: int, author: Author, *, reachability: bool
-) -> Outcome:
-    """Check a version, and note what came of it where it is a draft."""
-    config = await at.lifecycle.config(tenant, version)
-    found = (await at.lifecycle.ledger(tenant)).history.get(version)
-    if found is not None and found.state is VersionState.DRAFT:
-        origin = at.lifecycle.origin(author.name, author.reason)
-        report = await at.lifecycle.validate(tenant, version, origin)
-    else:
-        report = await at.lifecycle.check(config)
-    title = f"{tenant} version {version}"
-    return await _checked(title, report, config, at.node, at.environ, reachability=reachability)
 
 
 async def _checked(
@@ -110,131 +103,14 @@ async def _checked(
     return Outcome(tuple(lines), sound)
 
 
-async def history(at: Desk, tenant: str, limit: int = LISTED) -> Outcome:
-    """The newest versions, the trial that runs, and who did what."""
-    ledger = await at.lifecycle.ledger(tenant)
-    versions = ledger.history.versions[::-1][:limit]
-    lines = [
-        f"{'':2}{'version':>7}  {'state':<11}  {'content':<12}  {'schema':>6}  {'made':<20}  by, why",
-        *(_row(each) for each in versions),
-    ]
-    if len(ledger.history.versions) > limit:
-        lines.append(f"  and {len(ledger.history.versions) - limit} older ones (--limit)")
-    if ledger.trial is not None:
-        lines += ["", *trial_lines(ledger.trial)]
-    lines += ["", "log, latest first"]
-    lines += [
-        f"  {line.origin.at:%Y-%m-%d %H:%M:%SZ}  version {line.version} {line.deed.value}"
-        f" by {line.origin.author}: {line.origin.reason}"
-        for line in await at.lifecycle.log(tenant, limit)
-    ]
-    return Outcome(tuple(lines))
-
-
-def _row(version: ConfigVersion) -> str:
-    mark = "*" if version.state is VersionState.ACTIVE else " "
-    made = version.created
-    restores = f" (the content of {version.restores})" if version.restores is not None else ""
-    return (
-        f"{mark} {version.version:>7}  {version.state.value:<11}  {version.content_hash[:12]}  {version.schema_version:>6}"
-        f"  {made.at:%Y-%m-%d %H:%M:%SZ}  {made.author}: {made.reason}{restores}"
-    )
-
-
-def trial_lines(trial: Canary) -> list[str]:
-    """A trial for people."""
-    plan = trial.plan
-    lines = [
-        f"trial of version {plan.version} against {plan.baseline},"
-        f" {plan.share * 100 / SHARE_STEPS:g} % of the calls, for at most {plan.max_duration_ms / 3_600_000:g} h"
-    ]
-    for name, arm in (("baseline", trial.baseline), ("canary", trial.canary)):
-        lines.append(
-            f"  {name:<8}  {arm.calls} calls, {arm.failures.hits} failed, {arm.transfers.hits} asked for a person,"
-            f" turn latency {arm.turn_latency.mean * plan.latency_cap_ms:.0f} ms"
-            f" (p95 {arm.turn_latency_p95.mean * plan.latency_cap_ms:.0f} ms)"
-        )
-    if trial.verdict is not None:
-        lines.append(f"  {trial.verdict.decision.value}: {trial.verdict.reason}")
-    return lines
-
-
-async def diff(at: Desk, tenant: str, old: int, new: int) -> Outcome:
-    """What differs between two versions, field by field."""
-    before = await at.lifecycle.config(tenant, old)
-    after = await at.lifecycle.config(tenant, new)
-    found = differences(before.model_dump(mode="json"), after.model_dump(mode="json"))
-    return Outcome(found.lines() or (f"versions {old} and {new} say the same",))
-
-
-async def draft(at: Desk, path: Path, author: Author) -> Outcome:
-    """Add a file's content as a version that no call gets yet. Raises `ConfigError`."""
-    config = load_tenant_config(path)
-    made = await at.lifecycle.draft(config, at.lifecycle.origin(author.name, author.reason))
-    return Outcome(
-        (
-            f"{config.tenant_id} version {made.version} is a draft of {made.content_hash[:12]}; no call gets it yet",
-        )
-    )
-
-
-async def activate(at: Desk, tenant: str, version: int, author: Author, expected: int | None) -> Outcome:
-    """Give a version to new calls."""
-    origin = at.lifecycle.origin(author.name, author.reason)
-    await at.lifecycle.activate(tenant, version, origin, expected=_expected(expected))
-    return Outcome(
-        (f"{tenant} version {version} is active: new calls have it, calls that are up keep theirs",)
-    )
-
-
-async def rollback(at: Desk, tenant: str, to: int, author: Author, expected: int | None) -> Outcome:
-    """Give new calls the content of an earlier version."""
-    origin = at.lifecycle.origin(author.name, author.reason)
-    made = await at.lifecycle.roll_back(tenant, to, origin, expected=_expected(expected))
-    return Outcome((f"{tenant} version {made.version} is active, with the content of version {to}",))
-
-
-async def reject(at: Desk, tenant: str, version: int, author: Author) -> Outcome:
-    """Keep a version from ever becoming active."""
-    await at.lifecycle.reject(tenant, version, at.lifecycle.origin(author.name, author.reason))
-    return Outcome((f"{tenant} version {version} is refused for good",))
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """How a version is to be tried; see `tenancy.canary.CanaryPlan`."""
-
-    share_percent: float
-    hours: float
-    min_calls: int
-
-
-async def canary(at: Desk, tenant: str, version: int, author: Author, trial: Trial) -> Outcome:
-    """Give a version to a share of calls until it is shown to be good or bad."""
-    active = (await at.lifecycle.ledger(tenant)).history.active
-    if active is None:
-        raise UnknownVersion(f"{tenant} has no active version to compare with")
-    plan = CanaryPlan(
-        version=version,
-        baseline=active.version,
-        share=round(trial.share_percent * SHARE_STEPS / 100),
-        min_calls=trial.min_calls,
-        turn_latency_p95=P95_BOUND,
-        max_duration_ms=round(trial.hours * 3_600_000),
-    )
-    origin = at.lifecycle.origin(author.name, author.reason)
-    await at.lifecycle.begin_trial(tenant, plan, origin)
-    ledger = await at.lifecycle.ledger(tenant)
-    return Outcome(tuple(trial_lines(ledger.trial)) if ledger.trial is not None else ())
-
-
 async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_models: bool) -> Outcome:
     """What a version would say differently in the newest recorded conversations."""
     config = filled_in(await at.lifecycle.config(tenant, version))
     records = await at.registry.calls(tenant, calls)
     lines: list[str] = []
     replies = differ = affected = 0
-    async with speakers(config, at.node.providers, at.environ, ask_models=ask_models) as who:
+    chains = await _chains(at, config, keys=ask_models)
+    async with speakers(config, chains, ask_models=ask_models) as who:
         for record in records:
             found = await replay(record, config, who.one())
             replies += found.exchanges
@@ -251,6 +127,14 @@ async def replayed(at: Desk, tenant: str, version: int, calls: int, *, ask_model
     return Outcome(tuple(lines))
 
 
-def _expected(given: int | None) -> Expected:
-    """What was seen active: as given, 0 for none, else what is active when the command is given."""
-    return CURRENT if given is None else given or None
+async def _chains(at: Desk, config: TenantConfig, *, keys: bool) -> Chains:
+    """Who serves a version's calls; ``keys``: with its keys from the vault, for who is going to ask."""
+    try:
+        opened = await open_tenant_keys(at.node, at.environ) if keys else None
+    except VaultError as error:
+        raise MediaServerError(f"the vault of tenants' keys cannot be used: {error}") from error
+    try:
+        return await chains_for(config, at.node.providers, at.environ, opened)
+    finally:
+        if opened is not None:
+            await opened.aclose()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 
-import aiohttp
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from config.tenant import TenantConfig
@@ -15,6 +14,7 @@ from mediaserver.configuring.replay import MODEL_TIMEOUT_S
 from mediaserver.errors import MediaServerError
 from mediaserver.pipeline.services import Embedded, ProviderAccess, model_repliers
 from mediaserver.providers.connections import ProviderClient
+from mediaserver.providers.failures import failure_of
 from mediaserver.receptionist import first_message, system_prompt
 from tenancy import ResolvedProvider
 
@@ -50,7 +50,9 @@ class ModelSpeaker:
                 said = "".join([piece async for piece in pieces])
         except TimeoutError:
             raise MediaServerError(f"{self._provider.name}: no answer within {MODEL_TIMEOUT_S:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise MediaServerError(f"{self._provider.name}: {type(error).__name__}") from None
+        except Exception as error:  # noqa: BLE001 - a stranger's answer in somebody else's library may raise anything
+            raise failure_of(self._provider.name, error) from None
+        if not said.strip():
+            raise MediaServerError(f"{self._provider.name}: an empty answer")
         self._context.add_message({"role": "assistant", "content": said})
         return said

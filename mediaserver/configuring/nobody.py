@@ -5,8 +5,10 @@ from __future__ import annotations
 from mediaserver.errors import LinkClosed
 from mediaserver.media_link import MediaEvent
 from mediaserver.pipeline.transport import TurnMeasured
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
+from tenancy.spending import Usage
 
 
 class NoLink:
@@ -53,3 +55,6 @@ class NoObserver:
     def media_ended(self, why: str) -> None: ...
 
     def turns_counted(self, counters: TurnCounters) -> None: ...
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None: ...
+    def provider_event(self, event: ProviderEvent) -> None: ...

@@ -11,17 +11,17 @@ every time: there, read the lines, not the count.
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from config.node import PlatformProviders
 from config.tenant import TenantConfig
+from mediaserver.errors import MediaServerError
 from mediaserver.receptionist import ConversationState, EndCall, Receptionist, first_message
 from tenancy import CallRecord
-from tenancy.providers import ResolvedProvider, resolve
+from tenancy.providers import Chains, ResolvedProvider
 
 CALLER: Final = "caller"
 RECEPTIONIST: Final = "receptionist"
@@ -179,14 +179,19 @@ def word_diff(old: str, new: str) -> list[str]:
 
 
 @asynccontextmanager
-async def speakers(
-    config: TenantConfig, platform: PlatformProviders, environ: Mapping[str, str], *, ask_models: bool
-) -> AsyncIterator[Speakers]:
-    """Who replies for a version: its first language model where that is wanted and there is one, else the built-in one."""
-    models = [each for each in resolve(config.providers, platform, environ).llm if each.kind == "openai"]
-    if not ask_models or not models:
+async def speakers(config: TenantConfig, chains: Chains, *, ask_models: bool) -> AsyncIterator[Speakers]:
+    """Who replies for a version: its first language model where that is wanted, else the built-in receptionist.
+
+    Raises `MediaServerError` where it is wanted and there is none.
+    """
+    models = [each for each in chains.llm if each.kind == "openai"]
+    if not ask_models:
         yield Speakers(config, models, None)
         return
+    if not models:
+        left_out = [each for each in chains.skipped if each.startswith("llm: ")]
+        why = "; ".join(left_out) or "the version names none"
+        raise MediaServerError(f"no language model can be asked: {why}")
     # Pipecat takes seconds to import; only a model's client needs it.
     from mediaserver.configuring.model_speaker import model_speakers
 

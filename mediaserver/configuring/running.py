@@ -12,15 +12,23 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from admin.client import AdminClient, ApiProblem
+from admin.errors import AdminError
 from config.loader import load_node_config
-from mediaserver.configuring import commands
-from mediaserver.configuring.commands import Author, Desk, Outcome, Trial, desk
+from mediaserver.configuring import commands, over_api
+from mediaserver.configuring.commands import Author, Desk, Outcome, desk
+from mediaserver.configuring.desk import api, remote_of
+from mediaserver.configuring.over_api import Trial
 from mediaserver.errors import MediaServerError
 from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved
+from vault import VaultError
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
+REFUSALS: Final = (403, 409, 412, 422)
+UNUSABLE: Final = "the version cannot be used"
+"""What the API says of a version that a check refuses (`admin.problems`)."""
 
 
 async def answering(options: argparse.Namespace) -> int:
@@ -30,6 +38,14 @@ async def answering(options: argparse.Namespace) -> int:
     except (ChangeRefused, NumberTaken, TenantMoved) as error:
         print(f"mediaserver: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except ApiProblem as problem:
+        # Each line by itself: a version may have several faults.
+        for line in str(problem).splitlines():
+            print(f"mediaserver: {line}", file=sys.stderr)
+        return EXIT_REFUSED if problem.answered in REFUSALS and not _is_usage(problem) else EXIT_USAGE
+    except (AdminError, VaultError) as error:
+        print(f"mediaserver: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except TenancyError as error:
         print(f"mediaserver: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -43,13 +59,20 @@ async def answering(options: argparse.Namespace) -> int:
     return 0 if outcome.sound else EXIT_NO
 
 
+def _is_usage(problem: ApiProblem) -> bool:
+    """Whether the request itself was wrong, and not what it was to change."""
+    return problem.answered == 422 and problem.said == "invalid" and problem.args[0] != UNUSABLE
+
+
 def _by(options: argparse.Namespace) -> Author:
-    if options.author is not None:
-        return Author(options.author, options.reason)
+    # What only looks at something takes neither.
+    name, reason = getattr(options, "author", None), getattr(options, "reason", "not given")
+    if name is not None:
+        return Author(name, reason)
     try:
-        return Author(getpass.getuser(), options.reason)
+        return Author(getpass.getuser(), reason)
     except (KeyError, OSError):
-        return Author("unknown", options.reason)
+        return Author("unknown", reason)
 
 
 async def _at_desk(options: argparse.Namespace, work: Callable[[Desk], Awaitable[Outcome]]) -> Outcome:
@@ -64,50 +87,59 @@ async def _validate(options: argparse.Namespace) -> Outcome:
     if options.file is not None:
         node = load_node_config(options.config, os.environ)
         return await commands.validate_file(options.file, node, os.environ, reachability=options.reachability)
-    return await _at_desk(
+    return await _over_api(
         options,
-        lambda at: commands.validate_version(
-            at, options.tenant, options.version, _by(options), reachability=options.reachability
+        lambda at, by: over_api.validate(
+            at, options.tenant, options.version, by, reachability=options.reachability
         ),
     )
 
 
+async def _over_api(
+    options: argparse.Namespace, work: Callable[[AdminClient, Author], Awaitable[Outcome]]
+) -> Outcome:
+    """Through the admin API: of the node that ``--url`` names, or of this process over the node's store."""
+    author = _by(options)
+    remote = remote_of(options.url, options.token_file, os.environ)
+    node = load_node_config(options.config, os.environ) if remote is None else None
+    async with api(node, remote, author.name, os.environ) as client:
+        return await work(client, author)
+
+
 async def _history(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.history(at, options.tenant, options.limit))
+    return await _over_api(options, lambda at, _: over_api.history(at, options.tenant, options.limit))
 
 
 async def _diff(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.diff(at, options.tenant, options.old, options.new))
+    return await _over_api(options, lambda at, _: over_api.diff(at, options.tenant, options.old, options.new))
 
 
 async def _draft(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(options, lambda at: commands.draft(at, options.file, _by(options)))
+    return await _over_api(options, lambda at, by: over_api.draft(at, options.file, by))
 
 
 async def _activate(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
+    return await _over_api(
         options,
-        lambda at: commands.activate(at, options.tenant, options.version, _by(options), options.expected),
+        lambda at, by: over_api.activate(at, options.tenant, options.version, by, options.expected),
     )
 
 
 async def _rollback(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
+    return await _over_api(
         options,
-        lambda at: commands.rollback(at, options.tenant, options.version, _by(options), options.expected),
+        lambda at, by: over_api.rollback(at, options.tenant, options.version, by, options.expected),
     )
 
 
 async def _reject(options: argparse.Namespace) -> Outcome:
-    return await _at_desk(
-        options, lambda at: commands.reject(at, options.tenant, options.version, _by(options))
-    )
+    return await _over_api(options, lambda at, by: over_api.reject(at, options.tenant, options.version, by))
 
 
 async def _canary(options: argparse.Namespace) -> Outcome:
-    trial = Trial(options.share, options.hours, options.min_calls)
-    return await _at_desk(
-        options, lambda at: commands.canary(at, options.tenant, options.version, _by(options), trial)
+    trial = Trial(options.share, options.hours, options.min_calls, options.max_cost, options.cost_cap)
+    return await _over_api(
+        options, lambda at, by: over_api.canary(at, options.tenant, options.version, by, trial)
     )
 
 

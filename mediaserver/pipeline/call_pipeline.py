@@ -32,12 +32,19 @@ from mediaserver.pipeline.hearing import Hearing
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.receptionist_replier import ReceptionistReplier
 from mediaserver.pipeline.replying import Replying
-from mediaserver.pipeline.services import ProviderAccess, model_repliers, synthesizers, transcribers
+from mediaserver.pipeline.services import (
+    ProviderAccess,
+    Spent,
+    model_repliers,
+    synthesizers,
+    transcribers,
+)
 from mediaserver.pipeline.speaking import Speaking
 from mediaserver.pipeline.transport import CALLER_RATE_HZ, CallTransport, TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.pipeline.turn_shell import PASSES_THROUGH, TurnShell
 from mediaserver.providers.key_watch import Tell
+from mediaserver.providers.trail import ProviderEvent, ProviderTrail
 from mediaserver.receptionist import Action, ConversationState, EndCall, Phrases, system_prompt
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import KEY_REPORTS_DROPPED
@@ -45,6 +52,7 @@ from mediaserver.telemetry.turns import TurnWaits
 from mediaserver.turns import TurnCounters, TurnParams
 from mediaserver.turns.events import Answered, FarewellDue
 from tenancy import TenantContext
+from tenancy.spending import Usage
 
 TRANSCRIPT_MARGIN_MS = 2_000
 """A turn ends without what was not transcribed after the time that the whole chain may take, and this."""
@@ -105,6 +113,14 @@ class CallObserver(Protocol):
         """What became of the turns; once, when the conversation is over."""
         ...
 
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        """What a request to a provider has used."""
+        ...
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        """A provider served, failed or was passed over."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResources:
@@ -118,6 +134,10 @@ class PipelineResources:
     """Of the process: the edge's own, or a worker's."""
     turn_model: TurnModel | None = None
     """Where there is none, words and silence alone decide."""
+
+    def counting(self, spent: Spent) -> PipelineResources:
+        """The same for one call, whose use of providers is told to ``spent``."""
+        return replace(self, providers=replace(self.providers, spent=spent))
 
     def telling(self, tell: Tell) -> PipelineResources:
         """The same for one call, whose reports on keys go to ``tell``."""
@@ -137,7 +157,10 @@ class CallPipeline:
         restored: Restored | None = None,
     ) -> None:
         """``restored``: what another pipeline of the same call left; `take_up` goes on from there."""
+        resources = resources.counting(observer.spent)
         config = tenant.config
+        trail = self._trail = ProviderTrail(observer.provider_event)
+        access = resources.providers.leaving(trail)
         self._restored = restored or Restored()
         turns = config.turn_taking
         phrases = Phrases.of(config)
@@ -163,20 +186,20 @@ class CallPipeline:
         )
         replying = Replying(
             (
-                *model_repliers(tenant.llm, resources.providers, system_prompt(config, resources.clock())),
+                *model_repliers(tenant.llm, access, system_prompt(config, resources.clock())),
                 self._receptionist,
             ),
             resources.budgets,
-            resources.providers.care,
+            access.care,
             apology=phrases.one_moment,
             failure=phrases.failure,
             waits=waits,
             is_wanted=self._turns.is_wanted,
         )
         hearing = Hearing(
-            transcribers(tenant.stt, resources.providers),
+            transcribers(tenant.stt, access),
             resources.budgets,
-            resources.providers.care,
+            access.care,
             apology=phrases.one_moment,
             waits=waits,
         )
@@ -188,9 +211,9 @@ class CallPipeline:
             aggregators.user(),
             replying,
             Speaking(
-                synthesizers(tenant.tts, resources.providers, config.voice.name, config.voice.speed),
+                synthesizers(tenant.tts, access, config.voice.name, config.voice.speed),
                 resources.budgets,
-                resources.providers.care,
+                access.care,
                 resources.phrases,
                 owner=tenant.tenant_id,
                 phrases_of=tenant.phrase_voice,
@@ -209,7 +232,7 @@ class CallPipeline:
         self._worker.set_reached_downstream_filter(PASSES_THROUGH)
         self._worker.add_event_handler("on_frame_reached_downstream", self._frame_passed)
         # Before the ACK: the caller's first sentence must not wait for a handshake.
-        resources.providers.warm(tenant)
+        access.warm(tenant)
         # One runner per call: a shared one with auto_end=False keeps every finished worker alive.
         self._over = False
         self._runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
@@ -298,6 +321,7 @@ class CallPipeline:
                 await self._turns.close()
                 await self._hearing.close()
                 self._observer.turns_counted(self._turns.taker.counters)
+                self._trail.flush()
                 self._over = True
         # Not where it was cancelled or failed: its tasks may not have ended.
         dismantle(self._worker)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from mediaserver.providers.breaker import BreakerKey
 from mediaserver.providers.connections import ProviderClient
 from mediaserver.providers.live_listening import LiveListening
-from mediaserver.providers.utterance import SPEECH_RATE_HZ, Utterance
+from mediaserver.providers.utterance import BYTES_PER_MS, SPEECH_RATE_HZ, Utterance
+from tenancy.spending import Usage
 from vault.resolver import KeyRef
 
 
@@ -25,6 +26,9 @@ class DeepgramTranscriber:
     breaker: BreakerKey
     last_resort: bool = False
     key_ref: KeyRef | None = None
+    spent: Callable[[Usage], None] = lambda _: None
+    """Told of the audio that was sent: after each utterance, and of the rest in the end."""
+    _counted_ms: int = field(init=False, default=0)
     _listening: LiveListening = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,8 +57,19 @@ class DeepgramTranscriber:
 
     async def transcribe(self, utterance: Utterance) -> AsyncGenerator[str, None]:
         """The words of an utterance, in one piece; empty when there are none."""
-        yield await self._listening.words(utterance)
+        try:
+            words = await self._listening.words(utterance)
+        finally:
+            self._count()
+        yield words
 
     async def close(self) -> None:
         """End the connection."""
         await self._listening.close()
+        self._count()
+
+    def _count(self) -> None:
+        sent_ms = self._listening.sent_bytes // BYTES_PER_MS
+        if sent_ms > self._counted_ms:
+            self.spent(Usage(audio_ms=sent_ms - self._counted_ms))
+            self._counted_ms = sent_ms

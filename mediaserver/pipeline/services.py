@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mediaserver.pipeline.deepgram_links import DeepgramTranscriber
 from mediaserver.pipeline.hearing import Transcriber
@@ -17,11 +18,17 @@ from mediaserver.providers.breaker import BreakerKey, Stage
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
 from mediaserver.providers.key_watch import Tell
 from mediaserver.providers.openai_api import OpenAIApi
+from mediaserver.providers.trail import ProviderTrail
 from tenancy import ResolvedProvider, TenantContext
+from tenancy.spending import Usage
 
 EMBEDDED_STT_MODEL = "tiny.en"
 EMBEDDED_API_KEY = "embedded"
 """The model process listens on loopback and asks for none."""
+
+
+Spent = Callable[[str, str, Usage], None]
+"""Takes what a request has used: the service, the provider's name, and how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class ProviderAccess:
     http: ProviderClient
     care: ProviderCare = field(default_factory=ProviderCare.fresh)
     warmer: ConnectionWarmer | None = None
+    spent: Spent = field(default=lambda *_: None)
+    """Told of what each request has used."""
 
     def root_of(self, provider: ResolvedProvider) -> str:
         """The root of the provider's API."""
@@ -53,6 +62,10 @@ class ProviderAccess:
         """The same for one call, whose reports on keys go to ``tell``; ``on_dropped`` is told of each that is over the rate."""
         care = replace(self.care, keys=self.care.keys.for_call(tell, on_dropped))
         return replace(self, care=care)
+
+    def leaving(self, trail: ProviderTrail) -> ProviderAccess:
+        """The same for one call, which leaves this trail."""
+        return replace(self, care=replace(self.care, trail=trail))
 
     def warm(self, tenant: TenantContext) -> None:
         """Open connections to whom a call of this tenant will ask; returns at once."""
@@ -86,6 +99,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
             provider.model or "",
             breaker,
             key_ref=provider.key_ref,
+            spent=partial(access.spent, "stt", provider.name),
         )
     return OpenAITranscriber(
         provider.name,
@@ -94,6 +108,7 @@ def transcriber(provider: ResolvedProvider, access: ProviderAccess) -> Transcrib
         breaker,
         last_resort=provider.kind == "embedded",
         key_ref=provider.key_ref,
+        spent=partial(access.spent, "stt", provider.name),
     )
 
 
@@ -117,6 +132,7 @@ def synthesizer(
         breaker_key(Stage.TTS, provider, access),
         last_resort=not own,
         key_ref=provider.key_ref,
+        spent=partial(access.spent, "tts", provider.name),
     )
 
 
@@ -139,6 +155,7 @@ def model_repliers(
             system_prompt,
             breaker_key(Stage.LLM, provider, access),
             key_ref=provider.key_ref,
+            spent=partial(access.spent, "llm", provider.name),
         )
         for provider in providers
         if provider.kind == "openai"

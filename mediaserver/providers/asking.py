@@ -30,6 +30,7 @@ from mediaserver.providers.failures import failure_of, key_outcome
 from mediaserver.providers.hedge import Action, Ask, Drop, Entrant, Fail, GiveUp, Race, Terms
 from mediaserver.providers.key_watch import KeyReport, KeyWatch
 from mediaserver.providers.stats import ProviderStats
+from mediaserver.providers.trail import Happened, Passed, ProviderTrail, Reason
 from vault.resolver import KeyRef
 from vault.resolver import Outcome as KeyOutcome
 
@@ -51,6 +52,23 @@ class ProviderCare:
     stats: ProviderStats
     breakers: Breakers
     keys: KeyWatch = field(default_factory=KeyWatch)
+    trail: ProviderTrail | None = None
+    """One call's alone: None where it is no call's."""
+
+    def note(self, stage: Stage, provider: str, happened: Happened, reason: Reason = None) -> None:
+        """What became of a provider, for the call's record."""
+        if self.trail is not None:
+            self.trail.note(stage, provider, happened, reason)
+
+    def passed(self, stage: Stage, provider: str, why: Passed) -> None:
+        """A provider was not asked."""
+        self.stats.skipped(stage, provider)
+        self.note(stage, provider, Happened.NOT_ASKED, why)
+
+    def failed(self, stage: Stage, provider: str, cause: FailureCause) -> None:
+        """A request failed."""
+        self.stats.failed(stage, provider, cause)
+        self.note(stage, provider, Happened.FAILED, cause)
 
     @classmethod
     def fresh(cls, policy: BreakerPolicy | None = None) -> ProviderCare:
@@ -215,7 +233,7 @@ class _Errand(Generic[Q, T]):
                     request = self._in_flight[action.position]
                     if action.slow:
                         # Otherwise a silent provider would cost every turn the hedge's wait, and never be left out.
-                        self.care.stats.failed(self.stage, self._name(request), FailureCause.SLOW)
+                        self.care.failed(self.stage, self._name(request), FailureCause.SLOW)
                         self._settle(request, Outcome.FAILURE)
                         self._stop(request)
                     else:
@@ -233,7 +251,7 @@ class _Errand(Generic[Q, T]):
             breaker = self.care.breakers.of(link.breaker)
             permit = breaker.begin(now_ms, anyway=ask.position == self._forced)
             if permit is None:
-                self.care.stats.skipped(self.stage, link.name)
+                self.care.passed(self.stage, link.name, Passed.BREAKER)
                 return False
         self.care.stats.asked(self.stage, link.name, hedge=ask.hedge)
         request: _Request[T]
@@ -288,7 +306,7 @@ class _Errand(Generic[Q, T]):
         self._do(actions)
 
     def _tell(self, request: _Request[T], failure: ProviderFailed) -> None:
-        self.care.stats.failed(self.stage, failure.provider, failure.cause)
+        self.care.failed(self.stage, failure.provider, failure.cause)
         self._report_refusal(request, failure)
         self._settle(request, Outcome.NEUTRAL if failure.cause in NEUTRAL_CAUSES else Outcome.FAILURE)
         self._told.append(Failed(request.position, failure, self._race.more))
@@ -316,6 +334,7 @@ class _Errand(Generic[Q, T]):
             self._report_key(request, KeyOutcome.SUCCEEDED)
         latency_ms = _now_ms() - request.asked_ms
         self.care.stats.first_piece(self.stage, self._name(request), latency_ms, hedge=request.hedge)
+        self.care.note(self.stage, self._name(request), Happened.SERVED)
 
     def _report_refusal(self, request: _Request[T], failure: ProviderFailed) -> None:
         if (outcome := key_outcome(failure.cause)) is None:
@@ -347,7 +366,7 @@ class _Errand(Generic[Q, T]):
         shut = {}
         for position, link in enumerate(self.links):
             if self.care.keys.held_off(self.stage, link.key, now_ms):
-                self.care.stats.skipped(self.stage, link.name)
+                self.care.passed(self.stage, link.name, Passed.KEY)
                 continue
             breaker = self.care.breakers.of(link.breaker) if link.breaker is not None else None
             if breaker is not None and not breaker.passes(now_ms):
@@ -359,7 +378,7 @@ class _Errand(Generic[Q, T]):
             self._forced = shut.pop(least_recently_failed(shut))
             entrants = [Entrant(self._forced, hedged=False)]
         for position in shut.values():
-            self.care.stats.skipped(self.stage, self.links[position].name)
+            self.care.passed(self.stage, self.links[position].name, Passed.BREAKER)
         return entrants
 
 

@@ -35,6 +35,7 @@ class LiveListening:
         self._url = url
         self._headers = dict(headers)
         self._connection: _Connection | None = None
+        self._sent_before_bytes = 0
         self._closed = False
 
     def open(self) -> None:
@@ -67,7 +68,14 @@ class LiveListening:
         if self._connection is not None:
             await self._connection.close()
 
+    @property
+    def sent_bytes(self) -> int:
+        """Audio that went out, on all connections: what was sent again counts again."""
+        present = 0 if self._connection is None else self._connection.gone_bytes
+        return self._sent_before_bytes + present
+
     def _connect(self) -> _Connection:
+        self._sent_before_bytes = self.sent_bytes
         return _Connection(self._http, self._url, self._headers)
 
 
@@ -79,6 +87,8 @@ class _Connection:
     url: str
     headers: Mapping[str, str]
     over: bool = False
+    gone_bytes: int = 0
+    """Audio that went out."""
     _failure: Exception | None = None
     _transcript: LiveTranscript = field(default_factory=LiveTranscript)
     _waiting: asyncio.Queue[bytes | str] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
@@ -193,6 +203,7 @@ class _Connection:
             try:
                 if isinstance(message, bytes):
                     await socket.send_bytes(message)
+                    self.gone_bytes += len(message)
                 else:
                     await socket.send_str(message)
             except (aiohttp.ClientError, OSError) as error:

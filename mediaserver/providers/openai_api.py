@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import orjson
@@ -31,6 +32,8 @@ DRAIN_S = 0.05
 """For the end of a body whose last event has come: with it the connection can be used again."""
 REFUSAL_S = 0.1
 """For the body of a 429, whose code tells haste from an empty account; the caller waits meanwhile."""
+MAX_TOKENS = 10_000_000
+"""Of one answer; what says more is not believed."""
 KEY_STATUSES = frozenset({401, 402, 403, 429})
 """What is said about the key, and for how long."""
 NO_AUDIO = (
@@ -44,6 +47,16 @@ NO_AUDIO = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ChatUsage:
+    """What a chat completion says it has used."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    """Those of them that were kept from before."""
+    output_tokens: int
+
+
 class OpenAIApi:
     """An API in the shape of OpenAI's, with one tenant's key."""
 
@@ -53,8 +66,12 @@ class OpenAIApi:
         self._headers = {"Authorization": authorization}
         self._json_headers = {"Authorization": authorization, "Content-Type": "application/json"}
 
-    async def chat(self, body: Mapping[str, object]) -> AsyncGenerator[str, None]:
+    async def chat(
+        self, body: Mapping[str, object], on_usage: Callable[[ChatUsage], object] = lambda _: None
+    ) -> AsyncGenerator[str, None]:
         """The text of a chat completion, in deltas that are not empty. ``body`` is the request, which asks for a stream.
+
+        ``on_usage`` is told what the answer says it has used, each time that it does; the last counts.
 
         Raises:
             AnswerRefused: another status than 200.
@@ -71,7 +88,10 @@ class OpenAIApi:
                     if event == LAST_EVENT:
                         await _drain(pieces)
                         return
-                    if text := _delta_of(event):
+                    text, usage = _chunk_of(event)
+                    if usage is not None:
+                        on_usage(usage)
+                    if text:
                         yield text
 
     async def transcribe(self, model: str, wav: bytes, language: str) -> str:
@@ -165,15 +185,33 @@ def _json(text: bytes) -> object:
     return told
 
 
-def _delta_of(event: bytes) -> str:
-    """The text in a chunk of a chat completion. Anything may stand anywhere; what has no text has none."""
+def _chunk_of(event: bytes) -> tuple[str, ChatUsage | None]:
+    """The text in a chunk of a chat completion, and what it says of the use. Anything may stand anywhere; what has no text has none."""
     chunk = _json(event)
     if not isinstance(chunk, dict):
-        return ""
+        return "", None
     if chunk.get("error"):
         raise AnswerMalformed("an error in place of a chunk")
     choices = chunk.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     delta = first.get("delta") if isinstance(first, dict) else None
     content = delta.get("content") if isinstance(delta, dict) else None
-    return content if isinstance(content, str) else ""
+    return content if isinstance(content, str) else "", _usage_of(chunk.get("usage"))
+
+
+def _usage_of(told: object) -> ChatUsage | None:
+    """The use of tokens as the API has it; None for anything else."""
+    if not isinstance(told, dict):
+        return None
+    given, answered = _count(told.get("prompt_tokens")), _count(told.get("completion_tokens"))
+    if given is None or answered is None:
+        return None
+    details = told.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return ChatUsage(given, min(cached or 0, given), answered)
+
+
+def _count(value: object) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= MAX_TOKENS else None

@@ -18,6 +18,8 @@ PLAIN_VARIABLES: Final = frozenset({"OPENAI_BASE_URL", "OPENAI_MODEL"})
 FORMS: Final = (
     # Keys of OpenAI and of the many services that write theirs alike.
     re.compile(r"\b(?:sk|pk|rk|gsk|xai)-[A-Za-z0-9_-]{8,}"),
+    # API tokens of the admin API (`admin.tokens`).
+    re.compile(r"mst_[0-9a-z]{13}_[0-9A-Za-z]+"),
     # Credentials of HTTP (RFC 9110 11.4) and of SIP's digest (RFC 3261 22), whole lines.
     re.compile(r"(?i)(?<=authorization)[\"']?\s*[:=][^\r\n]*"),
     re.compile(r"(?i)(?<=bearer)\s+[A-Za-z0-9._~+/=-]+"),

@@ -161,8 +161,19 @@ TRIAL_CALLS: Final = CounterMetric(
 )
 TRIALS_ENDED: Final = CounterMetric(
     "receptionist_config_trials_ended_total",
-    "Trials of configurations that a call's end has decided, by how.",
+    "Trials of configurations that this node has ended: a call's end or the time has decided, by how.",
     (Label("decision", ("promote", "roll_back")),),
+)
+CALL_COST: Final = HistogramMetric(
+    "receptionist_call_cost_dollars",
+    "What a call's providers cost, of calls whose providers' prices are all known.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+CONFIG_CHANGES: Final = CounterMetric(
+    "receptionist_config_changes_total",
+    "Tenants whose new calls get another version, by what became of their fixed phrases: all are there, some are missing, "
+    "the tenant's data could not be read, too many were waiting.",
+    (Label("result", ("prepared", "incomplete", "failed", "dropped")),),
 )
 TENANT_FILES: Final = CounterMetric(
     "receptionist_tenant_files_total",
@@ -420,11 +431,48 @@ SIP_OPEN: Final = GaugeMetric(
     (Label("kind", ("connections", "dialogs", "transactions", "deadlines")),),
 )
 
+# ---- the store ------------------------------------------------------------------------------------------
+
+STORE_WRITE_WAIT_SECONDS: Final = HistogramMetric(
+    "receptionist_store_write_wait_seconds",
+    "How long writes to the tenants' files waited before they began; added once a minute.",
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+)
+STORE_LOCKED: Final = CounterMetric(
+    "receptionist_store_locked_total", "What was given up because another held the store for too long."
+)
+STORE_CROSSINGS: Final = CounterMetric(
+    "receptionist_store_crossings_total", "Queries that asked the data of many tenants one after the other."
+)
+STORE_CROSSING_SECONDS: Final = CounterMetric(
+    "receptionist_store_crossing_seconds_total", "The time that they took."
+)
+STORE_MINUTES: Final = CounterMetric(
+    "receptionist_store_minutes_total",
+    "Minutes of the node's figures, by whether they could be kept.",
+    (Label("outcome", ("kept", "failed", "dropped")),),
+)
+ADMIN_ANSWERS: Final = CounterMetric(
+    "receptionist_admin_answers_total",
+    "Answers of the admin API, by what was asked and the class of the status.",
+    (Label("action", limit=64), Label("status", ("2xx", "3xx", "4xx", "5xx"))),
+)
+STORE_NODES: Final = GaugeMetric(
+    "receptionist_store_nodes", "Nodes that the store knows of, and places that its tenants have moved to."
+)
+GATE_REACHED: Final = GaugeMetric(
+    "receptionist_gate_reached",
+    "1 where it is time to go from SQLite to Postgres by this criterion; mediaserver doctor says why.",
+    (Label("criterion", ("concurrency", "nodes", "write_contention", "cross_tenant")),),
+)
+
 METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     CALLS,
     CALLS_REFUSED,
     TRIAL_CALLS,
     TRIALS_ENDED,
+    CALL_COST,
+    CONFIG_CHANGES,
     TENANT_FILES,
     ANSWER_SECONDS,
     GREETING_SECONDS,
@@ -453,6 +501,12 @@ METERS: Final[tuple[CounterMetric | HistogramMetric, ...]] = (
     JITTER_SECONDS,
     ROUND_TRIP_SECONDS,
     MOS,
+    STORE_WRITE_WAIT_SECONDS,
+    STORE_LOCKED,
+    STORE_CROSSINGS,
+    STORE_CROSSING_SECONDS,
+    STORE_MINUTES,
+    ADMIN_ANSWERS,
 )
 """What the server's own code counts and observes, in the edge and in workers."""
 READINGS: Final[tuple[Metric, ...]] = (
@@ -476,5 +530,7 @@ READINGS: Final[tuple[Metric, ...]] = (
     TICK_LATENESS_MAX,
     SIP_EVENTS,
     SIP_OPEN,
+    STORE_NODES,
+    GATE_REACHED,
 )
 """What other parts count for themselves, read when metrics are asked for."""

@@ -17,9 +17,15 @@ FAILED: Final = frozenset(
 
 
 def trial_outcome(
-    version: int, why: str, turn_latencies_ms: Sequence[int], *, human_requested: bool
+    version: int,
+    why: str,
+    turn_latencies_ms: Sequence[int],
+    *,
+    human_requested: bool,
+    cost_micros: int | None = None,
+    cost_estimated: bool = False,
 ) -> CallOutcome:
-    """The outcome of a call that ended for this reason. Its cost is not known here."""
+    """The outcome of a call that ended for this reason."""
     ordered = sorted(turn_latencies_ms)
     return CallOutcome(
         version=version,
@@ -27,6 +33,8 @@ def trial_outcome(
         transferred=human_requested,
         turn_latency_ms=_percentile(ordered, 50),
         turn_latency_p95_ms=_percentile(ordered, 95),
+        cost_micros=cost_micros,
+        cost_estimated=cost_estimated,
     )
 
 

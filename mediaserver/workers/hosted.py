@@ -46,6 +46,7 @@ from mediaserver.workers.messages import (
     OpenCall,
     Pause,
     Play,
+    ProviderTold,
     ReceptionistSaid,
     ReceptionistState,
     ReplyQueued,
@@ -55,8 +56,11 @@ from mediaserver.workers.messages import (
     Speaking,
     TurnLatency,
     TurnsCounted,
+    UsageTold,
     WireError,
 )
+from mediaserver.workers.provider_told import event_of
+from mediaserver.workers.usage_told import usage_of
 
 ANNOUNCEMENT_MARKS_FROM = 1 << 31
 """Marks of what the edge itself says; a worker's count from 1 on."""
@@ -256,12 +260,21 @@ class HostedCall:
                     observer.action(action)
             case TurnsCounted():
                 observer.turns_counted(_counters(message.counters))
-            case KeyTold():
-                self._on_key(report_of(message))
             case MediaEnded():
                 observer.media_ended(message.why)
+            case KeyTold() | UsageTold() | ProviderTold():
+                self._tell_of_providers(message)
             case _:
                 self._move_on(message)
+
+    def _tell_of_providers(self, message: KeyTold | UsageTold | ProviderTold) -> None:
+        match message:
+            case KeyTold():
+                self._on_key(report_of(message))
+            case UsageTold():
+                self._observer.spent(*usage_of(message))
+            case ProviderTold():
+                self._observer.provider_event(event_of(message))
 
     def _move_on(self, message: Message) -> None:
         journal, observer = self.journal, self._observer

@@ -254,6 +254,31 @@ class KeyTold:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageTold:
+    """What a request of the call has used (`tenancy.spending.Usage`)."""
+
+    service: str
+    provider: str
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    audio_ms: int
+    characters: int
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTold:
+    """What became of a provider in the call (`ProviderEvent`)."""
+
+    stage: str
+    provider: str
+    happened: str
+    reason: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """What the worker counted since the last time."""
 
@@ -284,6 +309,8 @@ ToEdge = (
     | Meters
     | TurnsCounted
     | KeyTold
+    | UsageTold
+    | ProviderTold
 )
 Message = ToWorker | ToEdge
 
@@ -359,6 +386,8 @@ def _kinds() -> tuple[tuple[type, _Kind], ...]:
         (CallTaken, _own(82, CallTaken)),
         (TurnsCounted, _own(83, TurnsCounted)),
         (KeyTold, _own(85, KeyTold)),
+        (UsageTold, _own(87, UsageTold)),
+        (ProviderTold, _own(86, ProviderTold)),
         (SpeechPaused, _engine(29, SpeechPaused, "media_ms at_us last_speech_at_us", blob="pcm")),
         (SpeechResumed, _engine(30, SpeechResumed, "media_ms at_us")),
     )

@@ -43,8 +43,9 @@ def main(descriptor: int) -> None:
     edge = socket.socket(fileno=descriptor)
     # What is logged while modules are imported (Pipecat greets) has no place in the node's log; each worker sets its own up.
     logger.remove()
-    for module in (WORKER_MODULE, *AT_FIRST_USE):
+    for module in AT_FIRST_USE:
         importlib.import_module(module)
+    importlib.import_module(WORKER_MODULE).warm()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the edge decides when its workers end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()

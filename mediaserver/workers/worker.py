@@ -19,6 +19,7 @@ from mediaserver.errors import MediaServerError
 from mediaserver.garbage import GarbageCollection
 from mediaserver.journal import Restored
 from mediaserver.phrase_cache import PhraseCache, PhraseKey
+from mediaserver.pipeline import clauses
 from mediaserver.pipeline.call_pipeline import CallPipeline, PipelineResources
 from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
@@ -26,6 +27,7 @@ from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
+from mediaserver.providers.trail import ProviderEvent
 from mediaserver.receptionist import Action, Phrases
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.deltas import WorkerMeters
@@ -64,8 +66,11 @@ from mediaserver.workers.messages import (
     TurnLatency,
     TurnsCounted,
 )
+from mediaserver.workers.provider_told import told_of_provider
+from mediaserver.workers.usage_told import told_of_usage
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
+from tenancy.spending import Usage
 from tenancy.wire import load_context
 from vault.process import forbid_core_dumps
 
@@ -111,8 +116,14 @@ class _Reporter:
     def turns_counted(self, counters: TurnCounters) -> None:
         self._send(TurnsCounted(orjson.dumps(counters.as_dict()).decode()))
 
+    def provider_event(self, event: ProviderEvent) -> None:
+        self._send(told_of_provider(event))
+
     def media_ended(self, why: str) -> None:
         self._send(MediaEnded(why))
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        self._send(told_of_usage(service, provider, usage))
 
 
 class _Call:
@@ -290,6 +301,11 @@ class Worker:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def warm() -> None:
+    """What is made once in a process: made in the nursery, it is in every worker."""
+    clauses.warm()
 
 
 async def work(sock: socket.socket, settings: WorkerSettings) -> None:

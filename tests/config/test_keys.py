@@ -95,6 +95,11 @@ def test_a_configuration_without_keys_is_stored_as_before_there_were_any() -> No
             "env",
         ),
         ("{kek: {source: transit, url: 'https://v:8200', key: tenants, token_file: /run/token}}", "transit"),
+        (
+            "{kek: {source: transit, url: 'https://v', key: k, token_file: /t}, older: [{source: file, path: /k},"
+            " {source: transit, url: 'https://v', key: l, token_file: /t}]}",
+            "transit",
+        ),
     ],
 )
 def test_the_sources_of_a_key_encryption_key(section: str, source: str) -> None:
@@ -118,8 +123,13 @@ def test_what_a_key_encryption_key_is_unless_the_file_says_otherwise() -> None:
         ("{kek: {source: file, path: /k, label: 'two words'}}", "label"),
         ("{kek: {source: transit, url: 'ftp://v', key: k, token_file: /t}}", "url"),
         (
-            "{kek: {source: transit, url: 'https://v', key: k, token_file: /t}, older: [{source: file, path: /k}]}",
-            "keeps its older versions itself",
+            "{kek: {source: transit, url: 'https://v', key: k, token_file: /t},"
+            " older: [{source: transit, url: 'https://w', key: k, mount: transit/, token_file: /t}]}",
+            "older: the key service's key transit/k is listed twice",
+        ),
+        (
+            "{kek: {source: file, path: /k}, older: [{source: keychain}]}",
+            "allowed: env, file, transit",
         ),
     ],
 )

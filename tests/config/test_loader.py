@@ -82,7 +82,8 @@ def test_a_mistyped_field_inside_a_union_gets_that_members_fields() -> None:
     wrong = by_field["providers.llm[0].modell"]
     assert wrong.place.line == MINIMAL.count("\n") + 4
     assert (
-        wrong.text == "unknown field; did you mean 'model'? allowed: api_key_env, base_url, key, kind, model"
+        wrong.text
+        == "unknown field; did you mean 'model'? allowed: api_key_env, base_url, key, kind, model, price"
     )
 
 

@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from config.node import PlatformProviders
+from perf.provider_faults import Fault
+from perf.simulators import Behaviour, Script, running
 from tenancy import CallRecord, Registry
+from tenancy.canary import Bound, CallOutcome
 from tests.tenancy.conftest import dialled, tenant
 
 
@@ -130,7 +133,7 @@ async def test_a_trial_is_begun_and_ended(cli: Cli) -> None:
         await registry.import_tenant(tenant("a", greeting="One."), author="op", reason="first")
         cli("draft", cli.file("two", greeting="Two."))
         cli("draft", cli.file("moved", greeting="Two.", numbers=["+15550188"]))
-        assert "share: " in cli("canary", "a", 2, "--share", 60, status=2)
+        assert "share_percent: Input should be" in cli("canary", "a", 2, "--share", 60, status=2)
         assert "has other numbers, addresses, trunks or origins than 1 (+15550100, +15550188)" in cli(
             "canary", "a", 3, status=3
         )
@@ -186,3 +189,115 @@ async def test_recorded_calls_show_what_would_be_said_differently(cli: Cli) -> N
     assert "caller: Where are you?" in told
     assert "7 New Street" in told
     assert "When are you open" not in told
+
+
+async def recorded_call(cli: Cli) -> None:
+    """A tenant with one call in which one question was asked."""
+    registry = await cli.open()
+    await registry.import_tenant(tenant("a", greeting="Hello."), author="op", reason="first")
+    context = await registry.context_for(dialled("+15550100"), call_id="c1")
+    at = datetime(2025, 3, 3, 9, tzinfo=UTC)
+    lines: list[dict[str, object]] = [
+        {"speaker": speaker, "text": text, "at": at.isoformat(), "interrupted": False}
+        for speaker, text in (
+            ("receptionist", "Hello."),
+            ("caller", "Do you sell rolls?"),
+            ("receptionist", "We sell rolls."),
+            ("caller", "And cakes?"),
+            ("receptionist", "And cakes."),
+        )
+    ]
+    await registry.record_call(context, CallRecord("c1", "+15550100", "sip:x", 1, at, at, "hung up", lines))
+    await registry.close()
+
+
+async def test_a_version_s_own_model_is_asked_where_that_is_wanted(cli: Cli) -> None:
+    """Each line is asked in the conversation as it would have gone, with the version's own prompt."""
+    await recorded_call(cli)
+    script = Script(replies=["We sell rolls.", "No cakes at all."])
+    with running(script) as url:
+        models = [{"kind": "openai", "base_url": url, "model": "simulated"}]
+        cli("draft", cli.file("two", greeting="Hello.", address="7 New Street", providers={"llm": models}))
+        told = cli("try", "a", 2)
+        assert script.requests.get("chat", 0) == 0
+        assert "answered by the built-in receptionist" in told
+        assert "/simulated first, which --ask-models asks" in told
+        told = cli("try", "a", 2, "--ask-models")
+    assert script.requests == {"chat": 2}
+    first, second = script.chats_seen
+    assert "7 New Street" in str(first[0]["content"])
+    assert [each["content"] for each in first[1:]] == ["Hello.", "Do you sell rolls?"]
+    # What the model itself said before, not what was heard then.
+    assert [each["content"] for each in second[1:]] == [
+        "Hello.", "Do you sell rolls?", "We sell rolls.", "And cakes?",
+    ]  # fmt: skip
+    assert "1 of 3 replies would differ, in 1 of 1 calls" in told
+    assert "- And cakes." in told
+    assert "+ No cakes at all." in told
+    assert "/simulated: 1 of 3" in told
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        (Behaviour(status=500), "/simulated: HTTP 500"),
+        (Behaviour(status=401), "/simulated: HTTP 401"),
+        (Behaviour(break_off_after=1), "/simulated: "),
+        (Behaviour(fault=Fault.WRONG_SHAPE), "/simulated: "),
+        (Behaviour(fault=Fault.RESET_BEFORE_ANSWER), "/simulated: "),
+    ],
+)
+async def test_a_model_that_does_not_answer_is_said_in_a_line(
+    cli: Cli, behaviour: Behaviour, why: str
+) -> None:
+    await recorded_call(cli)
+    with running(Script(chat=behaviour)) as url:
+        models = [{"kind": "openai", "base_url": url, "model": "simulated"}]
+        cli("draft", cli.file("two", greeting="Hello.", providers={"llm": models}))
+        told = cli("try", "a", 2, "--ask-models", status=2)
+    assert told.startswith("mediaserver: ")
+    assert why in told
+    assert told.count("\n") == 1
+
+
+async def test_a_model_whose_key_is_not_there_is_said_instead_of_another_s_answers(cli: Cli) -> None:
+    await recorded_call(cli)
+    models = [{"kind": "openai", "model": "m", "key": "ours"}]
+    cli("draft", cli.file("two", providers={"llm": models}))
+    told = cli("try", "a", 2, "--ask-models", status=2)
+    assert (
+        "no language model can be asked: llm: tenant m: key ours is missing: this node has no vault" in told
+    )
+    assert "no language model can be asked: the version names none" in cli(
+        "try", "a", 1, "--ask-models", status=2
+    )
+
+
+async def test_a_bound_on_cost_needs_prices_and_the_command_says_whose(cli: Cli) -> None:
+    registry = await cli.open()
+    await registry.import_tenant(tenant("a", greeting="One."), author="op", reason="first")
+    await registry.close()
+    model: dict[str, object] = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    cli("draft", cli.file("two", providers={"llm": [model]}))
+    refused = cli("canary", "a", 2, "--max-cost", 20, status=3)
+    assert "there can be no bound on it: no price is stated for providers.llm.0 (m)" in refused
+    assert "trial begun" not in cli("history", "a")
+    assert "cost per call is not compared: no price is stated for providers.llm.0 (m)" in cli(
+        "canary", "a", 2
+    )
+    cli("reject", "a", 2)
+    price = {"usd_per_million_input_tokens": 0.4, "usd_per_million_output_tokens": 1.6}
+    cli("draft", cli.file("three", providers={"llm": [model | {"price": price}]}))
+    begun = cli("canary", "a", 3, "--max-cost", 20, "--cost-cap", 0.5)
+    assert "not compared" not in begun
+    registry = await cli.open()
+    trial = (await registry.lifecycle.ledger("a")).trial
+    assert trial is not None
+    assert trial.plan.cost == Bound(relative=0.2)
+    assert trial.plan.cost_cap_micros == 500_000
+    await registry.lifecycle.end_call("a", CallOutcome(3, cost_micros=12_300, cost_estimated=True))
+    await registry.close()
+    assert "0.0123 USD a call, 1 of 1 estimated" in cli("history", "a")
+    assert "is not a number above 0" in cli("canary", "a", 3, "--max-cost", "none", status=2)
+    wrong = cli.file("wrong", providers={"llm": [model | {"price": {"usd_per_minute": 1.0}}]})
+    assert "a language model is charged by usd_per_million_input_tokens" in cli("validate", wrong, status=2)

@@ -151,6 +151,70 @@ async def test_a_refused_key_costs_no_dead_air_and_is_not_asked_with_again(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+async def test_a_calls_record_says_who_was_to_serve_it_and_what_became_of_that(
+    workers: int, tmp_path: Path, question: Utterance
+) -> None:
+    await keep(tmp_path, "bakery", own=KEY)
+    own, shared = Script(replies=[OWN_WORDS]), Script(replies=[PLATFORM_WORDS])
+    with running(own) as own_url, running(shared) as shared_url:
+        mine = {"kind": "openai", "base_url": own_url, "model": "own", "key": "own"}
+        gone = {"kind": "openai", "base_url": own_url, "model": "gone", "key": "gone"}
+        theirs = OpenAICompatible(base_url=shared_url, model="shared")
+        async with running_node(
+            tmp_path,
+            workers=workers,
+            vault=vault_config(tmp_path),
+            platform=PlatformProviders(llm=(theirs,)),
+            providers={"llm": [gone, mine], "stt": [mine], "tts": [mine]},
+        ) as node:
+            DENIED.set(own.chat)
+            HASTY.set(shared.chat)
+            await ask(node, question)
+            (record,) = await node.node.registry.calls("bakery", 1)
+            await held(node, 1)
+            await ask(node, question)
+            (later,) = await node.node.registry.calls("bakery", 1)
+    host = own_url.partition("://")[2].partition("/")[0]
+    shared_host = shared_url.partition("://")[2].partition("/")[0]
+    tenants, platforms = f"tenant:{host}/own", f"platform:{shared_host}/shared"
+    resolved = [each for each in record.providers if each["service"] == "llm" and "origin" in each]
+    assert [(each["origin"], each["model"], each["outcome"]) for each in resolved] == [
+        ("tenant", "gone", "left_out"),
+        ("tenant", "own", "chosen"),
+        ("platform", "shared", "chosen"),
+        ("fallback", "embedded", "chosen"),
+    ]
+    assert resolved[0]["reason"] == "key gone is missing"
+    assert str(resolved[1]["reason"]).startswith(
+        "named by the tenant, key from its vault; key own version 1 is"
+    )
+    assert resolved[2]["reason"] == "named by the platform, without a key"
+    assert [each.get("provider") for each in resolved[1:]] == [tenants, platforms, "receptionist"]
+    went = [each for each in record.providers if each["service"] == "llm" and "times" in each]
+    # An answer that is begun anew is asked of nobody with the refused key.
+    passed = [each for each in went if each["outcome"] == "not_asked"]
+    assert all((each["provider"], each["reason"]) == (tenants, "key_held_off") for each in passed)
+    went = [each for each in went if each not in passed]
+    assert [(each["provider"], each["outcome"], each["reason"]) for each in went] == [
+        (tenants, "failed", "denied"),
+        (platforms, "failed", "rate_limited"),
+        ("receptionist", "served", ""),
+    ]
+    served = [each for each in record.providers if each["service"] in ("stt", "tts") and "times" in each]
+    assert {(each["service"], each["provider"], each["outcome"]) for each in served} == {
+        ("stt", tenants, "served"),
+        ("tts", tenants, "served"),
+    }
+    # The next call is resolved without the key that was refused.
+    (held_off,) = [
+        each for each in later.providers if each.get("model") == "own" and each["service"] == "llm"
+    ]
+    assert held_off["outcome"] == "left_out"
+    assert str(held_off["reason"]).startswith("key own version 1 is denied for")
+    assert KEY not in str((record, later))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 async def test_a_key_is_tried_again_when_its_provider_said(
     workers: int, tmp_path: Path, question: Utterance
 ) -> None:

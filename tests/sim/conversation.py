@@ -26,11 +26,13 @@ from mediaserver.pipeline.providers import Budgets
 from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.transport import TurnMeasured
 from mediaserver.providers.connections import ProviderClient
+from mediaserver.providers.trail import ProviderEvent, ProviderHistory
 from mediaserver.receptionist import Action
 from mediaserver.turns import TurnCounters
 from perf.simulators import Script, running
 from tenancy import TenantContext
 from tenancy.providers import ResolvedProvider
+from tenancy.spending import CallUsage, Usage
 from tests.sim.link import SimulatedLink
 from tests.sim.node import GREETING, NUMBER, tenant
 from vault.resolver import Origin
@@ -53,6 +55,8 @@ class Notes:
     actions: list[Action] = field(default_factory=list)
     latencies_ms: list[int] = field(default_factory=list)
     counters: TurnCounters | None = None
+    usage: CallUsage = field(default_factory=CallUsage)
+    providers: ProviderHistory = field(default_factory=ProviderHistory)
 
     def caller_said(self, text: str) -> None:
         self.lines.append(("caller", text))
@@ -84,6 +88,12 @@ class Notes:
 
     def turns_counted(self, counters: TurnCounters) -> None:
         self.counters = counters
+
+    def spent(self, service: str, provider: str, usage: Usage) -> None:
+        self.usage.add(service, provider, usage)
+
+    def provider_event(self, event: ProviderEvent) -> None:
+        self.providers.take(event)
 
 
 async def eventually(condition: Callable[[], bool], what: str = "") -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import yaml
 
+from config.admin import AdminConfig
 from config.node import (
     BudgetsConfig,
     CapacityConfig,
@@ -20,6 +21,7 @@ from config.node import (
     NodeConfig,
     PlatformProviders,
     SipConfig,
+    TenantFolderConfig,
     VaultConfig,
     WorkersConfig,
 )
@@ -146,9 +148,14 @@ async def running_node(
     log_format: Literal["text", "json"] = "text",
     node_trunks: Sequence[Mapping[str, object]] = (),
     others: Sequence[Mapping[str, object]] = (),
+    folder: Path | None = None,
+    admin: AdminConfig | None = None,
     **changes: object,
 ) -> AsyncIterator[RunningNode]:
-    """Start a node with one tenant, and ``others``; stop it with everything that it started. ``changes`` are of the first."""
+    """Start a node with one tenant, and ``others``; stop it with everything that it started. ``changes`` are of the first.
+
+    ``folder`` is watched for tenants' files.
+    """
     script = script or Script()
     with running(script) as url:
         tenant_files = []
@@ -164,10 +171,12 @@ async def running_node(
             capacity=CapacityConfig(slots=slots),
             trunks=tuple(TrunkConfig.model_validate(each, strict=False) for each in node_trunks),
             tenants=tuple(tenant_files),
+            tenant_folder=None if folder is None else TenantFolderConfig(path=folder, poll_ms=100),
             models=ModelsConfig(url=url),
             budgets=BudgetsConfig(**dict(budgets or {})),
             workers=WorkersConfig(count=workers),
             vault=vault,
+            admin=admin,
             providers=platform or PlatformProviders(),
             log_level=log_level,
             log_format=log_format,

@@ -95,7 +95,7 @@ def test_names_follow_the_conventions() -> None:
             assert label.name not in ("tenant", "call", "caller", "number")
         if isinstance(metric, schema.HistogramMetric):
             assert list(metric.buckets) == sorted(set(metric.buckets))
-            assert metric.name.endswith(("_seconds", "_ratio", "_mos"))
+            assert metric.name.endswith(("_seconds", "_ratio", "_mos", "_dollars"))
 
 
 @settings(max_examples=3, deadline=None)

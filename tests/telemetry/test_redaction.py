@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin.tokens import ApiToken
 from mediaserver.telemetry.redaction import HIDDEN, Redactor
 
 secrets = st.lists(st.text(alphabet="ab", min_size=8, max_size=14), min_size=1, max_size=12)
@@ -35,3 +36,10 @@ def test_a_word_is_no_secret() -> None:
     redactor.register("short")
     redactor.register(None)
     assert redactor("short") == "short"
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_an_api_token_is_hidden_by_its_form(random: bytes) -> None:
+    token = ApiToken.from_random(random).reveal()
+    assert Redactor()(f"x={token}, y") == f"x={HIDDEN}, y"
+    assert token[18:-6] not in Redactor()(f"tokens: {token[:-8]}") or token[18:-6] in token[:18]

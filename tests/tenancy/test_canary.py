@@ -38,7 +38,13 @@ ADA: Final = Origin("ada", "trial", datetime(2025, 3, 3, tzinfo=UTC))
 
 
 def plan(**changes: object) -> CanaryPlan:
-    given: dict[str, object] = {"version": NEW, "baseline": OLD, "share": 2_000, "cost_cap_micros": 500_000}
+    given: dict[str, object] = {
+        "version": NEW,
+        "baseline": OLD,
+        "share": 2_000,
+        "cost": Bound(relative=0.25),
+        "cost_cap_micros": 500_000,
+    }
     return CanaryPlan(**(given | changes))  # type: ignore[arg-type]
 
 

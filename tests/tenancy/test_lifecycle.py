@@ -30,7 +30,7 @@ from tenancy import (
     open_registry,
 )
 from tenancy.canary import CallOutcome, CanaryPlan, in_share
-from tenancy.lifecycle import CURRENT, Expected, Lifecycle
+from tenancy.lifecycle import CURRENT, Expected, Lifecycle, Report
 from tenancy.sqlite_store import SqliteStore
 from tenancy.versions import Origin, VersionState
 from tests.tenancy.conftest import Backing, dialled, tenant
@@ -110,8 +110,8 @@ async def test_a_trial_is_for_its_share_and_its_time(backing: Backing) -> None:
 
 
 async def test_a_draft_that_cannot_be_used_is_refused_for_good(sqlite_registry: Registry) -> None:
-    async def dry_run(config: TenantConfig) -> tuple[str, ...]:
-        return ("voice.name: no such voice",) if config.voice.name == "bad" else ()
+    async def dry_run(config: TenantConfig) -> Report:
+        return Report(("voice.name: no such voice",) if config.voice.name == "bad" else (), ())
 
     await sqlite_registry.import_tenant(tenant("a"), author="op", reason="first")
     lifecycle = Lifecycle(sqlite_registry.store, dry_run=dry_run)

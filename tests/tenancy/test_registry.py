@@ -26,7 +26,7 @@ from tenancy import (
     UnknownVersion,
     open_registry,
 )
-from tenancy.call_log import MAX_TRANSCRIPT_BYTES
+from tenancy.call_log import MAX_PROVIDERS_BYTES, MAX_TRANSCRIPT_BYTES
 from tenancy.routing import Home, Moved
 from tests.tenancy.conftest import dialled, tenant
 
@@ -48,6 +48,7 @@ def record(context: TenantContext, **changes: object) -> CallRecord:
         cause="caller hung up",
         transcript=[{"speaker": "caller", "text": "Hi", "at": NOON.isoformat(), "interrupted": False}],
         messages=[{"name": "Bo", "number": "+4930", "reason": "wants a call"}],
+        providers=[{"service": "llm", "provider": "embedded", "outcome": "served", "reason": "", "times": 2}],
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
@@ -323,6 +324,18 @@ async def test_of_a_transcript_beyond_the_limit_the_newest_lines_stay(registry: 
         kept.transcript[0]["text"] == f"{200 - len(kept.transcript) + 1} earlier lines were too long to keep"
     )
     assert 90 * 10_000 < sum(len(str(line["text"])) for line in kept.transcript) < MAX_TRANSCRIPT_BYTES
+
+
+async def test_of_what_is_said_of_providers_the_first_stays(registry: Registry) -> None:
+    await put(registry, "a")
+    context = await registry.context_for(dialled("+15550100"), call_id="c")
+    said: list[dict[str, object]] = [{"service": "llm", "reason": f"{n} " + "x" * 1_000} for n in range(200)]
+    await registry.record_call(context, record(context, providers=said))
+    (kept,) = await registry.calls("a")
+    *first, note = kept.providers
+    assert first == said[: len(first)]
+    assert note == {"outcome": "not_kept", "times": 200 - len(first)}
+    assert 60 * 1_000 < len(str(first)) < MAX_PROVIDERS_BYTES + 3_000
 
 
 async def test_what_a_peer_sends_cannot_break_the_record(registry: Registry) -> None:

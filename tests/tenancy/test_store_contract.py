@@ -54,9 +54,8 @@ async def numbers_of(store: Store, tenant_id: str) -> tuple[str, ...]:
 
 def call(call_id: str, minute: int = 0) -> CallRow:
     start = NOON + timedelta(minutes=minute, microseconds=minute)
-    return CallRow(
-        call_id, "+1", "sip:b", 1, start, start + timedelta(seconds=9), "hung up", '[{"a":"b"}]', "[]"
-    )
+    end, served = start + timedelta(seconds=9), '[{"service":"llm","provider":"embedded","times":1}]'
+    return CallRow(call_id, "+1", "sip:b", 1, start, end, "hung up", '[{"a":"b"}]', "[]", served)
 
 
 def origin(author: str = "ada", minute: int = 0) -> Origin:

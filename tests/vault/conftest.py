@@ -6,17 +6,21 @@ import asyncio
 import random
 import threading
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from config.node import PostgresConfig
+from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
+from tenancy.vault_database import VaultDatabase
 from vault import LocalKek, LocalKeyEncryption, Secret, SqliteStore, Vault
 from vault.kek import KeyEncryption
 from vault.memory import MemoryStore
 from vault.open_keys import OpenKeys
+from vault.postgres import PostgresSecretStore
 from vault.records import Link, SecretStore, Write
 from vault.sealing import KeyMaterial
 
@@ -134,11 +138,41 @@ async def _no_connection_outlives_its_test() -> AsyncIterator[None]:
             assert not thread.is_alive(), f"{thread.name} still runs"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for the whole run; each test has a database of its own."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except NoPostgresError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server that a test may stop."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except NoPostgresError as error:
+        pytest.skip(str(error))
+
+
+async def on_postgres(url: str, wait_ms: int = 5_000) -> PostgresSecretStore:
+    return await PostgresSecretStore.open(VaultDatabase(url, PostgresConfig(wait_ms=wait_ms)))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SecretStore]:
     """Each backing; one that is added later is added here and must pass all that takes this fixture."""
-    made: SecretStore = (
-        MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "vault.db")
-    )
+    made: SecretStore
+    match request.param:
+        case "memory":
+            made = MemoryStore()
+        case "sqlite":
+            made = await SqliteStore.open(tmp_path / "vault.db")
+        case _:
+            server: PostgresServer = request.getfixturevalue("postgres")
+            made = await on_postgres(server.new_database())
     yield made
     await made.aclose()

@@ -22,7 +22,18 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.vault.conftest import ADA, NOON, Clock, Interrupted, InterruptedStore, kek, seeded, shown
+from perf.postgres_server import PostgresServer
+from tests.vault.conftest import (
+    ADA,
+    NOON,
+    Clock,
+    Interrupted,
+    InterruptedStore,
+    kek,
+    on_postgres,
+    seeded,
+    shown,
+)
 from tests.vault.transit_server import TOKEN, TransitServer, cut_off, echo, saying, transit_server
 from vault import (
     KeyRef,
@@ -32,6 +43,7 @@ from vault import (
     Origin,
     Outcome,
     Secret,
+    SecretStore,
     Service,
     SqliteStore,
     Step,
@@ -158,7 +170,7 @@ def _as_told(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-async def life(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
+async def life(store: SecretStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
     """Everything that goes well."""
     vault = Vault(store, keks, random_bytes=canaries.random_bytes, now_ms=Clock())
     for tenant in ("a", "b"):
@@ -180,7 +192,7 @@ async def life(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, writ
     written.tells(resolver.resolve("a", Service.LLM, steps, 2), resolver)
 
 
-async def accidents(store: SqliteStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
+async def accidents(store: SecretStore, keks: KeyEncryption, canaries: Canaries, written: Written) -> None:
     """Everything that goes wrong with a vault's own doing."""
 
     def vault(keks: KeyEncryption = keks, store: object = store) -> Vault:
@@ -272,6 +284,38 @@ async def test_no_key_is_anywhere(tmp_path: Path, canaries: Canaries, log: io.St
     ] == []
     assert b"openai" in files
     assert "it failed" in log.getvalue()
+
+
+async def test_no_key_is_anywhere_with_a_database(
+    own_server: PostgresServer, canaries: Canaries, log: io.StringIO
+) -> None:
+    """The server keeps and logs all that it is told: each statement with its values, and those of errors."""
+    written = Written()
+    for setting in (
+        "log_statement = 'all'",
+        "log_min_duration_statement = 0",
+        "log_parameter_max_length_on_error = -1",
+        "log_min_messages = 'debug1'",
+    ):
+        own_server.execute(f"ALTER SYSTEM SET {setting}")
+    own_server.execute("SELECT pg_reload_conf()")
+    store = await on_postgres(own_server.new_database())
+    current = kek_from_text("node", KEK_TEXT, "x")
+    await life(store, LocalKeyEncryption(current, [], seeded(4).randbytes), canaries, written)
+    await accidents(store, LocalKeyEncryption(current, [], seeded(5).randbytes), canaries, written)
+    texts = objects()
+    await store.aclose()
+    # Its shutdown writes what was in memory alone.
+    await asyncio.to_thread(own_server.stop)
+    files = b"".join(path.read_bytes() for path in sorted(own_server.directory.rglob("*")) if path.is_file())
+    assert len(canaries.values) >= 7
+    assert canaries.found(log.getvalue().encode()) == []
+    assert canaries.found(texts.encode()) == []
+    assert canaries.found(files) == []
+    assert canaries.found(b"".join(written.told)) == []
+    assert [found for error in written.errors if (found := canaries.found(error.encode()))] == []
+    assert b"openai" in (own_server.directory / "log").read_bytes(), "the server's log has the values"
+    assert files.count(b"openai") > 10
 
 
 async def faults(server: TransitServer, vault: Vault, written: Written) -> None:

@@ -368,7 +368,7 @@ async def test_what_is_no_vault_says_so(tmp_path: Path) -> None:
     connection = sqlite3.connect(newer)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(VaultStoreError, match="99 is newer than this program's 1"):
+    with pytest.raises(VaultStoreError, match="99 is newer than this program's 2"):
         await SqliteStore.open(newer)
 
 

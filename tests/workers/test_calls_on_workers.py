@@ -128,7 +128,11 @@ async def test_a_call_outlives_a_worker_that_gets_no_more_memory(
         async with asyncio.timeout(5):
             await running.node.idle()
         (record,) = await running.node.registry.calls("bakery")
-        assert running.node.telemetry.meters.value(WORKER_RESTARTS, "memory") == 1
+        # A library that is refused memory before the worker looks may end the process itself.
+        causes = [
+            running.node.telemetry.meters.value(WORKER_RESTARTS, each) for each in ("memory", "crashed")
+        ]
+        assert sum(causes) == 1
     assert report.success, report
     said = " ".join(str(line["text"]) for line in record.transcript)
     assert said.endswith("We close at six.")

@@ -1,0 +1,130 @@
+"""A Postgres database that several nodes share: its connections, its transactions, its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final, TypeVar
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from config.node import PostgresConfig
+from tenancy.database import unbroken
+from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+MAX_MESSAGE_CHARACTERS = 300
+# SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
+_UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
+_LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
+_FULL: Final = ("53100", "53200")
+_CORRUPT: Final = ("XX001", "XX002")
+
+
+class PostgresDatabase:
+    """A pool of connections, which are made when they are needed.
+
+    Raises `StoreError` for what is no URL, without the URL: it may hold a password.
+    """
+
+    def __init__(self, url: str, config: PostgresConfig) -> None:
+        parsed = _parsed(url, config.url_env)
+        self._engine = create_async_engine(
+            parsed,
+            pool_size=config.connections_kept,
+            max_overflow=config.connections_max - config.connections_kept,
+            pool_timeout=config.wait_ms / 1000,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "application_name": "mediaserver",
+                "connect_timeout": max(2, round(config.wait_ms / 1000)),
+                "options": f"-c statement_timeout={2 * config.wait_ms} -c lock_timeout={config.wait_ms}"
+                f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
+            },
+        )
+        self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.place = f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}"
+        """What errors call it."""
+        self._closed = False
+
+    async def close(self) -> None:
+        """End every connection that is not in use; those that are end with it."""
+        self._closed = True
+        await unbroken(self._engine.dispose())
+
+    async def read(self, work: Work[T]) -> T:
+        """Do what only reads; each statement is a transaction of its own. Raises `StoreError`."""
+
+        async def do() -> T:
+            with self.errors():
+                async with self._at_once.connect() as connection:
+                    return await work(connection)
+
+        return await unbroken(do())
+
+    async def write(self, work: Work[T]) -> T:
+        """Do all of it or nothing. Raises `StoreError`."""
+
+        async def do() -> T:
+            async with self.transaction() as connection:
+                return await work(connection)
+
+        return await unbroken(do())
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """All of it or nothing. The caller sees to it that it is not cancelled (`unbroken`)."""
+        with self.errors():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into `StoreError`, without what was to be written."""
+        if self._closed:
+            raise StoreError(f"{self.place}: the registry is closed")
+        try:
+            yield
+        except NoConnectionFree:
+            raise StoreLocked(f"{self.place}: all of its connections are in use") from None
+        except DBAPIError as error:
+            raise _named(error, self.place) from None
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self.place}: {type(error).__name__}") from error
+
+
+def _parsed(url: str, variable: str) -> URL:
+    try:
+        parsed = make_url(url.strip())
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
+        raise StoreError(
+            f"{variable} is no URL of a Postgres database, such as postgresql://role:password@host:5432/database"
+        ) from None
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _named(error: DBAPIError, place: str) -> StoreError:
+    """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
+    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
+        return StoreUnavailable(message)
+    if state.startswith(_LOCKED):
+        return StoreLocked(message)
+    if state.startswith(_FULL):
+        return StoreFull(message)
+    if state.startswith(_CORRUPT):
+        return StoreCorrupt(message)
+    # libpq has no SQLSTATE for a server that does not answer.
+    if not state and type(error.orig).__name__ == "OperationalError":
+        return StoreUnavailable(message)
+    return StoreError(message)
