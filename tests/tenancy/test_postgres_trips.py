@@ -82,7 +82,9 @@ async def test_after_a_trip_that_failed_the_next_is_its_own_tenants(
         assert await store._fetch(SETTING, {}) in ([(None,)], [("",)])
         assert await store._fetch(BODIES, {}) == []
         assert await body_of(store, "t2") == "body of t2"
-        assert await store.import_version(version("t2", "body of t2", "+t2")) == 1  # it can be written on, too
+        assert (
+            await store.import_version(version("t2", "body of t2", "+t2")) == 1
+        )  # it can be written on, too
 
 
 @pytest.mark.parametrize("steps", range(0, 24, 3))
@@ -102,7 +104,9 @@ async def test_a_trip_writes_nothing(url: str, store: PostgresStore) -> None:
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
     async with connection:
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            await _in_one_trip(connection, "t1", b"UPDATE active_version SET version = 1 RETURNING version", {})
+            await _in_one_trip(
+                connection, "t1", b"UPDATE active_version SET version = 1 RETURNING version", {}
+            )
         await connection.rollback()
         assert await _in_one_trip(connection, "t1", b"SELECT version FROM active_version", {}) == [(1,)]
 
