@@ -17,6 +17,7 @@ import httpx2
 
 from admin.errors import AdminError
 from admin.principals import Principal, Role
+from admin.problems import MEDIA_TYPE
 
 TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 3
@@ -61,8 +62,9 @@ class ApiProblem(AdminError):  # noqa: N818
 class LocalOperator:
     """`admin.ports.Authenticator` of the application in the command line's own process: who runs it may open the store anyway."""
 
-    def __init__(self, subject: str) -> None:
-        self._principal = Principal(subject, Role.OPERATOR, None, credential="command line")
+    def __init__(self, subject: str, user: str) -> None:
+        """``subject``: whom versions and the trail name; ``user``: who runs the command, which the trail has beside."""
+        self._principal = Principal(subject, Role.OPERATOR, None, credential=f"command line of {user}")
 
     async def authenticate(self, authorization: str | None, source: str) -> Principal:  # noqa: ARG002
         return self._principal
@@ -78,11 +80,15 @@ class AdminClient:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        """Raises `ApiUnreachable` for a URL that is none."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._url = url
-        self._http = httpx2.AsyncClient(
-            base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
-        )
+        try:
+            self._http = httpx2.AsyncClient(
+                base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+            )
+        except httpx2.InvalidURL as error:
+            raise ApiUnreachable(f"{url}: {error}") from error
 
     async def __aenter__(self) -> AdminClient:
         return self
@@ -108,10 +114,14 @@ class AdminClient:
         *,
         match: str | None = None,
         yaml: bytes | None = None,
+        secret: bool = False,
         **query: object,
     ) -> dict[str, Any]:
-        """Change something, once, however often it has to be asked for."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        """Change something, once, however often it has to be asked for.
+
+        ``secret``: the body has a key, of which not even the digest is to be kept. Its method must be idempotent.
+        """
+        headers = {} if secret else {"Idempotency-Key": uuid.uuid4().hex}
         if match is not None:
             headers["If-Match"] = match
         if yaml is not None:
@@ -136,7 +146,7 @@ class AdminClient:
                     method, path, headers=dict(headers or {}), params=params, json=body, content=yaml
                 )
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise ApiUnreachable(f"{self._url}: {str(error) or type(error).__name__}") from error
+                raise ApiUnreachable(f"{self._url}: {_why(error, method)}") from error
             left -= 1
             wait_s = _wait_s(answer)
             if wait_s is None or not left:
@@ -148,6 +158,19 @@ class AdminClient:
 def path_of(*parts: object) -> str:
     """A path of the API, with what is given quoted."""
     return "/v1/" + "/".join(quote(str(each), safe="") for each in parts)
+
+
+def _why(error: Exception, method: str) -> str:
+    """What happened; and of a change that had been sent, that it may have been made."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    sent = not isinstance(
+        error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol | httpx2.InvalidURL
+    )
+    return (
+        f"{why}; whether it was done is not known: look before you try again"
+        if sent and method != READS
+        else why
+    )
 
 
 def _wait_s(answer: httpx2.Response) -> float | None:
@@ -162,13 +185,17 @@ def _document(answer: httpx2.Response, url: str) -> dict[str, Any]:
         document = answer.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict) or (answer.status_code >= 400 and "type" not in document):
+    failed = answer.status_code >= 400
+    ours = answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE) if failed else answer.is_success
+    if not ours or not isinstance(document, dict):
         raise ApiUnreachable(f"{url}: answered {answer.status_code}, and not as the admin API does")
-    if answer.status_code >= 400:
+    if failed:
+        errors = document.get("errors")
         faults = tuple(
             ApiFault(str(each.get("field", "")), str(each.get("reason", "")))
-            for each in document.get("errors", ())
+            for each in (errors if isinstance(errors, list) else ())
+            if isinstance(each, dict)
         )
-        kind = str(document["type"]).rpartition(":")[2]
+        kind = str(document.get("type", "")).rpartition(":")[2]
         raise ApiProblem(answer.status_code, kind, str(document.get("detail", "")), faults)
     return document

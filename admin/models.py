@@ -386,6 +386,8 @@ class DataKeyRotation(Told):
     """A tenant's keys sealed anew under a new data key."""
 
     generation: int
+    resumed: bool
+    """A rotation that was interrupted was finished; no new data key was made."""
     resealed: int
     finished: bool
     failures: list[NotRotated]

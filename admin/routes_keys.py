@@ -49,6 +49,7 @@ async def reseal(tenant_id: str, at: In, asking: Asking) -> DataKeyRotation:
     done = await at.keys().rotate_data_key(tenant_id, actor=asking.name, at=at.now())
     return DataKeyRotation(
         generation=done.generation,
+        resumed=done.resumed,
         resealed=done.resealed,
         finished=done.finished,
         failures=_told(done.failures),

@@ -19,6 +19,7 @@ from config.loader import load_node_config
 from mediaserver import admin_command, store_commands
 from mediaserver.configuring.arguments import add_config
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import add_local_only, add_remote
 from mediaserver.telemetry.logs import configure_logs
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -31,21 +32,28 @@ EXIT_USAGE = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     configure_logs(options.log_level or "INFO")
     try:
-        status: int = uvloop.run(options.run(options))
+        return uvloop.run(run(options))
+    except KeyboardInterrupt:
+        return 130
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Run the command of arguments that `parser` has read; returns the exit status."""
+    try:
+        status: int = await options.run(options)
     except (MediaServerError, ConfigError) as error:
         print(f"mediaserver: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        return 130
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mediaserver", description="A multi-tenant AI receptionist.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The program's arguments."""
+    program = argparse.ArgumentParser(prog="mediaserver", description="A multi-tenant AI receptionist.")
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="answer calls")
     serve.add_argument("--config", type=Path, help="the node's configuration (default: the demo node)")
@@ -92,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(commands)
     admin_command.add_admin(commands)
     _add_doctor(commands)
-    return parser
+    return program
 
 
 def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -120,6 +128,9 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--limit", type=int, default=50, metavar="N", help="the newest N entries (default: 50)"
     )
     audit.add_argument("--verify", action="store_true", help="check the whole trail against its seal instead")
+    for each in (put, revoke, listing, rotate):
+        add_remote(each)
+    add_local_only(audit)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,7 +1,7 @@
 """``mediaserver keys``: tenants' own keys put, listed, revoked and rotated, and the audit trail of that.
 
-It works on the node's vault (in its data folder, or in Postgres where its store is), whether the node runs or not; a running node's next call uses what was
-changed. A key comes from standard input or a prompt and is never an argument: those stand in the process list and in the
+It works on the node's vault (in its data folder, or in Postgres where its store is), whether the node runs or not; or, with
+``--url``, on a node that runs elsewhere, through its admin API. A running node's next call uses what was changed. A key comes from standard input or a prompt and is never an argument: those stand in the process list and in the
 shell's history.
 """
 
@@ -12,20 +12,25 @@ import getpass
 import os
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
+from admin.client import AdminClient
+from admin.errors import AdminError
 from config.errors import ConfigError
 from config.loader import load_node_config, load_tenants
 from config.node import NodeConfig
+from mediaserver import keys_over_api as over_api
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import Remote, remote_of, user_name
 from tenancy.call_keys import key_names
 from tenancy.keys import open_vault, open_vault_store, vault_name, vault_path
 from vault import Entry, Secret, SecretInfo, SecretStore, Vault, VaultError
-from vault.rotation import Failure
+from vault.names import check_name, check_tenant
+from vault.rotation import DataKeyRotation, Failure, KekRotation
 from vault.secret import SECRET_BYTES_MAX
 
 EXIT_OK: Final = 0
@@ -39,6 +44,15 @@ Say = Callable[[str], object]
 
 async def keys(options: Namespace, say: Say = print) -> int:
     """Run one of the commands; returns the exit status. Raises `MediaServerError` and `ConfigError`."""
+    if options.keys_command == "put" and options.key:
+        # Not repeated: whoever reads the error need not read the key.
+        raise MediaServerError(
+            "a key is never an argument: pipe it in, or leave it out and type it at the prompt"
+        )
+    if options.keys_command != "audit":
+        remote = remote_of(options.url, options.token_file, os.environ)
+        if remote is not None:
+            return await _remotely(remote, options, say)
     config = load_node_config(options.config, os.environ)
     if config.vault is None:
         raise MediaServerError(
@@ -50,11 +64,6 @@ async def keys(options: Namespace, say: Say = print) -> int:
     try:
         match options.keys_command:
             case "put":
-                if options.key:
-                    # Not repeated: whoever reads the error need not read the key.
-                    raise MediaServerError(
-                        "a key is never an argument: pipe it in, or leave it out and type it at the prompt"
-                    )
                 return await _put(config, options.tenant, options.name, say)
             case "list":
                 return await _list(config, options.tenant, say)
@@ -66,6 +75,38 @@ async def keys(options: Namespace, say: Say = print) -> int:
                 return await _audit(config, options.limit, say, verify=options.verify)
     except VaultError as error:
         raise MediaServerError(str(error)) from error
+
+
+async def _remotely(remote: Remote, options: Namespace, say: Say) -> int:
+    no_core_dumps()
+    try:
+        async with AdminClient(remote.url, remote.token) as api:
+            return await _over_api(api, options, say)
+    except (AdminError, VaultError) as error:
+        raise MediaServerError(str(error)) from error
+
+
+async def _over_api(api: AdminClient, options: Namespace, say: Say) -> int:
+    command = options.keys_command
+    tenant_id = options.data_key if command == "rotate" else options.tenant
+    # Before they stand in a URL, which reaches logs: what was pasted in place of a name may be a key.
+    if tenant_id is not None:
+        check_tenant(tenant_id)
+    if command in ("put", "revoke"):
+        check_name(options.name)
+    match command:
+        case "put":
+            secret = await asyncio.to_thread(_asked_for, f"key {options.name} of {tenant_id}: ")
+            info = await over_api.put(api, tenant_id, options.name, secret)
+            return _say_put(tenant_id, info, await over_api.unused(api, tenant_id, options.name), say)
+        case "list":
+            return _say_listed(tenant_id, await over_api.listed(api, tenant_id), say)
+        case "revoke":
+            return _say_revoked(tenant_id, await over_api.revoke(api, tenant_id, options.name), say)
+        case _ if tenant_id is None:
+            return _say_rewrapped(await over_api.rewrap(api), say)
+        case _:
+            return _say_resealed(tenant_id, await over_api.reseal(api, tenant_id), say)
 
 
 @asynccontextmanager
@@ -96,8 +137,12 @@ async def _put(config: NodeConfig, tenant_id: str, name: str, say: Say) -> int:
     secret = await asyncio.to_thread(_asked_for, f"key {name} of {tenant_id}: ")
     async with _vault(config) as vault:
         info = await vault.put(tenant_id, name, secret, actor=_actor(), at=datetime.now(UTC))
-    say(f"{tenant_id}: key {name} is version {info.version} now, fingerprint {info.fingerprint}")
-    if (note := _unused(config, tenant_id, name)) is not None:
+    return _say_put(tenant_id, info, _unused(config, tenant_id, name), say)
+
+
+def _say_put(tenant_id: str, info: SecretInfo, note: str | None, say: Say) -> int:
+    say(f"{tenant_id}: key {info.name} is version {info.version} now, fingerprint {info.fingerprint}")
+    if note is not None:
         print(f"note: {note}", file=sys.stderr)
     return EXIT_OK
 
@@ -145,6 +190,10 @@ async def _list(config: NodeConfig, tenant_id: str | None, say: Say) -> int:
                 after = page[-1]
             return EXIT_OK
         found = [SecretInfo.of(row) for row in await store.secrets(tenant_id)]
+    return _say_listed(tenant_id, found, say)
+
+
+def _say_listed(tenant_id: str, found: Sequence[SecretInfo], say: Say) -> int:
     if not found:
         raise MediaServerError(f"{tenant_id} has no keys")
     rows = [("NAME", "VERSION", "FINGERPRINT", "PUT", "BY", "STATE")]
@@ -166,7 +215,11 @@ async def _list(config: NodeConfig, tenant_id: str | None, say: Say) -> int:
 async def _revoke(config: NodeConfig, tenant_id: str, name: str, say: Say) -> int:
     async with _vault(config) as vault:
         info = await vault.revoke(tenant_id, name, actor=_actor(), at=datetime.now(UTC))
-    say(f"{tenant_id}: key {name} version {info.version} is revoked; calls that have it already keep it")
+    return _say_revoked(tenant_id, info, say)
+
+
+def _say_revoked(tenant_id: str, info: SecretInfo, say: Say) -> int:
+    say(f"{tenant_id}: key {info.name} version {info.version} is revoked; calls that have it already keep it")
     return EXIT_OK
 
 
@@ -174,17 +227,25 @@ async def _rotate(config: NodeConfig, data_key_of: str | None, say: Say) -> int:
     async with _vault(config) as vault:
         now = datetime.now(UTC)
         if data_key_of is None:
-            turned = await vault.rotate_kek(actor=_actor(), at=now)
-            say(f"{turned.rewrapped} data keys are wrapped anew by {turned.kek_id}")
-            _failures(turned.failures, turned.failed)
-            if turned.finished:
-                say("nothing is wrapped by an older key-encryption key: those under vault.older may go")
-            return EXIT_OK if turned.finished else EXIT_FAILED
-        made = await vault.rotate_data_key(data_key_of, actor=_actor(), at=now)
-    how = "an interrupted rotation was finished: " if made.resumed else ""
-    say(f"{data_key_of}: {how}data key {made.generation} seals {made.resealed} keys anew")
-    _failures(made.failures, len(made.failures))
-    return EXIT_OK if made.finished else EXIT_FAILED
+            return _say_rewrapped(await vault.rotate_kek(actor=_actor(), at=now), say)
+        return _say_resealed(
+            data_key_of, await vault.rotate_data_key(data_key_of, actor=_actor(), at=now), say
+        )
+
+
+def _say_rewrapped(done: KekRotation, say: Say) -> int:
+    say(f"{done.rewrapped} data keys are wrapped anew by {done.kek_id}")
+    _failures(done.failures, done.failed)
+    if done.finished:
+        say("nothing is wrapped by an older key-encryption key: those under vault.older may go")
+    return EXIT_OK if done.finished else EXIT_FAILED
+
+
+def _say_resealed(tenant_id: str, done: DataKeyRotation, say: Say) -> int:
+    how = "an interrupted rotation was finished: " if done.resumed else ""
+    say(f"{tenant_id}: {how}data key {done.generation} seals {done.resealed} keys anew")
+    _failures(done.failures, len(done.failures))
+    return EXIT_OK if done.finished else EXIT_FAILED
 
 
 def _failures(failures: Iterable[Failure], count: int) -> None:
@@ -256,8 +317,4 @@ def _table(rows: Iterable[tuple[str, ...]], say: Say) -> None:
 
 def _actor() -> str:
     """Who runs the command, for the audit trail."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid-{os.getuid()}"
-    return f"cli:{user}"[:200]
+    return f"cli:{user_name()}"[:200]

@@ -16,6 +16,7 @@ from config.loader import load_node_config
 from config.node import NodeConfig
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import add_local_only, add_remote
 from tenancy.errors import TenancyError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+MAX_LISTED = 1_000_000
 
 
 class Subparsers(Protocol):
@@ -44,7 +46,10 @@ def add_commands(commands: Subparsers) -> None:
     move.add_argument("--reverse", action="store_true", help="bring them back")
     move.set_defaults(run=_migrate)
 
-    tenant = commands.add_parser("tenant", help="check, back up, restore or move one tenant's file")
+    tenant = commands.add_parser(
+        "tenant",
+        help="tenants listed, made and suspended; one tenant's file checked, backed up, restored or moved",
+    )
     what = tenant.add_subparsers(required=True, metavar="WHAT")
     for name, text, work in (
         ("check", "say what is wrong with its file", _check),
@@ -55,6 +60,7 @@ def add_commands(commands: Subparsers) -> None:
     ):
         parser = what.add_parser(name, help=text)
         _common(parser)
+        add_local_only(parser)
         if name not in ("restore", "import"):
             parser.add_argument("tenant", metavar="TENANT")
         if name != "check":
@@ -68,6 +74,42 @@ def add_commands(commands: Subparsers) -> None:
                 "HTTP root); with any other text they are told that the tenant is gone",
             )
         parser.set_defaults(run=work)
+    _add_administration(what)
+
+
+def _add_administration(commands: Subparsers) -> None:
+    for name, text in (
+        ("list", "the node's tenants"),
+        ("show", "whether a tenant's calls are taken, its active version and what it is called by"),
+        ("suspend", "refuse a tenant's new calls; calls that are up go on"),
+        ("activate", "take a tenant's calls again"),
+        ("create", "make a tenant of a file, which is active at once"),
+    ):
+        parser = commands.add_parser(name, help=text)
+        _common(parser)
+        add_remote(parser)
+        parser.set_defaults(run=_administrate, what=name)
+        if name == "list":
+            parser.add_argument("--status", choices=("active", "suspended", "moved"), help="only these")
+            parser.add_argument("--limit", type=_count, default=1_000, metavar="N", help="default: 1000")
+        elif name == "create":
+            parser.add_argument("file", type=Path, metavar="FILE")
+            parser.add_argument("--reason", default="created", help="why, for the history")
+        else:
+            parser.add_argument("tenant", metavar="TENANT")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_LISTED):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number from 1 to {MAX_LISTED}")
+    return int(text)
+
+
+async def _administrate(options: argparse.Namespace) -> int:
+    # The other commands do without what this needs.
+    from mediaserver.tenant_command import run
+
+    return await run(options)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

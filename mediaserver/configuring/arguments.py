@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from mediaserver.remote import add_local_only, add_remote
+
 EXIT_STATUSES: Final = "exit status: 0 done; 1 not valid; 2 the command, a file or the store cannot be used; 3 refused, nothing is changed"
 MAX_NUMBER: Final = 2**31 - 1
 LISTED: Final = 50
@@ -123,14 +125,10 @@ def _command(
         "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="ERROR", help="default: ERROR"
     )
     parser.set_defaults(run=_run, what=name)
-    if name != "try":
-        parser.add_argument(
-            "--url",
-            help="the admin API of a node that runs (or MEDIASERVER_ADMIN_URL); default: the store of --config itself",
-        )
-        parser.add_argument(
-            "--token-file", type=Path, metavar="FILE", help="its API token (or MEDIASERVER_ADMIN_TOKEN)"
-        )
+    if name == "try":
+        add_local_only(parser)
+    else:
+        add_remote(parser)
     return parser
 
 
@@ -140,7 +138,9 @@ def _version(parser: argparse.ArgumentParser) -> None:
 
 
 def _author(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--author", help="who asks for it (default: your user's name)")
+    parser.add_argument(
+        "--author", help="who asks for it (default: your user's name; with --url it is the token's)"
+    )
     parser.add_argument("--reason", default="not given", help="why, for the history")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,9 +16,10 @@ from admin.errors import AdminError
 from config.loader import load_node_config
 from mediaserver.configuring import commands, over_api
 from mediaserver.configuring.commands import Author, Desk, Outcome, desk
-from mediaserver.configuring.desk import api, remote_of
+from mediaserver.configuring.desk import api
 from mediaserver.configuring.over_api import Trial
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import remote_of, user_name
 from tenancy import ChangeRefused, NumberTaken, TenancyError, TenantMoved
 from vault import VaultError
 
@@ -33,8 +33,13 @@ UNUSABLE: Final = "the version cannot be used"
 
 async def answering(options: argparse.Namespace) -> int:
     """Run a command and say what came of it."""
+    return await told(COMMANDS[options.what](options))
+
+
+async def told(work: Awaitable[Outcome]) -> int:
+    """Say what came of something; returns the exit status. Raises `MediaServerError`, `ConfigError`."""
     try:
-        outcome: Outcome = await COMMANDS[options.what](options)
+        outcome = await work
     except (ChangeRefused, NumberTaken, TenantMoved) as error:
         print(f"mediaserver: {error}", file=sys.stderr)
         return EXIT_REFUSED
@@ -67,12 +72,7 @@ def _is_usage(problem: ApiProblem) -> bool:
 def _by(options: argparse.Namespace) -> Author:
     # What only looks at something takes neither.
     name, reason = getattr(options, "author", None), getattr(options, "reason", "not given")
-    if name is not None:
-        return Author(name, reason)
-    try:
-        return Author(getpass.getuser(), reason)
-    except (KeyError, OSError):
-        return Author("unknown", reason)
+    return Author(user_name() if name is None else name, reason)
 
 
 async def _at_desk(options: argparse.Namespace, work: Callable[[Desk], Awaitable[Outcome]]) -> Outcome:
@@ -85,9 +85,13 @@ async def _validate(options: argparse.Namespace) -> Outcome:
     if (options.file is not None) == stored or (options.tenant is None) != (options.version is None):
         raise MediaServerError("name either a FILE, or --tenant and --version")
     if options.file is not None:
+        if options.url is not None:
+            raise MediaServerError(
+                "a FILE is checked here, on no node: leave --url out, or draft it and check the version"
+            )
         node = load_node_config(options.config, os.environ)
         return await commands.validate_file(options.file, node, os.environ, reachability=options.reachability)
-    return await _over_api(
+    return await through_api(
         options,
         lambda at, by: over_api.validate(
             at, options.tenant, options.version, by, reachability=options.reachability
@@ -95,50 +99,54 @@ async def _validate(options: argparse.Namespace) -> Outcome:
     )
 
 
-async def _over_api(
+async def through_api(
     options: argparse.Namespace, work: Callable[[AdminClient, Author], Awaitable[Outcome]]
 ) -> Outcome:
-    """Through the admin API: of the node that ``--url`` names, or of this process over the node's store."""
+    """Do something through the admin API: of the node that ``--url`` names, or of this process over the node's store."""
     author = _by(options)
     remote = remote_of(options.url, options.token_file, os.environ)
+    if remote is not None and getattr(options, "author", None) is not None:
+        raise MediaServerError(f"--author: on {remote.url} the token says who asks")
     node = load_node_config(options.config, os.environ) if remote is None else None
     async with api(node, remote, author.name, os.environ) as client:
         return await work(client, author)
 
 
 async def _history(options: argparse.Namespace) -> Outcome:
-    return await _over_api(options, lambda at, _: over_api.history(at, options.tenant, options.limit))
+    return await through_api(options, lambda at, _: over_api.history(at, options.tenant, options.limit))
 
 
 async def _diff(options: argparse.Namespace) -> Outcome:
-    return await _over_api(options, lambda at, _: over_api.diff(at, options.tenant, options.old, options.new))
+    return await through_api(
+        options, lambda at, _: over_api.diff(at, options.tenant, options.old, options.new)
+    )
 
 
 async def _draft(options: argparse.Namespace) -> Outcome:
-    return await _over_api(options, lambda at, by: over_api.draft(at, options.file, by))
+    return await through_api(options, lambda at, by: over_api.draft(at, options.file, by))
 
 
 async def _activate(options: argparse.Namespace) -> Outcome:
-    return await _over_api(
+    return await through_api(
         options,
         lambda at, by: over_api.activate(at, options.tenant, options.version, by, options.expected),
     )
 
 
 async def _rollback(options: argparse.Namespace) -> Outcome:
-    return await _over_api(
+    return await through_api(
         options,
         lambda at, by: over_api.rollback(at, options.tenant, options.version, by, options.expected),
     )
 
 
 async def _reject(options: argparse.Namespace) -> Outcome:
-    return await _over_api(options, lambda at, by: over_api.reject(at, options.tenant, options.version, by))
+    return await through_api(options, lambda at, by: over_api.reject(at, options.tenant, options.version, by))
 
 
 async def _canary(options: argparse.Namespace) -> Outcome:
     trial = Trial(options.share, options.hours, options.min_calls, options.max_cost, options.cost_cap)
-    return await _over_api(
+    return await through_api(
         options, lambda at, by: over_api.canary(at, options.tenant, options.version, by, trial)
     )
 
