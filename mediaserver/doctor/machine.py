@@ -210,6 +210,8 @@ def _wanted(config: NodeConfig) -> tuple[_Wanted, ...]:
             tuple((Protocol.UDP, first + n) for n in range(count)),
         ),
     )
+    if config.admin is not None:
+        listed += (("admin port", "admin.port", config.admin.host, ((Protocol.TCP, config.admin_port),)),)
     return tuple(
         _Wanted(name, setting, host, tuple(each for each in sockets if each[1]))
         for name, setting, host, sockets in listed
