@@ -2,17 +2,21 @@
 
 Every tenant is registered, by a number, a SIP address and a site key. So that this takes a minute and not an hour, one in
 fifty (SQLite) or in a hundred (Postgres) has a configuration as well, spread evenly: contexts are asked of those, drawn
-by a seed, and on SQLite nearly each opens a file that was closed. What the look-ups do with files is counted.
+by a seed. A cold tenant's was not asked for since the node started: it has not been parsed, and on SQLite its file is
+closed. Any tenant's may have been parsed; one in use is one of few. On SQLite the end of a call, which has to open the file and to
+close another for it, is shown besides. What the look-ups do with files is counted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +29,7 @@ from config.site_keys import SiteKey
 from config.tenant import TenantConfig
 from perf.postgres_server import postgres_server
 from perf.results import Row, percentile
-from tenancy import Called, CalledSite, CalledUri, CallNotRouted, Registry, Trunks
+from tenancy import Called, CalledSite, CalledUri, CallNotRouted, CallRecord, Registry, Trunks
 from tenancy.addresses import addresses_of
 from tenancy.postgres_store import PostgresStore
 from tenancy.repository import insert_into
@@ -37,6 +41,7 @@ CONFIGURED_EVERY: Final = 50
 CONFIGURED_EVERY_POSTGRES: Final = 100
 LOOK_UPS: Final = 4_000
 LOOK_UPS_POSTGRES: Final = 1_500
+ENDS: Final = 500
 WARM_TENANTS: Final = 200
 ROWS_AT_ONCE: Final = 5_000
 SEED: Final = 6
@@ -173,6 +178,9 @@ async def _look_ups(registry: Registry, store: str, configured: list[int], count
             raise ValueError(f"t{number}'s call was given to {found.tenant_id}")
 
     rows += await _measured(
+        f"{store}, tenant and context, cold tenant", context, draw.sample(configured, len(configured))
+    )
+    rows += await _measured(
         f"{store}, tenant and context, any of {len(configured)}",
         context,
         [draw.choice(configured) for _ in range(count)],
@@ -187,6 +195,24 @@ async def _look_ups(registry: Registry, store: str, configured: list[int], count
     return rows
 
 
+async def _ends(registry: Registry, configured: list[int]) -> list[Row]:
+    draw = random.Random(SEED)
+    called = _calls(_trunks())["number in full"]
+    now = datetime.now(UTC)
+
+    async def end(number: int) -> None:
+        context = contexts[number]
+        record = CallRecord(
+            "bench", context.called_number, "sip:b", context.config_version, now, now, "bench"
+        )
+        await registry.record_call(context, record)
+
+    numbers = draw.sample(configured, ENDS)
+    contexts = {number: await registry.context_for(called(number), call_id="bench") for number in numbers}
+    rows = await _measured("SQLite, record of a call, file closed", end, numbers)
+    return [dataclasses.replace(row, bar=None) for row in rows]
+
+
 async def _on_sqlite(directory: Path) -> list[Row]:
     _check_registration()
     configured = list(range(0, TENANTS, CONFIGURED_EVERY))
@@ -196,9 +222,15 @@ async def _on_sqlite(directory: Path) -> list[Row]:
         await store.shared_write(_register)
         for number in configured:
             await registry.import_tenant(_config(number), author="bench", reason="bench")
+    finally:
+        await registry.close()
+    # A node that starts: no tenant's file is open, and nothing was parsed.
+    registry = await Registry.open(directory, PlatformProviders(), {})
+    try:
         seen: Counter[str] = Counter()
         sys.addaudithook(lambda event, _: seen.update((event,)) if event in LISTINGS else None)
         rows = await _look_ups(registry, "SQLite", configured, LOOK_UPS)
+        rows += await _ends(registry, configured)
     finally:
         await registry.close()
     return [
@@ -217,6 +249,7 @@ async def _on_postgres(url: str) -> list[Row]:
             await _register(connection)
         for number in configured:
             await registry.import_tenant(_config(number), author="bench", reason="bench")
-        return await _look_ups(registry, "Postgres", configured, LOOK_UPS_POSTGRES)
+        fresh = Registry(store, PlatformProviders(), {})
+        return await _look_ups(fresh, "Postgres", configured, LOOK_UPS_POSTGRES)
     finally:
         await registry.close()

@@ -1,6 +1,6 @@
 """The tenants' databases: what a call's context costs among ten thousand tenants, and how fast tenants move to Postgres.
 
-Every context is that of a tenant drawn by a seed, so that nearly each opens a file that was closed. While tenants move, calls
+Every context is that of a tenant drawn by a seed, whose file is nearly always closed. While tenants move, calls
 come at a steady rate: each asks for its context and is recorded.
 """
 
@@ -96,8 +96,8 @@ async def _many_tenants(directory: Path) -> list[Row]:
         Row("stores: file descriptors with all tenants in use", descriptors, "descriptors", bar=1_000),
         Row("stores: context, any of all tenants, median", percentile(cold, 50), "ms"),
         Row("stores: context, any of all tenants, 99 %", percentile(cold, 99), "ms", bar=CONTEXT_BAR_MS),
-        Row("stores: context, file open, median", percentile(warm, 50), "ms"),
-        Row("stores: context, file open, 99 %", percentile(warm, 99), "ms", bar=CONTEXT_BAR_MS),
+        Row("stores: context, in use, median", percentile(warm, 50), "ms"),
+        Row("stores: context, in use, 99 %", percentile(warm, 99), "ms", bar=CONTEXT_BAR_MS),
     ]
 
 

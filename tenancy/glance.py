@@ -53,19 +53,35 @@ class Glances:
     def __init__(self, head: int) -> None:
         self._head = head
         self._threads = ThreadPoolExecutor(AT_ONCE, "glance")
+        self._looks: dict[Path, set[asyncio.Future[Look | None]]] = {}
         self._closed = False
 
     async def fetch(self, path: Path, query: PreparedQuery, **values: str | int) -> Look | None:
         """All rows of a query as of what was committed when it was asked; None: the file has to be opened.
 
         So it has where somebody has it open, where it is written to or was just now, has another schema, is damaged or is not
-        there. Raises `StoreError` when closed. Who is cancelled leaves nothing behind: the thread closes what it has opened.
+        there. Raises `StoreError` when closed. A look that was begun ends by itself when who asked is cancelled.
         """
         if self._closed:
             raise StoreError(f"{path}: the registry is closed")
         parameters = [values[name] for name in query.parameters]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, look, path, self._head, query.sql, parameters)
+        future = loop.run_in_executor(self._threads, look, path, self._head, query.sql, parameters)
+        self._looks.setdefault(path, set()).add(future)
+        future.add_done_callback(lambda _: self._forget(path, future))
+        return await asyncio.shield(future)
+
+    def _forget(self, path: Path, future: asyncio.Future[Look | None]) -> None:
+        looks = self._looks[path]
+        looks.discard(future)
+        if not looks:
+            del self._looks[path]
+
+    async def ended(self, path: Path) -> None:
+        """Wait for the looks into a file that is to be opened: of one that this process has locks on, SQLite closes no descriptor."""
+        looks = self._looks.get(path)
+        if looks:
+            await asyncio.wait(looks)
 
     async def close(self) -> None:
         """End the threads, each after what it looks into."""

@@ -149,6 +149,7 @@ class Shards:
                 raise StoreError(f"{self.path(tenant_id)}: the registry is closed")
             while self._open_count >= self._limit:
                 await self._close_one()
+            await self._glances.ended(self.path(tenant_id))
             shard.database = await open_database(self.path(tenant_id), self._history, self._figures)
             shard.file = _identity(self.path(tenant_id))
             self._open_count += 1

@@ -17,7 +17,7 @@ from tenancy.canary import Bound, CallOutcome, Decision
 from tenancy.ledger import Deed, Edit, Ledger
 from tenancy.schema_history import SchemaHistory
 from tenancy.sqlite_store import SqliteStore
-from tenancy.store import Serving, Store, VersionKey
+from tenancy.store import Serving, ServingTexts, Store, VersionKey
 from tenancy.versions import VersionState
 from tests.tenancy.conftest import Backing
 from tests.tenancy.test_store_contract import (
@@ -181,6 +181,27 @@ async def test_what_is_served_has_the_trial_while_it_runs(store: Store) -> None:
     with pytest.raises(ChangeRefused, match="no version is on trial"):
         await store.edit("a", lambda ledger: ledger.end_trial(origin()))
     assert await store.serving("a") == Serving(VersionKey(1, digest("one")))
+
+
+async def test_what_is_served_comes_with_the_texts_that_are_not_known(store: Store) -> None:
+    assert await store.serving_texts("nobody", ()) is None
+    one, trial = digest("one"), digest("trial of a")
+    for known in ((), (trial,), ("", "x")):
+        texts = await store.serving_texts("a", known)
+        assert texts == ServingTexts(Serving(VersionKey(1, one)), {one: "one"})
+    await begin_trial(store, "a")
+    serving = await store.serving("a")
+    assert serving is not None
+    assert serving.hashes == {one, trial}
+    for known, bodies in (
+        ((), {one: "one", trial: "trial of a"}),
+        ((one,), {trial: "trial of a"}),
+        ((trial, "x"), {one: "one"}),
+        ((trial, one), {}),
+    ):
+        assert await store.serving_texts("a", known) == ServingTexts(serving, bodies)
+    with pytest.raises(ValueError, match="at most 2"):
+        await store.serving_texts("a", ("x", "y", "z"))
 
 
 async def test_each_call_counts_once_and_a_bad_version_goes_back(backing: Backing) -> None:
