@@ -160,6 +160,8 @@ STATUSES: Final[Mapping[type[Exception], tuple[int, str, str | None]]] = Mapping
         vault.VaultFull: (409, "vault_full", None),
         vault.Conflict: (409, "conflict", "somebody else changed the same thing; try again"),
         vault.AuditBroken: (500, "vault_broken", "the vault's audit trail is damaged: nothing is changed"),
+        vault.MoveRefused: (409, "move_refused", "the vault is not brought to another store"),
+        vault.OtherVault: (409, "move_refused", "there is another vault where this one should come to"),
         vault.KeyEncryptionError: (503, "unavailable", "the key-encryption key cannot be used now"),
         vault.KekMissing: (503, "unavailable", "the key-encryption key is not here"),
         vault.KekUnusable: (503, "unavailable", "the key-encryption key cannot be used"),
@@ -167,6 +169,9 @@ STATUSES: Final[Mapping[type[Exception], tuple[int, str, str | None]]] = Mapping
         vault.KekUnavailable: (503, "unavailable", "the key service cannot be reached"),
         vault.VaultStoreError: (503, "unavailable", "the vault's store cannot be used now"),
         vault.VaultStoreLocked: (503, "unavailable", "the vault's store is busy"),
+        vault.VaultStoreUnavailable: (503, "unavailable", "the vault's store cannot be reached"),
+        vault.VaultStoreFull: (507, "store_full", "the vault's store has no room left; nothing was changed"),
+        vault.VaultElsewhere: (503, "unavailable", "the vault is in another store than this node has"),
         vault.VaultStoreCorrupt: (500, "vault_broken", "the vault's store is damaged"),
     }
 )
