@@ -6,6 +6,7 @@ A store of the API's that cannot be opened keeps no call from being answered: th
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import Final
@@ -34,9 +35,6 @@ from tenancy.spending import unpriced
 
 RETRY_S: Final = 10.0
 """Between two attempts to open the API's store."""
-UNAVAILABLE: Final = ProblemDetails(
-    503, "unavailable", "the admin API's store cannot be used now", headers={"Retry-After": "10"}
-)
 
 
 class AdminListener:
@@ -108,7 +106,7 @@ class AdminListener:
         if self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await UNAVAILABLE.response("none")(scope, receive, send)
+            await _unavailable().response(uuid.uuid4().hex)(scope, receive, send)
 
     async def _try(self) -> None:
         if self._app is not None or self._registry is None:
@@ -157,3 +155,8 @@ class AdminListener:
     def _source(self, request: Request) -> str:
         peer = request.client.host if request.client is not None else "unknown"
         return source_behind(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
+
+
+def _unavailable() -> ProblemDetails:
+    wait = {"Retry-After": str(round(RETRY_S))}
+    return ProblemDetails(503, "unavailable", "the admin API's store cannot be used now", headers=wait)

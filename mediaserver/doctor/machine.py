@@ -199,7 +199,7 @@ def _wanted(config: NodeConfig) -> tuple[_Wanted, ...]:
     sip, media, http = config.sip, config.media, config.http
     kinds = (Protocol.UDP, Protocol.TCP) if sip.tcp else (Protocol.UDP,)
     first, count = media.first_port + media.first_port % 2, 2 * media.port_count if media.first_port else 0
-    listed = (
+    listed: tuple[tuple[str, str, str, tuple[tuple[Protocol, int], ...]], ...] = (
         ("SIP port", "sip.port", sip.host, tuple((kind, sip.port) for kind in kinds)),
         ("HTTP port", "http.port", http.host, ((Protocol.TCP, http.port),)),
         ("operator port", "http.operator.port", http.operator.host, ((Protocol.TCP, http.operator_port),)),
@@ -210,6 +210,8 @@ def _wanted(config: NodeConfig) -> tuple[_Wanted, ...]:
             tuple((Protocol.UDP, first + n) for n in range(count)),
         ),
     )
+    if config.admin is not None:
+        listed += (("admin port", "admin.port", config.admin.host, ((Protocol.TCP, config.admin_port),)),)
     return tuple(
         _Wanted(name, setting, host, tuple(each for each in sockets if each[1]))
         for name, setting, host, sockets in listed

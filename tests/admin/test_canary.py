@@ -148,7 +148,7 @@ class Life:
             for wrong in (
                 text[:-1],
                 text + "x",
-                text[:25] + "X" + text[26:],
+                text[:25] + ("Y" if text[25] == "X" else "X") + text[26:],
                 text.upper(),
                 text[4:],
                 f"mst_{text}",
