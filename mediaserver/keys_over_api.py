@@ -8,6 +8,7 @@ from typing import Any
 from admin.client import AdminClient, ApiProblem, path_of
 from mediaserver.errors import MediaServerError
 from vault import Secret, SecretInfo
+from vault.resolver import Service
 from vault.rotation import DataKeyRotation, Failure, KekRotation
 
 
@@ -27,8 +28,8 @@ async def unused(api: AdminClient, tenant_id: str, name: str) -> str | None:
         active = await api.get(path_of("tenants", tenant_id, "config"))
     except ApiProblem as problem:
         return f"whether a call uses it is not known: {problem}"
-    chains = active["content"].get("providers", {}).values()
-    if any(step.get("key") == name for chain in chains for step in chain):
+    providers = active["content"].get("providers", {})
+    if any(step.get("key") == name for service in Service for step in providers.get(service, ())):
         return None
     return f"no provider of {tenant_id} names it yet: write `key: {name}` in its configuration"
 

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +67,16 @@ class Cli:
                 status = int(refused.code or 0)
         return self._said(status, out.getvalue(), err.getvalue())
 
-    async def process(self, *arguments: str, at: tuple[str, Path] | None = None, **environ: str) -> Said:
+    async def process(
+        self, *arguments: str, at: tuple[str, Path] | None = None, environ: Mapping[str, str] | None = None
+    ) -> Said:
         """Run a command as a person does."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mediaserver", *arguments, *self._where(at)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **environ},
+            env={**os.environ, **(environ or {})},
         )
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode is not None
@@ -160,7 +162,7 @@ async def test_each_command_says_the_same_on_the_store_and_on_the_node(tmp_path:
     ]
     vault = vault_config(tmp_path)
     async with running_node(
-        tmp_path, admin=AdminConfig(port=0), vault=vault, others=(FLORIST,), **BAKERY
+        tmp_path, admin=AdminConfig(port=0), vault=vault, others=(FLORIST,), greeting=BAKERY["greeting"]
     ) as running:
         there = (url_of(running), await token_file(tmp_path))
         files: dict[tuple[str, str], str] = {}
@@ -184,6 +186,13 @@ async def test_each_command_says_the_same_on_the_store_and_on_the_node(tmp_path:
             0, 0, 0, 0, 3, 2,
             0, 2, 2, 0, 0, 0, 0, 2,
         ]  # fmt: skip
+        provider = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "key": "openai"}
+        using = cli.file("using", **FLORIST, providers={"llm": [provider]})
+        assert (await cli("config", "draft", using, at=there)).status == 0
+        assert (await cli("config", "activate", "florist", "5", at=there)).status == 0
+        assert (await cli("keys", "put", "florist", "openai", at=there, stdin=KEY)).err == "", (
+            "a call uses it"
+        )
         assert (await cli("tenant", "list")).out == (await cli("tenant", "list", at=there)).out
         async with parts(tmp_path) as admin:
             trail = await admin.audit.page(tenant_id="bakery", after=0, limit=99)
@@ -285,7 +294,7 @@ async def test_the_environment_says_where_and_with_what(tmp_path: Path) -> None:
     async with running_node(tmp_path, admin=AdminConfig(port=0)) as running:
         secret = (await token_file(tmp_path)).read_text()
         variables = {"MEDIASERVER_ADMIN_URL": url_of(running), "MEDIASERVER_ADMIN_TOKEN": secret}
-        assert (await cli.process("tenant", "list", **variables)).out == "bakery  active\n"
+        assert (await cli.process("tenant", "list", environ=variables)).out == "bakery  active\n"
 
 
 async def test_a_node_that_goes_away_in_the_middle_of_a_change(tmp_path: Path) -> None:
