@@ -9,7 +9,7 @@ from typing import Any, Final
 from admin.guard import ANYBODY, OPERATORS, ROLE
 from admin.problems import MEDIA_TYPE
 
-_ALWAYS: Final = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 507)
+_ALWAYS: Final = (400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 507)
 _TEXTS: Final[Mapping[int, str]] = MappingProxyType(
     {
         304: "What If-None-Match names is what is there",

@@ -31,7 +31,14 @@ from starlette.requests import ClientDisconnect, Request
 from admin.errors import AdminError, NotFound
 from admin.ports import Deed, KeptAnswer
 from admin.principals import Principal, Role
-from admin.problems import MEDIA_TYPE, NO_TENANT, BadRequest, ProblemDetails, problem_of
+from admin.problems import (
+    MEDIA_TYPE,
+    NO_TENANT,
+    BadRequest,
+    ProblemDetails,
+    UnsupportedMedia,
+    problem_of,
+)
 from admin.services import Services, services_of
 from config.errors import ConfigError
 from tenancy.database import unbroken
@@ -66,10 +73,11 @@ class GuardedRoute(APIRoute):
         action = self.name
         marks = self.openapi_extra or {}
         role, keeps = marks.get(ROLE), not marks.get(SECRET_ANSWER)
+        takes_json = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
             services = services_of(request)
-            response = await _Guarded(services, request, handler, action, role, keeps).answer()
+            response = await _Guarded(services, request, handler, action, role, keeps, takes_json).answer()
             services.count(action, response.status_code)
             return response
 
@@ -92,6 +100,7 @@ class _Guarded:
     action: str
     role: str | None
     keeps: bool
+    takes_json: bool
 
     async def answer(self) -> Response:
         principal = None
@@ -126,6 +135,13 @@ class _Guarded:
             principal.check_tenant(tenant_id)
         if self.role != ANYBODY and (tenant_id is None or self.role == OPERATORS):
             principal.check_operator()
+
+    async def _check_type(self) -> None:
+        """Let a body pass that is JSON where JSON is read (RFC 8259; RFC 6839 3.1). Raises `UnsupportedMedia`."""
+        kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+        if self.takes_json and not is_json and await self.request.body():
+            raise UnsupportedMedia("this request's body is sent as application/json")
 
     async def _change(self, principal: Principal) -> Response:
         key = self.request.headers.get("idempotency-key")
@@ -187,6 +203,7 @@ class _Guarded:
 
     async def _carried_out(self) -> Response:
         try:
+            await self._check_type()
             return await self.handler(self.request)
         except (
             AdminError,

@@ -87,7 +87,13 @@ class StatusChange(Given):
     """Whether a tenant's calls are taken from now on. Those that are up go on."""
 
     status: TenantStatus
-    moved_to: str | None = Field(default=None, min_length=1, max_length=255)
+    moved_to: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        examples=["sip:cell-2.example.com"],
+    )
     """With the status moved: the node's address."""
 
     @model_validator(mode="after")

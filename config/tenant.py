@@ -131,6 +131,8 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
+        # Written as JSON they would be null, which cannot be read again.
+        allow_inf_nan=False,
         extra="forbid",
         str_strip_whitespace=True,
         validate_default=True,

@@ -511,7 +511,7 @@ class Node:
             gate_watch=self._gate_watch,
             trials=self._trials,
             media=self.media_stats(),
-            numbers=self._numbers(),
+            numbers=self._numbers,
             admin=None if self.admin is None else self.admin.status(),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,7 +43,8 @@ class NodeView:
     gate_watch: GateWatch | None
     trials: TrialLog
     media: Mapping[str, int]
-    numbers: Mapping[str, str]
+    numbers: Callable[[], Mapping[str, str]]
+    """Of all tenants: made only where it is shown."""
     admin: Mapping[str, object] | None
 
     def status(self) -> dict[str, object]:
@@ -65,7 +66,7 @@ class NodeView:
             "web_sessions": self.web.sessions if self.web else 0,
             "web_waiting_calls": self.web.waiting_calls if self.web else 0,
             "web_refusals": dict(self.web.refusals) if self.web else {},
-            "numbers": dict(self.numbers),
+            "numbers": dict(self.numbers()),
             "trials": self.trials.status(),
             "tenant_folder": self.folder.status() if self.folder else None,
             "admin": self.admin,

@@ -16,6 +16,7 @@ from admin.middleware import MAX_BODY_BYTES
 from admin.principals import Principal, Role
 from config.admin import AdminConfig, IssuerConfig, RateLimit
 from config.tenant import TenantConfig
+from tenancy.canary import Metric
 from tenancy.versions import Origin
 from tests.admin.api import KEY_VALUE, OPERATOR, PLENTY, YAML, A, B, Prepared, config_of
 from tests.admin.api_requests import operations_of
@@ -115,8 +116,42 @@ async def test_bodies_of_another_type(prepared: Prepared, tmp_path: Path, kind: 
         path = f"/v1/tenants/{A}/keys/openai"
         body = json.dumps({"key": KEY_VALUE}).encode()
         refused = await api.ask(A, "PUT", path, headers={"content-type": kind}, content=body)
-        assert refused.status_code in (415, 422), refused.text
+        assert refused.status_code == 415, refused.text
         assert KEY_VALUE not in refused.text
+        assert api.state(*TRAIL) == before
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("part", ["absolute", "relative"])
+async def test_a_bound_that_is_no_number_leaves_everything_readable(
+    prepared: Prepared, tmp_path: Path, metric: Metric, number: str, part: str
+) -> None:
+    async with prepared.open(tmp_path) as api:
+        before = api.state(*TRAIL)
+        body = f'{{"reason": "r", "version": 2, "bounds": {{"{metric.value}": {{"{part}": {number}}}}}}}'
+        refused = await api.ask(
+            A, "PUT", f"/v1/tenants/{A}/config/trial",
+            headers={"content-type": "application/json", "if-match": await api.active_tag(A)}, content=body,
+        )  # fmt: skip
+        assert refused.status_code == 422, refused.text
+        assert refused.json()["errors"][0]["field"] == f"bounds.{metric.value}.{part}"
+        assert api.state(*TRAIL) == before
+        assert (await api.ask(A, "GET", f"/v1/tenants/{A}/config/trial")).status_code == 404
+        await api.draft(A, who=A, greeting="Still here.")
+
+
+@pytest.mark.parametrize("address", ["a\0b", "a\r\nContact: x", "\x7f", ""])
+async def test_a_tenant_moves_to_no_control_characters(
+    prepared: Prepared, tmp_path: Path, address: str
+) -> None:
+    async with prepared.open(tmp_path) as api:
+        path, before = f"/v1/tenants/{A}", api.state(*TRAIL)
+        tag = (await api.ask(OPERATOR, "GET", path)).headers["etag"]
+        moved = {"status": "moved", "moved_to": address}
+        refused = await api.ask(OPERATOR, "PATCH", path, headers={"if-match": tag}, json=moved)
+        assert refused.status_code == 422
+        assert [each["field"] for each in refused.json()["errors"]] == ["moved_to"]
         assert api.state(*TRAIL) == before
 
 

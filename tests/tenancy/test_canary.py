@@ -366,6 +366,8 @@ def test_calls_of_other_versions_and_what_is_not_known_count_for_nothing() -> No
         ({"failures": None, "transfers": None, "turn_latency": None, "cost": None}, "needs a bound"),
         ({"false_rollback_rate": 0.0}, "false_rollback_rate"),
         ({"failures": {"absolute": -0.1}}, "failures.absolute"),
+        ({"failures": {"absolute": math.inf}}, "failures.absolute"),
+        ({"turn_latency": {"relative": math.nan}}, "turn_latency.relative"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(changes: dict[str, object], words: str) -> None:
@@ -391,6 +393,19 @@ def test_a_trial_goes_on_after_a_restart_as_without_one(
             restarted = TRIAL.validate_json(TRIAL.dump_json(restarted), strict=True)
         through, restarted = (each.observe(CallOutcome(*call), number) for each in (through, restarted))
     assert restarted == through
+
+
+@given(
+    *[st.floats()] * 2, st.sampled_from(["failures", "transfers", "turn_latency", "turn_latency_p95", "cost"])
+)
+def test_every_bound_that_may_be_given_can_be_kept(absolute: float, relative: float, name: str) -> None:
+    try:
+        trial = Canary(plan(**{name: {"absolute": absolute, "relative": relative}}), 0)
+    except ValidationError:
+        return
+    for number in range(8):
+        trial = trial.observe(CallOutcome(NEW if number % 2 else OLD, number % 3 == 0), number)
+        assert TRIAL.validate_json(TRIAL.dump_json(trial), strict=True) == trial
 
 
 # -- golden traces -------------------------------------------------------------------------------------

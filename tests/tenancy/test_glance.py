@@ -404,8 +404,7 @@ async def test_descriptors_stay_within_what_is_said(
             writes = [write(name) for name in names[::3]]
             await asyncio.gather(*looks, *writes)
         assert max(at_once) <= AT_ONCE
-        # A file that is being opened, one at a time, has one more for a moment: its rollback journal.
-        assert max(most) <= 3 * limit + 1 + AT_ONCE
+        assert max(most) <= 3 * limit + AT_ONCE
     finally:
         await shards.close()
     assert open_files(tmp_path) == 0

@@ -29,7 +29,7 @@ def url(postgres: PostgresServer) -> str:
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[PostgresStore]:
     """Six tenants' rows behind one connection."""
-    config = PostgresConfig(connections_kept=1, connections_max=1, wait_ms=500)
+    config = PostgresConfig(connections_kept=1, connections_max=1, wait_ms=1_000)
     store = await PostgresStore.open(url, config)
     for name in NAMES:
         await store.import_version(version(name, f"body of {name}", f"+{name}"))
