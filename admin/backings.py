@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from admin.errors import Unavailable
 from admin.sql_store import SqlStore
 from config.node import NodeConfig, PostgresConfig
-from tenancy.database import Database, Work, open_database, unbroken
+from tenancy.database import Database, Work, open_database
 from tenancy.errors import StoreError, StoreFull, StoreLocked, StoreUnavailable
 from tenancy.schema_history import SchemaHistory
 
 if TYPE_CHECKING:
-    from tenancy.postgres_store import PostgresStore
+    from tenancy.postgres_database import PostgresDatabase
 
 T = TypeVar("T")
 
@@ -71,20 +71,17 @@ class SqliteFile:
 class PostgresTables:
     """`admin.sql_store.Backing` in the tenants' Postgres database, on connections of its own."""
 
-    def __init__(self, database: PostgresStore) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresTables:
-        """Connect and bring the schema up to date, the tenants' as well. Raises `StoreError`."""
-        from tenancy.postgres_store import PostgresStore  # a node on SQLite does without the driver
+        """Connect and bring the schema up to date. Raises `StoreError`."""
+        from tenancy.postgres_database import PostgresDatabase  # a node on SQLite does without the driver
 
         most = min(config.connections_max, CONNECTIONS_MAX)
-        opened = cls(
-            await PostgresStore.open(
-                url, config.model_copy(update={"connections_kept": 1, "connections_max": most})
-            )
-        )
+        sizes = {"connections_kept": 1, "connections_max": most}
+        opened = cls(PostgresDatabase(url, config.model_copy(update=sizes)))
         history = SchemaHistory("admin", MIGRATIONS)
         try:
             await opened.write(lambda connection: connection.run_sync(history.upgrade, opened.place))
@@ -95,17 +92,13 @@ class PostgresTables:
 
     @property
     def place(self) -> str:
-        return self._database.place("").removesuffix(": ")
+        return self._database.place
 
     async def read(self, work: Work[T]) -> T:
         return await self.write(work)
 
     async def write(self, work: Work[T]) -> T:
-        async def do() -> T:
-            async with self._database.transaction() as connection:
-                return await work(connection)
-
-        return await unbroken(do())
+        return await self._database.write(work)
 
     async def close(self) -> None:
         await self._database.close()

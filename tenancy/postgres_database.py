@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
+import psycopg
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from config.node import PostgresConfig
 from tenancy.database import unbroken
 from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
+from tenancy.figures import StoreFigures
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -33,7 +35,9 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, config: PostgresConfig) -> None:
-        parsed = _parsed(url, config.url_env)
+        parsed = postgres_url(url, config.url_env)
+        self.figures = StoreFigures()
+        """How often somebody waited in vain."""
         self._engine = create_async_engine(
             parsed,
             pool_size=config.connections_kept,
@@ -62,9 +66,8 @@ class PostgresDatabase:
         """Do what only reads; each statement is a transaction of its own. Raises `StoreError`."""
 
         async def do() -> T:
-            with self.errors():
-                async with self._at_once.connect() as connection:
-                    return await work(connection)
+            async with self.at_once() as connection:
+                return await work(connection)
 
         return await unbroken(do())
 
@@ -78,28 +81,44 @@ class PostgresDatabase:
         return await unbroken(do())
 
     @contextlib.asynccontextmanager
+    async def at_once(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own. As `transaction`."""
+        with self._errors():
+            async with self._at_once.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """All of it or nothing. The caller sees to it that it is not cancelled (`unbroken`)."""
-        with self.errors():
+        with self._errors():
             async with self._engine.begin() as connection:
                 yield connection
 
     @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         """Turn the driver's errors into `StoreError`, without what was to be written."""
         if self._closed:
             raise StoreError(f"{self.place}: the registry is closed")
         try:
             yield
         except NoConnectionFree:
-            raise StoreLocked(f"{self.place}: all of its connections are in use") from None
+            raise self._counted(StoreLocked(f"{self.place}: all of its connections are in use")) from None
         except DBAPIError as error:
-            raise _named(error, self.place) from None
+            raise self._counted(postgres_error(error, self.place)) from None
+        except psycopg.Error as error:
+            raise self._counted(_named(error, self.place)) from None
         except SQLAlchemyError as error:
             raise StoreError(f"{self.place}: {type(error).__name__}") from error
 
+    def _counted(self, error: StoreError) -> StoreError:
+        """The error, which says that somebody waited in vain where it does."""
+        if isinstance(error, StoreLocked):
+            self.figures.was_locked()
+        return error
 
-def _parsed(url: str, variable: str) -> URL:
+
+def postgres_url(url: str, variable: str) -> URL:
+    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):
@@ -111,12 +130,16 @@ def _parsed(url: str, variable: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _named(error: DBAPIError, place: str) -> StoreError:
+def postgres_error(error: DBAPIError, place: str) -> StoreError:
     """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    return _named(error.orig, place, lost=error.connection_invalidated)
+
+
+def _named(error: BaseException | None, place: str, *, lost: bool = False) -> StoreError:
+    state = getattr(error, "sqlstate", None) or ""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
-    if state.startswith(_UNAVAILABLE) or (not state and error.connection_invalidated):
+    if state.startswith(_UNAVAILABLE) or (not state and lost):
         return StoreUnavailable(message)
     if state.startswith(_LOCKED):
         return StoreLocked(message)
@@ -125,6 +148,6 @@ def _named(error: DBAPIError, place: str) -> StoreError:
     if state.startswith(_CORRUPT):
         return StoreCorrupt(message)
     # libpq has no SQLSTATE for a server that does not answer.
-    if not state and type(error.orig).__name__ == "OperationalError":
+    if not state and type(error).__name__ == "OperationalError":
         return StoreUnavailable(message)
     return StoreError(message)

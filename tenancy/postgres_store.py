@@ -10,25 +10,24 @@ What every call asks goes to the driver as SQL that SQLAlchemy has compiled once
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import psycopg
-from sqlalchemy import URL, Select, bindparam, func, make_url, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config.node import PostgresConfig
 from tenancy.canary import Canary
 from tenancy.context import VersionInfo
 from tenancy.database import unbroken
-from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable
-from tenancy.figures import NodeMinute, NodeRow, StoreFigures
+from tenancy.errors import StoreError
+from tenancy.figures import NodeMinute, NodeRow
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, texts_of
 from tenancy.node_repository import NodeRepository
+from tenancy.postgres_database import PostgresDatabase
 from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address
 from tenancy.schema_history import SchemaHistory
 from tenancy.store import (
@@ -50,7 +49,6 @@ from tenancy.store import (
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
-MAX_MESSAGE_CHARACTERS = 300
 SCOPED_TABLES: Final = (
     "config_versions",
     "active_version",
@@ -63,51 +61,28 @@ SCOPED_TABLES: Final = (
 _SET_TENANT: Final = b"SELECT set_config('app.tenant_id', %s, true)"
 _MAY_PASS_OVER: Final = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
-# SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
-_UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
-_LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
-_FULL: Final = ("53100", "53200")
-_CORRUPT: Final = ("XX001", "XX002")
-
 
 class PostgresStore:
     """`tenancy.store.Store` in a Postgres database."""
 
-    def __init__(self, engine: AsyncEngine, place: str) -> None:
-        self._engine = engine
-        self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._place = place
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._place = database.place
+        self.figures = database.figures
         self.shared = SharedRepository()
         """The statements on addresses and status."""
         self.nodes = NodeRepository()
-        self.figures = StoreFigures()
         self.repository = TenantRepository(("tenant_id",))
         """The statements on one tenant's rows, for `tenant_transaction`."""
         # SET LOCAL: it ends with the transaction, whoever has the connection next.
         self._set_tenant = select(func.set_config("app.tenant_id", bindparam("tenant_id"), True))
         self._registered = _compiled(self.shared.registered_query)
         self._texts = _compiled(self.repository.ledgers.texts_query)
-        self._closed = False
 
     @classmethod
     async def open(cls, url: str, config: PostgresConfig) -> PostgresStore:
         """Connect and bring the schema up to date. Raises `StoreError`, without the URL: it may hold a password."""
-        parsed = postgres_url(url, config.url_env)
-        engine = create_async_engine(
-            parsed,
-            pool_size=config.connections_kept,
-            max_overflow=config.connections_max - config.connections_kept,
-            pool_timeout=config.wait_ms / 1000,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args={
-                "application_name": "mediaserver",
-                "connect_timeout": max(2, round(config.wait_ms / 1000)),
-                "options": f"-c statement_timeout={2 * config.wait_ms} -c lock_timeout={config.wait_ms}"
-                f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
-            },
-        )
-        store = cls(engine, f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}")
+        store = cls(PostgresDatabase(url, config))
         try:
             await unbroken(store._prepare())
         except BaseException:
@@ -130,17 +105,15 @@ class PostgresStore:
 
     async def close(self) -> None:
         """End every connection that is not in use; those that are end with it."""
-        self._closed = True
-        await unbroken(self._engine.dispose())
+        await self._database.close()
 
     # -- transactions ----------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """All of it or nothing, on what is shared. The caller sees to it that it is not cancelled (`unbroken`)."""
-        with self.errors():
-            async with self._engine.begin() as connection:
-                yield connection
+        async with self._database.transaction() as connection:
+            yield connection
 
     @contextlib.asynccontextmanager
     async def tenant_transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -149,51 +122,18 @@ class PostgresStore:
             await connection.execute(self._set_tenant, {"tenant_id": tenant_id})
             yield connection
 
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn the driver's errors into `StoreError`, without what was to be written."""
-        if self._closed:
-            raise StoreError(f"{self._place}: the registry is closed")
-        try:
-            yield
-        except NoConnectionFree:
-            self.figures.was_locked()
-            raise StoreLocked(f"{self._place}: all of its connections are in use") from None
-        except DBAPIError as error:
-            raise self._counted(postgres_error(error, self._place)) from None
-        except psycopg.Error as error:
-            raise self._counted(_named(error, self._place)) from None
-        except SQLAlchemyError as error:
-            raise StoreError(f"{self._place}: {type(error).__name__}") from error
-
     async def _fetch(
         self, query: bytes, values: Mapping[str, str], tenant_id: str | None = None
     ) -> list[tuple[Any, ...]]:
         """All rows of a compiled query on what is shared, or on what is one tenant's."""
 
         async def do() -> list[tuple[Any, ...]]:
-            with self.errors():
-                async with self._at_once.connect() as connection:
-                    driver = (await connection.get_raw_connection()).driver_connection
-                    assert isinstance(driver, psycopg.AsyncConnection)
-                    if tenant_id is None:
-                        return await (await driver.execute(query, values)).fetchall()
-                    return await _in_one_trip(driver, tenant_id, query, values)
-
-        return await unbroken(do())
-
-    async def _shared_read(self, work: Work[T]) -> T:
-        async def do() -> T:
-            with self.errors():
-                async with self._at_once.connect() as connection:
-                    return await work(connection)
-
-        return await unbroken(do())
-
-    async def _shared_write(self, work: Work[T]) -> T:
-        async def do() -> T:
-            async with self.transaction() as connection:
-                return await work(connection)
+            async with self._database.at_once() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(driver, psycopg.AsyncConnection)
+                if tenant_id is None:
+                    return await (await driver.execute(query, values)).fetchall()
+                return await _in_one_trip(driver, tenant_id, query, values)
 
         return await unbroken(do())
 
@@ -206,30 +146,24 @@ class PostgresStore:
 
     # -- shared ----------------------------------------------------------------------------------------
 
-    def _counted(self, error: StoreError) -> StoreError:
-        """The error, which says that somebody waited in vain where it does."""
-        if isinstance(error, StoreLocked):
-            self.figures.was_locked()
-        return error
-
     async def registered(self, addresses: Sequence[str]) -> tuple[OwnedAddress, ...]:
         return tuple(map(owned_address, await self._fetch(self._registered, asked_for(addresses))))
 
     async def tenant(self, tenant_id: str) -> TenantRow | None:
-        return await self._shared_read(lambda connection: self.shared.tenant(connection, tenant_id))
+        return await self._database.read(lambda connection: self.shared.tenant(connection, tenant_id))
 
     async def tenant_ids(self, status: TenantStatus | None = None) -> tuple[str, ...]:
-        return await self._shared_read(lambda connection: self.shared.tenant_ids(connection, status))
+        return await self._database.read(lambda connection: self.shared.tenant_ids(connection, status))
 
     async def tenants(
         self, after: str, limit: int, status: TenantStatus | None = None
     ) -> tuple[TenantRow, ...]:
-        return await self._shared_read(
+        return await self._database.read(
             lambda connection: self.shared.tenants(connection, after, limit, status)
         )
 
     async def addresses_of(self, tenant_id: str) -> tuple[Address, ...]:
-        return await self._shared_read(lambda connection: self.shared.addresses_of(connection, tenant_id))
+        return await self._database.read(lambda connection: self.shared.addresses_of(connection, tenant_id))
 
     async def set_status(
         self,
@@ -244,22 +178,26 @@ class PostgresStore:
                 await self.shared.feed.note(connection, tenant_id)
             return done
 
-        return await self._shared_write(work)
+        return await self._database.write(work)
 
     async def last_change(self) -> int:
-        return await self._shared_read(self.shared.feed.last_change)
+        return await self._database.read(self.shared.feed.last_change)
 
     async def changes(self, after: int) -> Changes:
-        return await self._shared_read(lambda connection: self.shared.feed.changes(connection, after))
+        return await self._database.read(lambda connection: self.shared.feed.changes(connection, after))
 
     async def watch_trial(self, tenant_id: str, due_at_ms: int) -> None:
-        await self._shared_write(lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms))
+        await self._database.write(
+            lambda connection: self.shared.feed.watch(connection, tenant_id, due_at_ms)
+        )
 
     async def due_trials(self, now_ms: int) -> tuple[DueTrial, ...]:
-        return await self._shared_read(lambda connection: self.shared.feed.due(connection, now_ms))
+        return await self._database.read(lambda connection: self.shared.feed.due(connection, now_ms))
 
     async def trial_looked_at(self, seen: DueTrial, again_at_ms: int | None) -> None:
-        await self._shared_write(lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms))
+        await self._database.write(
+            lambda connection: self.shared.feed.looked_at(connection, seen, again_at_ms)
+        )
 
     async def import_version(self, new: NewVersion) -> int:
         async def work(connection: AsyncConnection) -> int:
@@ -292,16 +230,16 @@ class PostgresStore:
     # -- nodes -----------------------------------------------------------------------------------------
 
     async def keep_minutes(self, node: NodeRow, minutes: Sequence[NodeMinute]) -> int:
-        return await self._shared_write(lambda connection: self.nodes.keep(connection, node, minutes))
+        return await self._database.write(lambda connection: self.nodes.keep(connection, node, minutes))
 
     async def leave(self, node_id: str) -> None:
-        await self._shared_write(lambda connection: self.nodes.leave(connection, node_id))
+        await self._database.write(lambda connection: self.nodes.leave(connection, node_id))
 
     async def known_nodes(self) -> tuple[NodeRow, ...]:
-        return await self._shared_read(self.nodes.known)
+        return await self._database.read(self.nodes.known)
 
     async def minutes_since(self, minute: int) -> tuple[NodeMinute, ...]:
-        return await self._shared_read(lambda connection: self.nodes.minutes_since(connection, minute))
+        return await self._database.read(lambda connection: self.nodes.minutes_since(connection, minute))
 
     # -- one tenant ------------------------------------------------------------------------------------
 
@@ -386,39 +324,3 @@ async def _in_one_trip(
         rows = await driver.execute(query, values)
         await driver.execute(b"COMMIT")
         return await rows.fetchall()
-
-
-def postgres_url(url: str, variable: str) -> URL:
-    """The URL with our driver. Raises `StoreError`, without the URL: it may hold a password."""
-    try:
-        parsed = make_url(url.strip())
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
-        raise StoreError(
-            f"{variable} is no URL of a Postgres database, such as postgresql://role:password@host:5432/database"
-        ) from None
-    return parsed.set(drivername="postgresql+psycopg")
-
-
-def postgres_error(error: DBAPIError, place: str) -> StoreError:
-    """Which error of ours it is. Only the first line is told: the others quote what was to be written."""
-    return _named(error.orig, place, lost=error.connection_invalidated)
-
-
-def _named(error: BaseException | None, place: str, *, lost: bool = False) -> StoreError:
-    state = getattr(error, "sqlstate", None) or ""
-    primary = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
-    message = f"{place}: {primary.partition(chr(10))[0][:MAX_MESSAGE_CHARACTERS]}"
-    if state.startswith(_UNAVAILABLE) or (not state and lost):
-        return StoreUnavailable(message)
-    if state.startswith(_LOCKED):
-        return StoreLocked(message)
-    if state.startswith(_FULL):
-        return StoreFull(message)
-    if state.startswith(_CORRUPT):
-        return StoreCorrupt(message)
-    # libpq has no SQLSTATE for a server that does not answer.
-    if not state and type(error).__name__ == "OperationalError":
-        return StoreUnavailable(message)
-    return StoreError(message)

@@ -18,7 +18,8 @@ from mediaserver.doctor.checks import Check, error, ok, warning
 from tenancy.errors import StoreError
 from tenancy.figures import NodeMinute, NodeRow
 from tenancy.node_repository import NodeRepository
-from tenancy.postgres_store import SCOPED_TABLES, postgres_error, postgres_url
+from tenancy.postgres_database import postgres_error, postgres_url
+from tenancy.postgres_store import SCOPED_TABLES
 from tenancy.schema_history import SchemaHistory
 
 NAME: Final = "postgres"
