@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from fastapi import Request
 
+from admin.errors import UnsupportedMedia
 from admin.models import Fault
-from admin.problems import UnsupportedMedia, fault_of
+from admin.problems import fault_of
 from config.errors import Problem
 from config.loader import parse_checked_tenant
 from config.schema import tenant_schema

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with what was sent."""
+
+    field: str
+    reason: str
+    line: int | None = None
+    column: int | None = None
 
 
 class AdminError(Exception):
@@ -86,3 +97,49 @@ class Unavailable(AdminError):  # noqa: N818
     def headers(self) -> Mapping[str, str]:
         """RFC 9110, section 10.2.3."""
         return {"Retry-After": "1"}
+
+
+class BadRequest(AdminError):  # noqa: N818
+    """The request cannot be read as it is."""
+
+    status = 400
+    kind = "bad_request"
+
+
+class TooLarge(AdminError):  # noqa: N818
+    """The body is larger than any that is read."""
+
+    status = 413
+    kind = "too_large"
+
+
+class UnsupportedMedia(AdminError):  # noqa: N818
+    """The body is of a type that is not read here."""
+
+    status = 415
+    kind = "unsupported_media_type"
+
+
+class PreconditionFailed(AdminError):  # noqa: N818
+    """What ``If-Match`` names is not what is there."""
+
+    status = 412
+    kind = "precondition_failed"
+
+
+class PreconditionRequired(AdminError):  # noqa: N818
+    """The change needs an ``If-Match`` (RFC 6585 3)."""
+
+    status = 428
+    kind = "precondition_required"
+
+
+class Invalid(AdminError):  # noqa: N818
+    """What was sent says what cannot be used."""
+
+    status = 422
+    kind = "invalid"
+
+    def __init__(self, detail: str, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(detail)
+        self.faults = tuple(faults)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Final
 
-from admin.problems import BadRequest, PreconditionFailed, PreconditionRequired
+from admin.errors import BadRequest, PreconditionFailed, PreconditionRequired
 
 ANY: Final = "*"
 MAX_TAGS: Final = 16

@@ -9,7 +9,7 @@ asked. Of reads, the trail has those that were refused for whose data they are. 
 those beyond the rate, which anybody can make without end: they are counted.
 
 A request with an ``Idempotency-Key`` that was carried out is answered from what is kept; one that was refused has changed nothing,
-and its key is free again. A process that dies between the change and the keeping leaves the key free after a minute: the
+and its key is free again. So is that of one that failed: no route asks anything of a store once its change is made. A process that dies between the change and the keeping leaves the key free after a minute: the
 same request is tried then again, which its ``If-Match`` refuses.
 """
 
@@ -28,17 +28,11 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from admin.errors import AdminError, NotFound
+from admin.errors import AdminError, BadRequest, NotFound, UnsupportedMedia
+from admin.idempotency import BODY_BYTES_MAX
 from admin.ports import Deed, KeptAnswer
 from admin.principals import Principal, Role
-from admin.problems import (
-    MEDIA_TYPE,
-    NO_TENANT,
-    BadRequest,
-    ProblemDetails,
-    UnsupportedMedia,
-    problem_of,
-)
+from admin.problems import MEDIA_TYPE, NO_TENANT, ProblemDetails, problem_of
 from admin.services import Services, services_of
 from config.errors import ConfigError
 from tenancy.database import unbroken
@@ -57,7 +51,6 @@ ABOUT: Final = "tenant_id"
 """In a request's state."""
 MAX_KEY_CHARACTERS: Final = 255
 MAX_TARGET_CHARACTERS: Final = 200
-MAX_KEPT_BYTES: Final = 65_536
 KEPT_HEADERS: Final = ("content-type", "etag", "location")
 _IDS: Final = re.compile(r"[a-z0-9+][a-z0-9+._:@-]{0,99}")
 """Ids of tenants, versions and tokens, names of keys, addresses."""
@@ -190,7 +183,7 @@ class _Guarded:
     async def _end(self, principal: Principal, key: str, response: Response) -> None:
         body = bytes(response.body)
         try:
-            if response.status_code < 300 and len(body) <= MAX_KEPT_BYTES:
+            if response.status_code < 300 and len(body) <= BODY_BYTES_MAX:
                 headers = tuple(
                     (name, response.headers[name]) for name in KEPT_HEADERS if name in response.headers
                 )

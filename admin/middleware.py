@@ -8,7 +8,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from admin.problems import ProblemDetails, TooLarge
+from admin.errors import TooLarge
+from admin.problems import ProblemDetails
 
 MAX_BODY_BYTES: Final = 1024 * 1024 + 65_536
 """A tenant's configuration may have a mebibyte; the rest is JSON around it."""

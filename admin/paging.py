@@ -16,7 +16,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from admin.problems import BadRequest
+from admin.errors import BadRequest
 
 MAX_PAGE: Final = 100
 MAX_CURSOR_CHARACTERS: Final = 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from admin.errors import AdminError
+from admin.errors import AdminError, BadRequest, Fault, Invalid, TooLarge
 from admin.tokens import without_tokens
 from config.errors import (
     ConfigComplexityError,
@@ -33,16 +33,6 @@ TYPE_PREFIX: Final = "urn:mediaserver:problem:"
 MAX_FAULTS: Final = 100
 RETRY_AFTER_S: Final = 1
 NO_TENANT: Final = "no such tenant"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong with what was sent."""
-
-    field: str
-    reason: str
-    line: int | None = None
-    column: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,52 +69,6 @@ class ProblemDetails:
 def shown(text: str) -> str:
     """A text as an answer may have it: without a token that was pasted in place of an id, and writable as UTF-8."""
     return without_tokens(text.encode("utf-8", "replace").decode())
-
-
-class BadRequest(AdminError):  # noqa: N818
-    """The request cannot be read as it is."""
-
-    status = 400
-    kind = "bad_request"
-
-
-class TooLarge(AdminError):  # noqa: N818
-    """The body is larger than any that is read."""
-
-    status = 413
-    kind = "too_large"
-
-
-class UnsupportedMedia(AdminError):  # noqa: N818
-    """The body is of a type that is not read here."""
-
-    status = 415
-    kind = "unsupported_media_type"
-
-
-class PreconditionFailed(AdminError):  # noqa: N818
-    """What ``If-Match`` names is not what is there."""
-
-    status = 412
-    kind = "precondition_failed"
-
-
-class PreconditionRequired(AdminError):  # noqa: N818
-    """The change needs an ``If-Match`` (RFC 6585 3)."""
-
-    status = 428
-    kind = "precondition_required"
-
-
-class Invalid(AdminError):  # noqa: N818
-    """What was sent says what cannot be used."""
-
-    status = 422
-    kind = "invalid"
-
-    def __init__(self, detail: str, faults: Iterable[Fault] = ()) -> None:
-        super().__init__(detail)
-        self.faults = tuple(faults)
 
 
 # The most particular class of an error decides. A store's and a vault's own words name files and servers: they are logged, and

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from admin.bodies import ConfigBody, config_body, faults_of
 from admin.documents import problems
-from admin.errors import NotFound
+from admin.errors import Fault, Invalid, NotFound
 from admin.etags import check_match, is_known, version_tag
 from admin.guard import GuardedRoute
 from admin.models import (
@@ -28,7 +28,6 @@ from admin.models import (
 from admin.paging import Cursor, Limit, link_next, number_of, page_of, written
 from admin.policy import check_tenants_change
 from admin.principals import Principal, Role
-from admin.problems import Fault, Invalid
 from admin.services import Asking, In, Services
 from config.diff import differences
 from config.tenant import TenantConfig

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from admin.bodies import ConfigBody, config_body, faults_of
 from admin.documents import for_operators, problems
-from admin.errors import NotFound
+from admin.errors import BadRequest, NotFound
 from admin.etags import check_match, is_known, tag_of
 from admin.guard import ABOUT, GuardedRoute
 from admin.models import (
@@ -22,7 +22,6 @@ from admin.models import (
     Trunks,
 )
 from admin.paging import Cursor, Limit, link_next, page_of, text_of, written
-from admin.problems import BadRequest
 from admin.services import Asking, In
 from tenancy.store import TenantRow, TenantStatus
 
@@ -60,7 +59,8 @@ async def create_tenant(
     """Make a tenant of its first configuration, which is active at once."""
     setattr(request.state, ABOUT, body.config.tenant_id)
     version = await at.lifecycle.create(body.config, at.origin(asking, reason))
-    row = await at.registry.status(body.config.tenant_id)
+    # Not read again: what was made stands, whatever the store says next.
+    row = TenantRow(body.config.tenant_id, TenantStatus.ACTIVE)
     response.headers["ETag"] = tenant_tag(row)
     response.headers["Location"] = f"/v1/tenants/{row.tenant_id}"
     await at.on_changed(row.tenant_id)
@@ -90,7 +90,7 @@ async def change_status(
     row = await at.registry.status(tenant_id)
     check_match(if_match, tenant_tag(row))
     await at.registry.set_status(tenant_id, change.status, moved_to=change.moved_to, expected=row)
-    changed = await at.registry.status(tenant_id)
+    changed = TenantRow(tenant_id, change.status, change.moved_to)
     response.headers["ETag"] = tenant_tag(changed)
     await at.on_changed(tenant_id)
     return Tenant.of(changed)

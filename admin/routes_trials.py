@@ -11,12 +11,11 @@ from fastapi import APIRouter, Header, Query
 from pydantic import ValidationError
 
 from admin.documents import problems
-from admin.errors import NotFound
+from admin.errors import Fault, Invalid, NotFound
 from admin.etags import check_match
 from admin.guard import GuardedRoute
 from admin.models import NewTrial, Trial, Trials, Version
 from admin.paging import Limit
-from admin.problems import Fault, Invalid
 from admin.routes_config import active_tag, check_allowed, found_in
 from admin.services import Asking, In
 from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan, Metric
@@ -98,10 +97,11 @@ async def begin(
     await check_allowed(at, asking, config, ledger)
     missing = at.lifecycle.unpriced(await at.lifecycle.config(tenant_id, active.version), config)
     plan = plan_of(new, active.version, priced=not missing)
-    await at.lifecycle.begin_trial(tenant_id, plan, at.origin(asking, new.reason))
+    origin = at.origin(asking, new.reason)
+    await at.lifecycle.begin_trial(tenant_id, plan, origin)
     await at.on_changed(tenant_id)
-    begun = (await at.lifecycle.ledger(tenant_id)).trial
-    trial = told(begun if begun is not None else Canary(plan, round(at.now().timestamp() * 1000)))
+    # Not read again: it has begun, whatever the store says next.
+    trial = told(Canary(plan, int(origin.at.timestamp() * 1000)))
     return trial.model_copy(update={"unpriced": list(missing) if plan.cost is None else []})
 
 
