@@ -101,26 +101,40 @@ class Ledger:
         """Note that a version must not become active. Raises `ChangeRefused`."""
         return self._edit(_applied(self.history.reject(version, origin)), origin, Deed.REJECTED)
 
-    def activate(self, version: int, origin: Origin, *, expected: int | None) -> Edit:
-        """Give a validated version to new calls. Raises `VersionConflict`, `ChangeRefused`."""
-        applied = _applied(self.history.activate(version, origin, expected=expected))
-        return self._edit(applied, origin, Deed.ACTIVATED)
+    def activate(self, version: int, origin: Origin, *, expected: int | None, checked: bool = False) -> Edit:
+        """Give a validated version to new calls; a draft as well, where its content was ``checked``.
+
+        Raises `VersionConflict`, `ChangeRefused`.
+        """
+        ledger, log = self._with_validated(version, origin) if checked else (self, ())
+        applied = _applied(ledger.history.activate(version, origin, expected=expected))
+        edit = ledger._edit(applied, origin, Deed.ACTIVATED)
+        return replace(edit, log=(*log, *edit.log))
 
     def roll_back(self, to: int, origin: Origin, *, expected: int | None) -> Edit:
         """Give new calls the content of an earlier version. Raises `VersionConflict`, `ChangeRefused`."""
         applied = _applied(self.history.roll_back(to, origin, expected=expected))
         return self._edit(applied, origin, Deed.ROLLED_BACK)
 
-    def begin_trial(self, plan: CanaryPlan, origin: Origin) -> Edit:
-        """Give a validated version to a share of calls. Raises `VersionConflict`, `ChangeRefused`."""
+    def begin_trial(self, plan: CanaryPlan, origin: Origin, *, checked: bool = False) -> Edit:
+        """Give a version to a share of calls, as `activate` does to all. Raises `VersionConflict`, `ChangeRefused`."""
         if self.trial is not None:
             raise ChangeRefused(f"version {self.trial.plan.version} is on trial; end that first")
+        ledger, log = self._with_validated(plan.version, origin) if checked else (self, ())
         # What could not be activated is not tried either, and in the same words.
-        _applied(self.history.activate(plan.version, origin, expected=plan.baseline))
-        version = self.history.get(plan.version)
+        _applied(ledger.history.activate(plan.version, origin, expected=plan.baseline))
+        version = ledger.history.get(plan.version)
         assert version is not None  # It was activated above.
-        ledger = replace(self, trial=Canary(plan, _ms(origin.at)))
-        return Edit(ledger, version, (LogLine(origin, Deed.TRIAL_BEGUN, plan.version),))
+        ledger = replace(ledger, trial=Canary(plan, _ms(origin.at)))
+        return Edit(ledger, version, (*log, LogLine(origin, Deed.TRIAL_BEGUN, plan.version)))
+
+    def _with_validated(self, version: int, origin: Origin) -> tuple[Ledger, tuple[LogLine, ...]]:
+        """Where it is a draft, with that draft validated, and what the log has of it."""
+        found = self.history.get(version)
+        if found is None or found.state is not VersionState.DRAFT:
+            return self, ()
+        edit = self.validate(version, origin)
+        return edit.ledger, edit.log
 
     def end_trial(self, origin: Origin) -> Edit:
         """Take the version on trial back. Raises `ChangeRefused` where none is."""

@@ -29,6 +29,7 @@ from tenancy.context import CallRecord
 from tenancy.errors import (
     ChangeRefused,
     StoreCorrupt,
+    StoreError,
     TenancyError,
     UnknownTenant,
     UnknownVersion,
@@ -217,15 +218,22 @@ class Lifecycle:
         ledger = await self.ledger(tenant_id)
         config = await self.config(tenant_id, version)
         seen = _active(ledger) if expected == CURRENT else expected
-        found = ledger.history.get(version)
-        if found is not None and found.state is VersionState.DRAFT and seen == _active(ledger):
-            report = await self.validate(tenant_id, version, origin)
-            if report.errors:
-                raise VersionInvalid(report.errors)
+        # Refused before anything is checked: what cannot be, whatever it says.
+        ledger.activate(version, origin, expected=seen, checked=True)
+        await self._check_draft(ledger, config, version, origin)
         edit = await self._store.edit(
-            tenant_id, lambda ledger: ledger.activate(version, origin, expected=seen), addresses_of(config)
+            tenant_id,
+            lambda ledger: ledger.activate(version, origin, expected=seen, checked=True),
+            addresses_of(config),
         )
         return self._told(tenant_id, edit).version
+
+    async def _check_draft(self, ledger: Ledger, config: TenantConfig, version: int, origin: Origin) -> None:
+        """Check a draft that is to be used; one with errors is refused for good. Raises `VersionInvalid`."""
+        found = ledger.history.get(version)
+        if found is not None and found.state is VersionState.DRAFT and (await self.check(config)).errors:
+            report = await self.validate(config.tenant_id, version, origin)
+            raise VersionInvalid(report.errors)
 
     async def roll_back(
         self, tenant_id: str, to: int, origin: Origin, *, expected: Expected = CURRENT
@@ -259,15 +267,20 @@ class Lifecycle:
                 f"version {plan.version} has other numbers, addresses, trunks or origins than {plan.baseline}"
                 f" ({', '.join(sorted(changed))}), which no share of the calls can have; activate it instead"
             )
-        found = ledger.history.get(plan.version)
-        if found is not None and found.state is VersionState.DRAFT and _active(ledger) == plan.baseline:
-            report = await self.validate(tenant_id, plan.version, origin)
-            if report.errors:
-                raise VersionInvalid(report.errors)
+        # Refused before anything is checked or noted: what cannot be, whatever it says.
+        ledger.begin_trial(plan, origin, checked=True)
+        await self._check_draft(ledger, config, plan.version, origin)
         ends_at_ms = int(origin.at.timestamp() * 1000) + plan.max_duration_ms
         # Before, for a program may end after the next line; after, for who looked meanwhile saw no trial.
         await self._store.watch_trial(tenant_id, ends_at_ms)
-        edit = await self._store.edit(tenant_id, lambda ledger: ledger.begin_trial(plan, origin))
+        try:
+            edit = await self._store.edit(
+                tenant_id, lambda ledger: ledger.begin_trial(plan, origin, checked=True)
+            )
+        except ChangeRefused:
+            # Somebody was faster: whose trial it is now, and when that ends, is found out by a look.
+            await self._store.watch_trial(tenant_id, self._now_ms())
+            raise
         await self._store.watch_trial(tenant_id, ends_at_ms)
         return self._told(tenant_id, edit).version
 
@@ -350,9 +363,16 @@ class Lifecycle:
             except TenancyError as error:
                 logger.bind(tenant=due.tenant_id).error("a trial that is over cannot be ended: {}", error)
                 edit, again_at_ms = None, self._now_ms() + AGAIN_MS
-            await self._store.trial_looked_at(due, again_at_ms)
             if edit is not None:
                 ended.append((due.tenant_id, edit))
+            try:
+                await self._store.trial_looked_at(due, again_at_ms)
+            except StoreError as error:
+                # It is looked at again, and found ended: what was done meanwhile is told all the same.
+                logger.bind(tenant=due.tenant_id).warning(
+                    "a trial that was looked at is not noted: {}", error
+                )
+                break
         return tuple(ended)
 
     async def end_trial_if_due(self, tenant_id: str) -> tuple[Edit | None, int | None]:

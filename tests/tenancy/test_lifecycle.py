@@ -109,6 +109,32 @@ async def test_a_trial_is_for_its_share_and_its_time(backing: Backing) -> None:
         await store.close()
 
 
+async def test_what_is_refused_leaves_drafts_and_trials_as_they_were(two: tuple[Registry, Registry]) -> None:
+    here, _ = two
+    await here.import_tenant(tenant("b", "+15550200"), author="op", reason="first")
+    for words in ("Two.", "Three."):
+        await here.lifecycle.draft(tenant("a", greeting=words), ADA)
+    thief = await here.lifecycle.draft(tenant("a", "+15550100", "+15550200"), ADA)
+    same = await here.lifecycle.draft(tenant("a", greeting="One."), ADA)
+    await here.lifecycle.begin_trial("a", CanaryPlan(version=2, baseline=1, max_duration_ms=600_000), ADA)
+    before = await here.lifecycle.ledger("a"), await here.lifecycle.log("a")
+    due = await here.store.due_trials(2**62)
+    with pytest.raises(ChangeRefused, match="on trial"):
+        await here.lifecycle.begin_trial("a", CanaryPlan(version=3, baseline=1, max_duration_ms=60_000), ADA)
+    with pytest.raises(NumberTaken):
+        await here.lifecycle.activate("a", thief.version, ADA)
+    with pytest.raises(ChangeRefused, match="this very content"):
+        await here.lifecycle.activate("a", same.version, ADA)
+    with pytest.raises(VersionConflict):
+        await here.lifecycle.activate("a", 3, ADA, expected=7)
+    assert (await here.lifecycle.ledger("a"), await here.lifecycle.log("a")) == before
+    assert await here.store.due_trials(2**62) == due
+    # What is not refused is noted whole, in one step.
+    await here.lifecycle.activate("a", 3, ADA)
+    deeds = [line.deed.value for line in await here.lifecycle.log("a", 3)]
+    assert deeds == ["trial rolled back", "activated", "validated"]
+
+
 async def test_a_draft_that_cannot_be_used_is_refused_for_good(sqlite_registry: Registry) -> None:
     async def dry_run(config: TenantConfig) -> Report:
         return Report(("voice.name: no such voice",) if config.voice.name == "bad" else (), ())
