@@ -29,10 +29,13 @@ from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import ADMIN_ANSWERS
 from mediaserver.webrtc.proxies import source_behind
 from tenancy import Registry
+from tenancy.database import unbroken
 from tenancy.keys import TenantKeys
 from tenancy.lifecycle import Lifecycle
 from tenancy.spending import unpriced
 
+CLOSE_S: Final = 10.0
+"""For requests that are under way when the node stops."""
 RETRY_S: Final = 10.0
 """Between two attempts to open the API's store."""
 
@@ -56,6 +59,10 @@ class AdminListener:
         self._app: FastAPI | None = None
         self._opening = asyncio.Lock()
         self._retry_at = 0.0
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._closed = False
         self.fault = ""
         """Why the API cannot be used; empty: it can."""
 
@@ -78,7 +85,8 @@ class AdminListener:
     ) -> None:
         """Work on a node's tenants from now on; ``on_changed`` is told whose next call may be another's."""
         self._registry, self._keys, self._on_changed = registry, keys, on_changed
-        await self._try()
+        async with self._opening:
+            await self._try()
         self._server.listen()
 
     async def serve(self) -> None:
@@ -90,10 +98,21 @@ class AdminListener:
         self._server.stop()
 
     async def aclose(self) -> None:
-        """Let go of the API's store."""
-        parts, self._parts, self._app, self._registry = self._parts, None, None, None
-        if parts is not None:
-            await parts.aclose()
+        """Let what was begun come to its end, for `CLOSE_S` at most, and let go of the API's store and of the port.
+
+        A change is carried out even where its client is gone; the node's stores are closed after this.
+        """
+        self._closed = True
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._quiet.wait()
+        except TimeoutError:
+            logger.error("{} requests of the admin API are cut off: they take too long", self._under_way)
+        async with self._opening:
+            parts, self._parts, self._app, self._registry = self._parts, None, None, None
+            if parts is not None:
+                await parts.aclose()
+        self._server.close()
 
     def status(self) -> dict[str, object]:
         """For the node's own."""
@@ -103,23 +122,35 @@ class AdminListener:
         if self._app is None and asyncio.get_running_loop().time() >= self._retry_at:
             async with self._opening:
                 await self._try()
-        if self._app is not None:
-            await self._app(scope, receive, send)
+        if self._app is not None and not self._closed:
+            await self._counted(self._app, scope, receive, send)
         elif scope["type"] == "http":
             await _unavailable().response(uuid.uuid4().hex)(scope, receive, send)
 
+    async def _counted(self, app: FastAPI, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that is waited for: uvicorn cancels it, and what it has begun goes on (`unbroken`)."""
+        self._under_way += 1
+        self._quiet.clear()
+        try:
+            await app(scope, receive, send)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
+
     async def _try(self) -> None:
-        if self._app is not None or self._registry is None:
+        if self._app is not None or self._registry is None or self._closed:
             return
         self._retry_at = asyncio.get_running_loop().time() + RETRY_S
         try:
-            self._parts = await open_admin(self._config, self._environ)
+            # As a whole, though who asks hangs up: half opened, nobody would close it.
+            parts = self._parts = await unbroken(open_admin(self._config, self._environ))
         except AdminError as error:
             self.fault = str(error)
             logger.error("the admin API cannot be used, calls are answered all the same: {}", error)
             return
         self.fault = ""
-        self._app = make_admin_app(self._services(self._registry, self._parts))
+        self._app = make_admin_app(self._services(self._registry, parts))
 
     def _services(self, registry: Registry, parts: AdminParts) -> Services:
         config, environ = self._config, self._environ

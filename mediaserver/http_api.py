@@ -106,3 +106,9 @@ class HttpServer:
     def stop(self) -> None:
         """Ask `serve` to return."""
         self._server.should_exit = True
+
+    def close(self) -> None:
+        """Give the port back, where `serve` has not: whoever has connected is told so."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

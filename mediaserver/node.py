@@ -457,6 +457,8 @@ class Node:
     async def _stop_store(self) -> None:
         if self.admin is not None:
             await self.admin.aclose()
+        self._http.close()
+        self._operator.close()
         if self._gate_watch is not None:
             await self._gate_watch.close()
             self._gate_watch = None

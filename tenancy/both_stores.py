@@ -94,10 +94,14 @@ class BothStores:
         moved_to: str | None = None,
         expected: TenantRow | None = None,
     ) -> bool:
-        if await self.files.tenant(tenant_id) is not None and not await self.files.is_here(tenant_id):
-            # First: where it fails, nothing is changed.
+        if await self.files.tenant(tenant_id) is None or await self.files.is_here(tenant_id):
+            return await self.files.set_status(tenant_id, status, moved_to, expected)
+
+        async def there() -> None:
             await (await self.postgres()).set_status(tenant_id, status, moved_to)
-        return await self.files.set_status(tenant_id, status, moved_to, expected)
+
+        # First, under the lock of the files' row: where it fails, or the tenant is not as expected, nothing is changed.
+        return await self.files.set_status_after(tenant_id, status, moved_to, expected, there)
 
     async def import_version(self, new: NewVersion) -> int:
         return await self.files.import_with(new, self.active, self._add_version)

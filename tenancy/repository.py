@@ -122,12 +122,7 @@ class SharedRepository:
         """Whether there is such a tenant. What it was before it moved stays noted."""
         if (status is TenantStatus.MOVED) != (moved_to is not None):
             raise ValueError("a tenant that has moved has an address, and no other has one")
-        if expected is not None:
-            found = await self.lock(connection, tenant_id)
-            if found is not None and found != expected:
-                raise TenantChanged(
-                    f"{tenant_id} is {found.status.value} by now, not {expected.status.value}"
-                )
+        await self.check_expected(connection, tenant_id, expected)
         tenants = self._tables.tenants
         changes: dict[str, str | None] = {"moved_to": moved_to}
         if status is not TenantStatus.MOVED:
@@ -136,6 +131,16 @@ class SharedRepository:
             update(tenants).where(tenants.c.tenant_id == tenant_id).values(changes)
         )
         return done.rowcount == 1
+
+    async def check_expected(
+        self, connection: AsyncConnection, tenant_id: str, expected: TenantRow | None
+    ) -> None:
+        """Lock a tenant that is what its author saw. Raises `TenantChanged` where it is something else by now."""
+        if expected is None:
+            return
+        found = await self.lock(connection, tenant_id)
+        if found is not None and found != expected:
+            raise TenantChanged(f"{tenant_id} is {found.status.value} by now, not {expected.status.value}")
 
     async def lock(
         self, connection: AsyncConnection, tenant_id: str, *, share: bool = False, key_share: bool = False

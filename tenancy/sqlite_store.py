@@ -127,8 +127,22 @@ class SqliteStore:
         moved_to: str | None = None,
         expected: TenantRow | None = None,
     ) -> bool:
+        return await self.set_status_after(tenant_id, status, moved_to, expected, _nothing)
+
+    async def set_status_after(
+        self,
+        tenant_id: str,
+        status: TenantStatus,
+        moved_to: str | None,
+        expected: TenantRow | None,
+        first: Callable[[], Awaitable[object]],
+    ) -> bool:
+        """`set_status`, once something else is done: that is done only to a tenant that is as expected."""
+
         async def work(connection: AsyncConnection) -> bool:
-            done = await self.shared.set_status(connection, tenant_id, status, moved_to, expected)
+            await self.shared.check_expected(connection, tenant_id, expected)
+            await first()
+            done = await self.shared.set_status(connection, tenant_id, status, moved_to)
             if done:
                 await self.shared.feed.note(connection, tenant_id)
             return done
@@ -397,6 +411,10 @@ class SqliteStore:
             raise TenantElsewhere(
                 f"{self.place(tenant_id)}: the tenant is in Postgres, which store.postgres does not name"
             )
+
+
+async def _nothing() -> None:
+    """Nothing is to be done first."""
 
 
 def _queries(repository: TenantRepository) -> tuple[Select[Any], ...]:

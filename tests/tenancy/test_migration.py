@@ -29,12 +29,13 @@ from tenancy import (
 )
 from tenancy.both_stores import BothStores
 from tenancy.canary import CallOutcome
+from tenancy.errors import TenantChanged
 from tenancy.ledger import Deed, Edit, Ledger
 from tenancy.ledger_rows import LogRow
 from tenancy.migration import Migration, Outcome, TenantReport
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
-from tenancy.store import CallRow, Store
+from tenancy.store import CallRow, Store, TenantRow
 from tests.tenancy.conftest import dialled, tenant
 from tests.tenancy.test_registry import NOON, put, record, shard_file
 from tests.tenancy.test_store_contract import add_valid, addresses, begin_trial, call, digest, origin, version
@@ -159,7 +160,10 @@ async def test_everything_is_the_same_there_and_back(
     # What happens there comes back.
     await node.import_version(version("a", "a9", "+1", "+29"))
     await node.add_call("a", call("late", 99))
-    await node.set_status("b", TenantStatus.ACTIVE)
+    with pytest.raises(TenantChanged):
+        await node.set_status("b", TenantStatus.ACTIVE, expected=TenantRow("b", TenantStatus.MOVED, "node3"))
+    assert await there.tenant("b") == await files.tenant("b") == TenantRow("b", TenantStatus.SUSPENDED)
+    await node.set_status("b", TenantStatus.ACTIVE, expected=TenantRow("b", TenantStatus.SUSPENDED))
     await node.import_version(version("d", "d", "+5"))  # new, and so in a file
     changed = await everything(node)
     (trial,) = await node.trials("a", 9)
