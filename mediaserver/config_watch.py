@@ -23,6 +23,7 @@ from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import CONFIG_CHANGES
 from mediaserver.telemetry.trial_log import TrialLog
 from tenancy import ActiveTenant, Registry, ResolvedProvider, TenancyError
+from tenancy.store import VersionKey
 
 LOOK_S: Final = 0.5
 TENANTS_AT_ONCE: Final = 4
@@ -55,6 +56,7 @@ class ConfigWatch:
         self._last = 0
         self._tenants: dict[str, ActiveTenant] = {}
         self._pending: OrderedDict[str, None] = OrderedDict()
+        self._working: set[str] = set()
         self._overdue: set[str] = set()
         self._some_pending = asyncio.Event()
         self._failing: str | None = None
@@ -70,9 +72,10 @@ class ConfigWatch:
         # First: what changes meanwhile is looked at twice rather than never.
         self._last = await store.last_change()
         self._tenants = {each.config.tenant_id: each for each in await self._registry.active_tenants()}
+        # Those of the first page; of further ones the first call that has the version on trial tells.
         for due in await store.due_trials(EVER_MS):
             self.changed(due.tenant_id)
-        self._registry.on_new_version = self.changed
+        self._registry.on_new_version = self._seen
         self._registry.on_trial_over = self._trial_over
 
     def changed(self, tenant_id: str) -> None:
@@ -82,6 +85,12 @@ class ConfigWatch:
             return
         self._pending[tenant_id] = None
         self._some_pending.set()
+
+    def _seen(self, tenant_id: str, version: VersionKey) -> None:
+        """A call has a version that its registry had not parsed: news, unless it is the one that is known here."""
+        known = self._tenants.get(tenant_id)
+        if known is None or known.config_version != version.version:
+            self.changed(tenant_id)
 
     def _trial_over(self, tenant_id: str) -> None:
         if len(self._overdue) < MAX_PENDING:
@@ -104,10 +113,11 @@ class ConfigWatch:
         try:
             await self._take_changes()
             await self._end_trials()
-        except TenancyError as error:
-            if self._failing != str(error):
-                logger.error("changes of configurations are not noticed at present: {}", error)
-            self._failing = str(error)
+        except Exception as error:  # noqa: BLE001 - the outer boundary of a look: the next one looks again
+            said = str(error) if isinstance(error, TenancyError) else repr(error)
+            if self._failing != said:
+                logger.error("changes of configurations are not noticed at present: {}", said)
+            self._failing = said
         else:
             self._failing = None
 
@@ -121,38 +131,44 @@ class ConfigWatch:
                 return
 
     async def _end_trials(self) -> None:
-        while self._overdue:
-            await self._registry.lifecycle.watch_trial(self._overdue.pop())
+        for tenant_id in tuple(self._overdue):
+            await self._registry.lifecycle.watch_trial(tenant_id)
+            self._overdue.discard(tenant_id)
         for tenant_id, edit in await self._registry.lifecycle.end_due_trials():
             self._trials.ended(tenant_id, edit)
 
     async def _prepare_on(self, warm: Warm) -> None:
         while True:
             await self._some_pending.wait()
-            if not self._pending:
+            # One look at a tenant at a time: an older one that took longer would undo what a newer one has found.
+            tenant_id = next((each for each in self._pending if each not in self._working), None)
+            if tenant_id is None:
                 self._some_pending.clear()
                 continue
-            tenant_id, _ = self._pending.popitem(last=False)
-            self._meters.inc(CONFIG_CHANGES, await self._prepare(tenant_id, warm))
+            del self._pending[tenant_id]
+            self._working.add(tenant_id)
+            try:
+                outcome = await self._prepare(tenant_id, warm)
+            finally:
+                self._working.discard(tenant_id)
+                if self._pending:
+                    self._some_pending.set()
+            self._meters.inc(CONFIG_CHANGES, outcome)
 
     async def _prepare(self, tenant_id: str, warm: Warm) -> str:
         """Know a tenant as it is now, and make what it says."""
-        try:
-            served = await self._registry.served_versions(tenant_id)
-        except TenancyError as error:
-            logger.bind(tenant=tenant_id).error("its phrases are not made: {}", error)
-            return "failed"
-        if served:
-            self._tenants[tenant_id] = served[0]
-        else:
-            self._tenants.pop(tenant_id, None)
         missing = 0
         try:
+            served = await self._registry.served_versions(tenant_id)
+            if served:
+                self._tenants[tenant_id] = served[0]
+            else:
+                self._tenants.pop(tenant_id, None)
             async with asyncio.timeout(TENANT_TIMEOUT_S):
                 for each in served:
                     missing += await warm(each.config, each.tts)
         except Exception as error:  # noqa: BLE001 - the outer boundary: one tenant's fault must not be the others'
-            logger.bind(tenant=tenant_id).warning("fixed phrases are not cached: {!r}", error)
+            logger.bind(tenant=tenant_id).error("its fixed phrases are not made: {!r}", error)
             return "failed"
         if missing:
             logger.bind(tenant=tenant_id).warning("{} fixed phrases are not cached", missing)

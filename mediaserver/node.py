@@ -28,11 +28,13 @@ from mediaserver.media_session import MediaPolicy
 from mediaserver.models.process import ModelProcess
 from mediaserver.node_parts import (
     Reloads,
+    contexts_to_prepare,
     farewell,
     open_engine,
     open_keys,
     open_sip,
     slots_of,
+    tell_of_end,
     warm_phrases,
     worker_settings,
     workers_of,
@@ -291,10 +293,12 @@ class Node:
         self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
         if self._folder is not None:
             self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
+            self._following.add_done_callback(tell_of_end)
         later = PhraseWarmer(phrases, access, LATER_SYNTHESES)
         self._watching = asyncio.create_task(self._configs.run(later.warm), name="config-watch")
+        self._watching.add_done_callback(tell_of_end)
         answers = AnswerWarmer(warmer, resources.clock, self._switchboard.idle)
-        contexts = [await self._registry.context_to_prepare(tenant) for tenant in tenants[:MAX_TENANTS]]
+        contexts = await contexts_to_prepare(self._registry, tenants[:MAX_TENANTS])
         self._warming = asyncio.create_task(answers.run(contexts), name="answer-warmer")
 
     async def _follow_folder(self, registry: Registry) -> None:

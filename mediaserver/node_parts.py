@@ -23,7 +23,7 @@ from mediaserver.vad_weights import silero_weights
 from mediaserver.workers.pool import WorkerPool
 from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
-from tenancy import ActiveTenant, TenantContext
+from tenancy import ActiveTenant, Registry, TenancyError, TenantContext
 from tenancy.keys import TenantKeys, open_tenant_keys
 from vault import VaultError
 
@@ -123,6 +123,17 @@ async def open_sip(sip: SipConfig, edge: Edge) -> SipEndpoint:
     return endpoint
 
 
+async def contexts_to_prepare(registry: Registry, tenants: Sequence[ActiveTenant]) -> list[TenantContext]:
+    """In what context answers are made before anybody calls; a tenant whose data cannot be used now is left out."""
+    contexts = []
+    for tenant in tenants:
+        try:
+            contexts.append(await registry.context_to_prepare(tenant))
+        except TenancyError as error:
+            logger.error("{}: no answers are made ahead: {}", tenant.config.tenant_id, error)
+    return contexts
+
+
 async def warm_phrases(tenants: Sequence[ActiveTenant], warmer: PhraseWarmer) -> set[asyncio.Task[int]]:
     """Make the fixed phrases; those that are late go on being made: a tenant whose provider hangs keeps no other from its calls."""
     tasks = [
@@ -136,6 +147,12 @@ async def warm_phrases(tenants: Sequence[ActiveTenant], warmer: PhraseWarmer) ->
     for task in late:
         logger.warning("{}: fixed phrases are still being made", task.get_name())
     return late
+
+
+def tell_of_end(task: asyncio.Task[None]) -> None:
+    """Say that something that was to go on as long as the node has ended by a fault: nobody waits for it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("{} has ended, and with it what it does: {!r}", task.get_name(), error)
 
 
 class Reloads:

@@ -111,7 +111,7 @@ class Registry:
         """What becomes of configuration versions."""
         self.keys: TenantKeys | None = None
         """Tenants' own keys, where the node has a vault; whoever opened it closes it."""
-        self.on_new_version: Callable[[str], None] = lambda _: None
+        self.on_new_version: Callable[[str, VersionKey], None] = lambda *_: None
         """Told of a tenant whose call has a version that none here had before: this program may not have been told of it."""
         self.on_trial_over: Callable[[str], None] = lambda _: None
         """Told of a tenant whose trial still runs, though a call has seen that its time is over."""
@@ -219,7 +219,7 @@ class Registry:
         if call_id is not None:
             active = self.lifecycle.arm_of(serving, call_id)
             if active.content_hash not in parsed:
-                self.on_new_version(tenant_id)
+                self.on_new_version(tenant_id, active)
             if serving.trial is not None and self.lifecycle.running_arm(serving) is None:
                 self.on_trial_over(tenant_id)
         config = parsed.pop(active.content_hash, None)

@@ -50,7 +50,7 @@ ALLOWED = MappingProxyType(
         },
         # Who asks for one: a call by what was called; and, before any call, the warming of answers.
         "context_for": {"mediaserver/calls.py:Switchboard.tenant_for"},
-        "context_to_prepare": {"mediaserver/node.py:Node._start"},
+        "context_to_prepare": {"mediaserver/node_parts.py:contexts_to_prepare"},
         "tenant_for": {
             "mediaserver/edge.py:Edge._invited",
             "mediaserver/webrtc/edge.py:WebEdge.start",

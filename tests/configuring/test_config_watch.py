@@ -16,7 +16,7 @@ from mediaserver.config_watch import ConfigWatch
 from mediaserver.telemetry.meters import Meters
 from mediaserver.telemetry.schema import CONFIG_CHANGES
 from mediaserver.telemetry.trial_log import MAX_SHOWN, TrialLog
-from tenancy import Registry, ResolvedProvider, StoreError, TenantStatus
+from tenancy import ActiveTenant, Registry, ResolvedProvider, StoreError, TenantStatus
 from tenancy.canary import Bound, CanaryPlan, Decision, Verdict
 from tests.tenancy.conftest import dialled, tenant
 
@@ -137,6 +137,36 @@ async def test_what_waits_is_bounded_and_each_tenant_waits_once(
     async with running(watch, warmer):
         await _until(lambda: meters.value(CONFIG_CHANGES, "prepared") == 2)
     assert sorted(warmer.made) == [("a", "Hello."), ("b", "Hello.")]
+
+
+async def test_an_older_look_that_takes_longer_does_not_undo_a_newer_one(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, meters = watch_on(registry)
+    await watch.begin()
+    await registry.import_tenant(tenant("a", greeting="Two."), author="op", reason="second")
+    right = registry.served_versions
+    looked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow_at_first(tenant_id: str) -> tuple[ActiveTenant, ...]:
+        found = await right(tenant_id)
+        if not looked.is_set():
+            looked.set()
+            await may_end.wait()
+        return found
+
+    monkeypatch.setattr(registry, "served_versions", slow_at_first)
+    async with running(watch, Warmer()):
+        watch.changed("a")
+        await looked.wait()
+        await registry.import_tenant(tenant("a", greeting="Three."), author="op", reason="third")
+        watch.changed("a")
+        watch.changed("b")
+        await _until(lambda: meters.value(CONFIG_CHANGES, "prepared") == 1)
+        may_end.set()
+        await _until(lambda: meters.value(CONFIG_CHANGES, "prepared") == 3)
+    (known,) = [each for each in watch.tenants if each.config.tenant_id == "a"]
+    assert known.config.greeting == "Three."
 
 
 async def test_a_store_that_fails_is_said_once_and_looked_at_again(

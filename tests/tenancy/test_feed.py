@@ -253,7 +253,7 @@ async def test_a_call_that_sees_a_trial_s_time_over_has_it_ended(registry: Regis
 
 async def test_a_version_that_no_call_had_is_told_of_once(registry: Registry) -> None:
     new: list[str] = []
-    registry.on_new_version = new.append
+    registry.on_new_version = lambda tenant_id, _: new.append(tenant_id)
     await registry.import_tenant(tenant("a"), author="op", reason="first")
     assert await registry.served_versions("a")
     for n in range(3):
