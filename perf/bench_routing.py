@@ -32,8 +32,8 @@ from perf.results import Row, percentile
 from tenancy import Called, CalledSite, CalledUri, CallNotRouted, CallRecord, Registry, Trunks
 from tenancy.addresses import addresses_of
 from tenancy.postgres_store import PostgresStore
-from tenancy.repository import insert_into
 from tenancy.schema import shared_tables
+from tenancy.shared_repository import insert_into
 from tenancy.sqlite_store import SqliteStore
 
 TENANTS: Final = 100_000

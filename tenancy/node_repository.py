@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenancy.figures import MINUTE_MS, NodeMinute, NodeRow
 from tenancy.gate import KEPT_MINUTES
-from tenancy.repository import insert_into
 from tenancy.schema import shared_tables
+from tenancy.shared_repository import insert_into
 
 SEEN_WITHIN_MS: Final = 3 * MINUTE_MS
 """A node says each minute that it is there; one that has missed two of them is gone."""

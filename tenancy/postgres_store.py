@@ -28,8 +28,9 @@ from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, texts_of
 from tenancy.node_repository import NodeRepository
 from tenancy.postgres_database import PostgresDatabase
-from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address
+from tenancy.repository import TenantRepository
 from tenancy.schema_history import SchemaHistory
+from tenancy.shared_repository import SharedRepository, asked_for, owned_address
 from tenancy.store import (
     Address,
     CallPlace,

@@ -24,9 +24,10 @@ from tenancy.glance import Remembered
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, serving_of, texts_of
 from tenancy.node_repository import NodeRepository
-from tenancy.repository import SharedRepository, TenantRepository, asked_for, owned_address, tenant_of
+from tenancy.repository import TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.shards import Shards
+from tenancy.shared_repository import SharedRepository, asked_for, owned_address, tenant_of
 from tenancy.store import (
     MAX_OPEN_SHARDS,
     Address,

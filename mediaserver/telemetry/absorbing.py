@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from mediaserver.telemetry import schema
 from mediaserver.telemetry.meters import Distribution, Meters, Values
-from mediaserver.telemetry.schema import CounterMetric, HistogramMetric
+from mediaserver.telemetry.metric_kinds import CounterMetric, HistogramMetric
 from mediaserver.telemetry.sources import Reading
 
 

@@ -15,7 +15,8 @@ from typing import Final
 import orjson
 
 from mediaserver.telemetry.meters import Distribution, Meters, Values
-from mediaserver.telemetry.schema import METERS, CounterMetric, HistogramMetric
+from mediaserver.telemetry.metric_kinds import CounterMetric, HistogramMetric
+from mediaserver.telemetry.schema import METERS
 
 MAX_DELTA_BYTES: Final = 1 << 20
 """More than every series of the schema takes."""

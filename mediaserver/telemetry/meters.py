@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mediaserver.telemetry.schema import OTHER, CounterMetric, HistogramMetric, Label, Metric
+from mediaserver.telemetry.metric_kinds import OTHER, CounterMetric, HistogramMetric, Label, Metric
 
 MAX_NAME_CHARACTERS = 100
 """Of a name that a configuration chooses; more is cut."""

@@ -15,16 +15,8 @@ from prometheus_client.registry import Collector
 
 from mediaserver.telemetry.deltas import Delta, DeltaLedger, MalformedDelta
 from mediaserver.telemetry.meters import Distribution, Meters, Values
-from mediaserver.telemetry.schema import (
-    METER_DELTAS,
-    METERS,
-    READINGS,
-    SCRAPE_FAILURES,
-    CounterMetric,
-    GaugeMetric,
-    HistogramMetric,
-    Metric,
-)
+from mediaserver.telemetry.metric_kinds import CounterMetric, GaugeMetric, HistogramMetric, Metric
+from mediaserver.telemetry.schema import METER_DELTAS, METERS, READINGS, SCRAPE_FAILURES
 from mediaserver.telemetry.sources import Reading, Source
 
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mediaserver.telemetry.schema import OTHER
+from mediaserver.telemetry.metric_kinds import OTHER
 from sipbridge import EndCause
 
 OUTCOMES: Final = {

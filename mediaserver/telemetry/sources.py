@@ -14,7 +14,7 @@ from typing import Final
 
 from admission import GateSnapshot
 from mediaserver._native import StreamQuality
-from mediaserver.telemetry import schema
+from mediaserver.telemetry import metric_kinds, schema
 from mediaserver.telemetry.meters import Distribution, Meters, Values
 
 LATENESS_BUCKETS: Final = tuple(
@@ -48,7 +48,7 @@ FORMS: Final = {
 class Reading:
     """What a series stands at."""
 
-    metric: schema.Metric
+    metric: metric_kinds.Metric
     value: float | Distribution
     values: Values = ()
 

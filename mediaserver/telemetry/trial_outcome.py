@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from mediaserver.telemetry.metric_kinds import OTHER
 from mediaserver.telemetry.outcomes import outcome_of
-from mediaserver.telemetry.schema import OTHER
 from tenancy.canary import Arm, CallOutcome
 from tenancy.ledger import Edit
 

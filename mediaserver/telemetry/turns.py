@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from mediaserver.telemetry.meters import Meters
-from mediaserver.telemetry.schema import BARGE_INS, SPECULATIONS, TURN_EVENTS, TURN_SECONDS, CounterMetric
+from mediaserver.telemetry.metric_kinds import CounterMetric
+from mediaserver.telemetry.schema import BARGE_INS, SPECULATIONS, TURN_EVENTS, TURN_SECONDS
 
 Stage = Literal["stt", "llm", "tts"]
 MAX_WAITS = 100

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from admission import AdmissionGate
-from mediaserver.telemetry import schema
+from mediaserver.telemetry import metric_kinds, schema
 from mediaserver.telemetry.metrics import Telemetry
 from mediaserver.telemetry.sources import (
     LATENESS_BUCKETS,
@@ -55,7 +55,7 @@ def _filled(seed: int) -> Telemetry:
     for metric in schema.METERS:
         for _ in range(400):
             values = [draw.choice((*label.values, f'"\\\n{draw.random()}')) for label in metric.labels]
-            if isinstance(metric, schema.CounterMetric):
+            if isinstance(metric, metric_kinds.CounterMetric):
                 telemetry.meters.inc(metric, *values, by=draw.randrange(9))
             else:
                 telemetry.meters.observe(metric, draw.uniform(0, 20), *values)
@@ -86,14 +86,14 @@ def test_names_follow_the_conventions() -> None:
     assert len({metric.name for metric in EVERYTHING}) == len(EVERYTHING)
     for metric in EVERYTHING:
         assert re.fullmatch(r"receptionist_[a-z][a-z0-9_]*", metric.name)
-        assert metric.name.endswith("_total") == isinstance(metric, schema.CounterMetric)
+        assert metric.name.endswith("_total") == isinstance(metric, metric_kinds.CounterMetric)
         assert metric.help.endswith(".") or metric.help[-1].isalnum()
         for label in metric.labels:
             assert re.fullmatch(r"[a-z]+", label.name)
             assert (label.limit > 0) != bool(label.values)
-            assert schema.OTHER not in label.values
+            assert metric_kinds.OTHER not in label.values
             assert label.name not in ("tenant", "call", "caller", "number")
-        if isinstance(metric, schema.HistogramMetric):
+        if isinstance(metric, metric_kinds.HistogramMetric):
             assert list(metric.buckets) == sorted(set(metric.buckets))
             assert metric.name.endswith(("_seconds", "_ratio", "_mos", "_dollars"))
 
@@ -107,7 +107,7 @@ def test_the_number_of_series_follows_from_the_schema(seed: int) -> None:
         series = 1
         for label in metric.labels:
             series *= label.size
-        lines = len(metric.buckets) + 3 if isinstance(metric, schema.HistogramMetric) else 1
+        lines = len(metric.buckets) + 3 if isinstance(metric, metric_kinds.HistogramMetric) else 1
         bounds[metric.name.removesuffix("_total")] = series * lines
     for family in _families(telemetry).values():
         if family.name.startswith("receptionist_"):

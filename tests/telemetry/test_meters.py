@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mediaserver.telemetry import schema
+from mediaserver.telemetry import metric_kinds, schema
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.deltas import (
     MAX_WORKERS_KNOWN,
@@ -25,8 +25,8 @@ from mediaserver.telemetry.meters import Distribution, Meters
 from mediaserver.telemetry.metrics import Telemetry
 from mediaserver.telemetry.sources import Reading
 
-COUNTERS = tuple(metric for metric in schema.METERS if isinstance(metric, schema.CounterMetric))
-HISTOGRAMS = tuple(metric for metric in schema.METERS if isinstance(metric, schema.HistogramMetric))
+COUNTERS = tuple(metric for metric in schema.METERS if isinstance(metric, metric_kinds.CounterMetric))
+HISTOGRAMS = tuple(metric for metric in schema.METERS if isinstance(metric, metric_kinds.HistogramMetric))
 
 
 def test_an_observation_is_in_the_bucket_of_its_upper_bound() -> None:
@@ -108,7 +108,7 @@ STEPS = st.one_of(
 )
 
 
-def _labels(metric: schema.CounterMetric | schema.HistogramMetric) -> list[str]:
+def _labels(metric: metric_kinds.CounterMetric | metric_kinds.HistogramMetric) -> list[str]:
     return [label.values[0] if label.values else "acme" for label in metric.labels]
 
 
@@ -132,9 +132,9 @@ def test_counters_only_rise_and_add_up_to_the_reports_that_arrived(steps: list[t
     before = _totals(edge)
     for step in steps:
         match step:
-            case ("count", int(place), schema.CounterMetric() as metric, int(amount)):
+            case ("count", int(place), metric_kinds.CounterMetric() as metric, int(amount)):
                 mesh.workers[place].inc(metric, *_labels(metric), by=amount)
-            case ("observe", int(place), schema.HistogramMetric() as metric, int(amount)):
+            case ("observe", int(place), metric_kinds.HistogramMetric() as metric, int(amount)):
                 mesh.workers[place].observe(metric, amount, *_labels(metric))
             case ("report", int(place)):
                 if delta := mesh.workers[place].take_delta():
