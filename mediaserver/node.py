@@ -29,6 +29,7 @@ from mediaserver.models.process import ModelProcess
 from mediaserver.node_parts import (
     Reloads,
     contexts_to_prepare,
+    engine_end,
     farewell,
     open_engine,
     open_keys,
@@ -36,8 +37,7 @@ from mediaserver.node_parts import (
     slots_of,
     tell_of_end,
     warm_phrases,
-    worker_settings,
-    workers_of,
+    worker_pool,
 )
 from mediaserver.node_view import READINGS, NodeView
 from mediaserver.phrase_cache import PhraseCache
@@ -48,7 +48,6 @@ from mediaserver.pipeline.services import Embedded, ProviderAccess
 from mediaserver.pipeline.turn_model import TurnModel
 from mediaserver.providers.asking import ProviderCare
 from mediaserver.providers.connections import ConnectionWarmer, ProviderClient
-from mediaserver.providers.stats import ProviderSnapshot
 from mediaserver.telemetry.absorbing import Absorber, provider_readings
 from mediaserver.telemetry.health import LoopWatch
 from mediaserver.telemetry.metrics import Telemetry
@@ -61,7 +60,6 @@ from mediaserver.webrtc.edge import WebEdge
 from mediaserver.webrtc.routes import web_routes
 from mediaserver.workers.nursery_client import Nursery
 from mediaserver.workers.pool import WorkerPool
-from mediaserver.workers.watch import WatchParams
 from sipbridge import SipEndpoint
 from tenancy import ActiveTenant, Registry, Trunks, open_registry
 from tenancy.gate import GateBounds
@@ -69,8 +67,6 @@ from tenancy.keys import TenantKeys
 
 LATER_SYNTHESES = 4
 """Phrases that are made at a time for configurations that change while calls are up."""
-ENGINE_WATCH_S = 1.0
-"""Between two looks at whether the media threads run."""
 
 
 class Node:
@@ -180,10 +176,6 @@ class Node:
         """Counters of the media engine and its links."""
         return self._hub.stats() if self._hub is not None else {}
 
-    def provider_snapshot(self) -> ProviderSnapshot:
-        """What is known of the providers, for metrics."""
-        return self._care.stats.snapshot()
-
     @property
     def media_ports(self) -> list[int]:
         """The RTP ports that are bound."""
@@ -290,7 +282,7 @@ class Node:
         if self.admin is not None:
             await self.admin.open(self._registry, self._keys, self.on_changed)
         self._ready = True
-        self._watch = asyncio.create_task(self._watch_engine(), name="engine-watch")
+        self._watch = asyncio.create_task(self._watch_engine(self._hub), name="engine-watch")
         if self._folder is not None:
             self._following = asyncio.create_task(self._folder.run(), name="tenant-folder")
             self._following.add_done_callback(tell_of_end)
@@ -314,22 +306,11 @@ class Node:
             await self._configs.look()
 
     async def _start_workers(self, access: ProviderAccess, phrases: PhraseCache, reports: KeyReports) -> None:
-        config = self._config
-        count = workers_of(config)
-        if count == 0:
-            return
-        self._pool = WorkerPool(
-            count,
-            worker_settings(config, access.embedded.base_url),
-            phrases,
-            meters=self.telemetry.meters,
-            on_delta=self.telemetry.add_delta,
-            on_key=reports.take,
-            nursery=self._nursery,
-            watch=WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms),
-        )
-        self._nursery = None
-        await self._pool.start()
+        pool = partial(worker_pool, self._config, access.embedded.base_url, phrases)
+        self._pool = pool(telemetry=self.telemetry, reports=reports, nursery=self._nursery)
+        if self._pool is not None:
+            self._nursery = None
+            await self._pool.start()
 
     async def _start_models(self) -> str:
         if self._models is None:
@@ -367,19 +348,12 @@ class Node:
     def _calls_and_slots(self) -> tuple[int, int]:
         return self.calls[0], self._gate.snapshot().slots
 
-    async def _watch_engine(self) -> None:
+    async def _watch_engine(self, hub: EngineHub) -> None:
         """A media thread that fails takes its calls with it. Without any the process ends, for a supervisor to start anew."""
-        known = 0
-        while self._hub is not None and self._hub.engine.alive():
-            failed = self._hub.engine.stats()["failed_threads"]
-            if failed > known:
-                logger.error("{} media threads have failed; their calls are over, the others go on", failed)
-                known = failed
-            await asyncio.sleep(ENGINE_WATCH_S)
-        if self._hub is not None:
-            logger.error("no media thread runs any more; the node stops")
-            self.broken = True
-            self.request_stop()
+        await engine_end(hub)
+        logger.error("no media thread runs any more; the node stops")
+        self.broken = True
+        self.request_stop()
 
     async def run(self) -> None:
         """Serve until `request_stop`, let the calls that are up go on for `drain_s`, end the rest politely, release everything."""

@@ -13,14 +13,19 @@ from config.node import NodeConfig, SipConfig
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.edge import Edge
 from mediaserver.errors import StartupError
+from mediaserver.key_reports import KeyReports
+from mediaserver.media_link import EngineHub
 from mediaserver.media_session import media_threads, thread_arguments
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.realtime import starvation_warning, unthrottled
 from mediaserver.receptionist import Phrases
+from mediaserver.telemetry.metrics import Telemetry
 from mediaserver.telemetry.redaction import Redactor
 from mediaserver.vad_weights import silero_weights
+from mediaserver.workers.nursery_client import Nursery
 from mediaserver.workers.pool import WorkerPool
+from mediaserver.workers.watch import WatchParams
 from mediaserver.workers.worker_settings import WorkerSettings
 from sipbridge import SipEndpoint, SipEndpointConfig
 from tenancy import ActiveTenant, Registry, TenancyError, TenantContext
@@ -29,6 +34,8 @@ from vault import VaultError
 
 WARM_DEADLINE_S = 60.0
 """For the fixed phrases of all tenants at start; what is missing then is made while calls are taken."""
+ENGINE_WATCH_S = 1.0
+"""Between two looks at whether the media threads run."""
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
 
@@ -147,6 +154,42 @@ async def warm_phrases(tenants: Sequence[ActiveTenant], warmer: PhraseWarmer) ->
     for task in late:
         logger.warning("{}: fixed phrases are still being made", task.get_name())
     return late
+
+
+def worker_pool(
+    config: NodeConfig,
+    models_url: str,
+    phrases: PhraseCache,
+    *,
+    telemetry: Telemetry,
+    reports: KeyReports,
+    nursery: Nursery | None,
+) -> WorkerPool | None:
+    """The node's call workers, to be started, with a nursery that has been begun already; None where it runs none."""
+    count = workers_of(config)
+    if count == 0:
+        return None
+    return WorkerPool(
+        count,
+        worker_settings(config, models_url),
+        phrases,
+        meters=telemetry.meters,
+        on_delta=telemetry.add_delta,
+        on_key=reports.take,
+        nursery=nursery,
+        watch=WatchParams(suspect_ms=config.workers.suspect_ms, lost_ms=config.workers.lost_ms),
+    )
+
+
+async def engine_end(hub: EngineHub) -> None:
+    """Wait until no media thread runs any more, and say which have failed before."""
+    known = 0
+    while hub.engine.alive():
+        failed = hub.engine.stats()["failed_threads"]
+        if failed > known:
+            logger.error("{} media threads have failed; their calls are over, the others go on", failed)
+            known = failed
+        await asyncio.sleep(ENGINE_WATCH_S)
 
 
 def tell_of_end(task: asyncio.Task[None]) -> None:

@@ -88,11 +88,11 @@ async def test_a_calls_providers_are_warmed_before_it_speaks_and_counted_by_stag
     tmp_path: Path, question: Utterance
 ) -> None:
     async with running_node(tmp_path) as running:
-        assert running.node.provider_snapshot().connections_warmed == 0
+        assert running.node._care.stats.snapshot().connections_warmed == 0
         report = await running.call(question)
         assert report.success, report
         await _wound_up(running)
-        snapshot = running.node.provider_snapshot()
+        snapshot = running.node._care.stats.snapshot()
     assert (snapshot.connections_warmed, snapshot.warmings_failed) == (1, 0)
     assert {stage for stage, _ in snapshot.providers} == set(Stage)
     for figures in snapshot.providers.values():

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mediaserver import node as node_module
+from mediaserver import node_parts
 from mediaserver._native import StreamFailed
 from tests.mediaserver.test_confirmation import RawCaller
 from tests.sim.node import running_node
@@ -18,7 +18,7 @@ from tests.sim.node import running_node
 async def test_a_node_without_its_engine_is_not_ready_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "ENGINE_WATCH_S", 0.02)
+    monkeypatch.setattr(node_parts, "ENGINE_WATCH_S", 0.02)
     async with running_node(tmp_path) as running:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.node.http_port}") as client:
             assert (await client.get("/readyz")).status_code == 200

@@ -134,7 +134,7 @@ async def test_each_condition_of_readiness_is_told(tmp_path: Path, monkeypatch: 
         assert (response.status_code, response.json()["status"]) == (503, "not ready")
         assert response.json()["checks"] == {**dict.fromkeys(names, True), "not_draining": False}
         assert (await client.get("/healthz")).status_code == 200  # It drains, it is not ill.
-        monkeypatch.setattr("mediaserver.node.ENGINE_WATCH_S", 60)
+        monkeypatch.setattr("mediaserver.node_parts.ENGINE_WATCH_S", 60)
         hub = running.node._hub
         assert hub is not None
         hub.engine.close()
