@@ -5,41 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from admin.backings import FILE, PostgresTables, SqliteFile
-from admin.clocks import Clocks
 from admin.ports import Deed
 from admin.sql_store import SqlStore
 from config.node import PostgresConfig
 from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
 from tests.admin.api import Prepared
-
-NOON_MS = 1_800_000_000_000
-
-
-@dataclass
-class Turned:
-    """Clocks that stand until they are turned."""
-
-    wall_ms: int = NOON_MS
-    steady_ms: int = 5_000_000
-    clocks: Clocks = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.clocks = Clocks(lambda: self.wall_ms, lambda: self.steady_ms)
-
-    def turn(self, by_ms: int) -> None:
-        self.wall_ms += by_ms
-        self.steady_ms += by_ms
-
-    @property
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.wall_ms / 1000, UTC)
+from tests.admin.issuer import Issuer, Keys, running_issuer
+from tests.admin.jwt_node import Node, config
+from tests.admin.turned import Turned
 
 
 @dataclass(frozen=True)
@@ -124,3 +104,21 @@ def turned() -> Turned:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Two tenants, made once."""
     return Prepared.make(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+async def issuer(keys: Keys) -> AsyncIterator[Issuer]:
+    async with running_issuer(keys) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def node(file_store: SqlStore, turned: Turned, issuer: Issuer) -> AsyncIterator[Node]:
+    node = Node(file_store, turned, config(issuer))
+    yield node
+    await node.issued.aclose()

@@ -15,7 +15,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tests.admin.conftest import NOON_MS
+from tests.admin.turned import NOON_MS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RsaKey = rsa.RSAPrivateKey

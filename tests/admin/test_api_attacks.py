@@ -20,8 +20,8 @@ from tenancy.canary import Metric
 from tenancy.versions import Origin
 from tests.admin.api import KEY_VALUE, OPERATOR, PLENTY, YAML, A, B, Prepared, config_of
 from tests.admin.api_requests import operations_of
-from tests.admin.conftest import NOON_MS, Turned
 from tests.admin.issuer import AUDIENCE, Keys, raw_token, running_issuer
+from tests.admin.turned import NOON_MS, Turned
 from tests.vault.conftest import NOON
 from vault.names import check_actor
 

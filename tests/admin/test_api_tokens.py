@@ -28,8 +28,9 @@ from admin.throttle import LoginThrottle
 from admin.tokens import ApiToken, _check
 from admin.verified import ENTRIES_MAX, FITS_MS, RECHECK_MS, VerifiedTokens
 from config.admin import ApiTokensConfig, RateLimit
-from tests.admin.conftest import Backing, Turned
+from tests.admin.conftest import Backing
 from tests.admin.test_store_contract import row
+from tests.admin.turned import Turned
 
 HERE = "192.0.2.1"
 

@@ -30,9 +30,10 @@ from admin.principals import Principal, Role
 from admin.tokens import ApiToken
 from config.admin import AdminConfig, RateLimit
 from config.node import NodeConfig, PostgresConfig, StoreConfig
-from tests.admin.conftest import Backing, Turned, deed
+from tests.admin.conftest import Backing, deed
 from tests.admin.issuer import Issuer, Keys, running_issuer, saying
-from tests.admin.test_jwt import config
+from tests.admin.jwt_node import config
+from tests.admin.turned import Turned
 
 HERE = "192.0.2.1"
 

@@ -12,7 +12,7 @@ from admin.claims import announced, identity
 from admin.errors import Forbidden, Unauthenticated
 from admin.principals import Principal, Role
 from config.admin import IssuerConfig
-from tests.admin.conftest import NOON_MS
+from tests.admin.turned import NOON_MS
 
 NOON_S = NOON_MS // 1000
 ISSUER = IssuerConfig(

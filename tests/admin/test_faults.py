@@ -26,8 +26,9 @@ from config.admin import AdminConfig, ApiTokensConfig, RateLimit
 from config.node import NodeConfig, PostgresConfig, StoreConfig
 from perf.postgres_server import NoPostgresError, postgres_server
 from tenancy import database
-from tests.admin.conftest import Backing, Turned, deed
+from tests.admin.conftest import Backing, deed
 from tests.admin.test_store_contract import row
+from tests.admin.turned import Turned
 
 ADA = Principal("ada", Role.OPERATOR, None)
 NOW = datetime(2027, 1, 15, tzinfo=UTC)

@@ -41,7 +41,8 @@ from admin.idempotency_keys import BELIEVED_MS, IdempotencyKeys
 from admin.ports import KeptAnswer
 from admin.principals import Principal, Role
 from admin.sql_store import SqlStore
-from tests.admin.conftest import Backing, Turned
+from tests.admin.conftest import Backing
+from tests.admin.turned import Turned
 
 T = TypeVar("T")
 ADA = Principal("ada", Role.OPERATOR, None)

@@ -14,7 +14,8 @@ from admin.ports import KeptAnswer
 from admin.principals import Role
 from admin.sql_store import SqlStore
 from admin.store import TOKENS_STAY_MS, Denials, TokenRow, Use
-from tests.admin.conftest import NOON_MS, Backing, deed
+from tests.admin.conftest import Backing, deed
+from tests.admin.turned import NOON_MS
 
 DAY_MS = 86_400_000
 

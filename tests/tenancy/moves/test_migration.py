@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,120 +15,28 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from config.node import NodeConfig, PlatformProviders, PostgresConfig, StoreConfig
+from config.node import PlatformProviders
 from perf.postgres_server import PostgresServer
 from tenancy import (
     Registry,
-    StoreUnavailable,
     TenantElsewhere,
     TenantMoved,
     TenantStatus,
-    database,
     migration,
-    open_registry,
 )
 from tenancy.both_stores import BothStores
 from tenancy.canary import CallOutcome
 from tenancy.errors import TenantChanged
 from tenancy.ledger import Deed, Edit, Ledger
 from tenancy.ledger_rows import LogRow
-from tenancy.migration import Migration, Outcome, TenantReport
+from tenancy.migration import Migration, Outcome
 from tenancy.postgres_store import PostgresStore
 from tenancy.sqlite_store import SqliteStore
-from tenancy.store import CallRow, Store, TenantRow
-from tests.tenancy.conftest import dialled, tenant
+from tenancy.store import CallRow, TenantRow
+from tests.tenancy.conftest import dialled
+from tests.tenancy.moves.stores import everything, fill, move, node_store, observed, outcomes, reports
 from tests.tenancy.test_registry import NOON, put, record, shard_file
 from tests.tenancy.test_store_contract import add_valid, addresses, begin_trial, call, digest, origin, version
-
-CONFIG = PostgresConfig(connections_max=6, wait_ms=3_000)
-
-
-@pytest.fixture
-def url(postgres: PostgresServer) -> str:
-    return postgres.new_database()
-
-
-async def node_store(directory: Path, url: str) -> BothStores:
-    """The store of a node, in a program of its own as far as files and connections go."""
-    return BothStores(await SqliteStore.open(directory), lambda: PostgresStore.open(url, CONFIG))
-
-
-@pytest.fixture
-async def node(tmp_path: Path, url: str) -> AsyncIterator[BothStores]:
-    store = await node_store(tmp_path, url)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def files(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = await SqliteStore.open(tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def there(url: str) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(url, CONFIG)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-def mover(files: SqliteStore, there: PostgresStore) -> Migration:
-    """The command, beside the node."""
-    return Migration(files, there)
-
-
-async def reports(run: AsyncIterator[TenantReport]) -> list[TenantReport]:
-    return [each async for each in run]
-
-
-async def outcomes(run: AsyncIterator[TenantReport]) -> dict[str, str]:
-    return {each.tenant_id: each.outcome.value for each in await reports(run)}
-
-
-async def everything(store: Store) -> dict[str, object]:
-    """All that can be asked of a store."""
-    found: dict[str, object] = {}
-    for name in await store.tenant_ids():
-        infos = await store.versions(name)
-        found[name] = (
-            await store.tenant(name),
-            await store.addresses_of(name),
-            await store.active(name),
-            infos,
-            [await store.content(name, each.version) for each in infos],
-            await store.newest_calls(name, 1_000),
-            await store.serving(name),
-            await store.followed(name),
-            await store.ledger(name),
-            await store.trials(name, 1_000),
-            await store.config_log(name, 1_000),
-        )
-    return found
-
-
-async def observed(store: Store, number: int, *, failed: bool = False) -> Edit | None:
-    """A call of tenant a with this version that never began, as far as its trial goes."""
-    outcome = CallOutcome(number, failed=failed)
-    return await store.end_call("a", None, lambda ledger: ledger.observe(outcome, NOON))
-
-
-async def fill(store: Store) -> None:
-    """Three tenants: with a history and a trial that runs, suspended, on another node."""
-    for n in range(3):
-        await store.import_version(version("a", f"a{n}", "+1", f"+2{n}"))
-        await store.add_call("a", call(f"a{n}", n))
-    rejected = await add_valid(store, "a", "rejected")
-    await begin_trial(store, "a")
-    await store.edit("a", lambda ledger: ledger.reject(rejected, origin("bo", 7)))
-    assert await observed(store, 3) is not None
-    await store.import_version(version("b", "b", "+3"))
-    await store.set_status("b", TenantStatus.SUSPENDED)
-    await store.import_version(version("c", "c", "+4"))
-    await store.set_status("c", TenantStatus.MOVED, "node2")
-
 
 # -- there and back ------------------------------------------------------------------------------------
 
@@ -377,19 +285,6 @@ def ended_at(step: int, work: Callable[[], Awaitable[None]]) -> bool:
         os._exit(status)
 
 
-async def move(directory: Path, url: str, *, back: bool) -> None:
-    files = await SqliteStore.open(directory)
-    there = await PostgresStore.open(url, CONFIG)
-    try:
-        mover = Migration(files, there)
-        run = mover.to_sqlite() if back else mover.to_postgres()
-        for report in await reports(run):
-            assert report.outcome is not Outcome.FAILED, report.reason
-    finally:
-        await there.close()
-        await files.close()
-
-
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("offset", [1, 11, 21])
 def test_whoever_is_ended_anywhere_leaves_each_tenant_in_one_place(
@@ -435,139 +330,3 @@ async def goes_on(directory: Path, url: str, *, back: bool) -> None:
         assert await everything(other) == before
     finally:
         await node.close()
-
-
-# -- faults --------------------------------------------------------------------------------------------
-
-
-async def test_two_histories_are_not_mixed_and_others_go_on(
-    node: BothStores, mover: Migration, there: PostgresStore
-) -> None:
-    await there.import_version(version("a", "another", "+9"))
-    await node.import_version(version("a", "a", "+1"))
-    await node.import_version(version("b", "b", "+2"))
-    first, second = await reports(mover.to_postgres())
-    assert (first.outcome, first.reason) == (
-        Outcome.FAILED,
-        "a: version 1 is not the same on the two sides",
-    )
-    assert second.outcome is Outcome.MOVED
-    assert await node.active("a") is not None
-    await node.add_call("a", call("c"))
-
-
-async def test_a_damaged_file_stays_where_it_is_and_others_go_on(
-    tmp_path: Path, node: BothStores, mover: Migration
-) -> None:
-    for name, number in (("a", "+1"), ("b", "+2")):
-        await node.import_version(version(name, name, number))
-    async with node.files.shards.closed("a") as path:
-        path.write_bytes(b"this is not a database" * 1000)
-    first, second = await reports(mover.to_postgres())
-    assert first.outcome is Outcome.FAILED
-    assert "client-a.db: damaged" in first.reason
-    assert second.outcome is Outcome.MOVED
-    assert shard_file(tmp_path, "a").read_bytes().startswith(b"this is not")
-
-
-async def test_a_lock_that_another_holds_is_waited_for_within_bounds(
-    tmp_path: Path, url: str, there: PostgresStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
-    node = await node_store(tmp_path, url)
-    files = await SqliteStore.open(tmp_path)
-    await node.import_version(version("a", "a", "+1"))
-    holder = sqlite3.connect(shard_file(tmp_path, "a"), isolation_level=None)
-    try:
-        holder.execute("BEGIN IMMEDIATE")
-        (report,) = [each async for each in Migration(files, there).to_postgres(["a"])]
-        assert report.outcome is Outcome.FAILED
-        assert "client-a.db: in use by another program" in report.reason
-        assert await node.active("a") is not None  # What only looks is not held up.
-        holder.execute("ROLLBACK")
-        await node.add_call("a", call("c"))
-        assert await outcomes(Migration(files, there).to_postgres(["a"])) == {"a": "moved"}
-        assert [each.call_id for each in await node.newest_calls("a", 9)] == ["c"]
-    finally:
-        holder.close()
-        await files.close()
-        await node.close()
-
-
-async def test_a_node_that_was_not_told_of_postgres_says_so(
-    node: BothStores, mover: Migration, files: SqliteStore
-) -> None:
-    await node.import_version(version("a", "a", "+1"))
-    assert await outcomes(mover.to_postgres()) == {"a": "moved"}
-    for ask in (
-        lambda: files.active("a"),
-        lambda: files.content("a", 1),
-        lambda: files.versions("a"),
-        lambda: files.newest_calls("a", 9),
-        lambda: files.serving("a"),
-        lambda: files.followed("a"),
-        lambda: files.ledger("a"),
-        lambda: files.trials("a", 9),
-        lambda: files.config_log("a", 9),
-        lambda: files.end_call("a", call("c"), lambda _: None),
-        lambda: files.end_call("a", None, lambda _: None),
-        lambda: files.edit("a", lambda ledger: ledger.draft(digest("x"), 1, "x", origin())),
-        lambda: files.add_call("a", call("c")),
-        lambda: files.import_version(version("a", "b", "+1")),
-    ):
-        with pytest.raises(TenantElsewhere, match="ostgres"):
-            await ask()
-
-
-async def test_postgres_that_is_down_costs_the_tenants_that_are_there(
-    tmp_path: Path, node: BothStores, mover: Migration
-) -> None:
-    for name, number in (("a", "+1"), ("b", "+2")):
-        await node.import_version(version(name, name, number))
-    assert await outcomes(mover.to_postgres(["a"])) == {"a": "moved"}
-    other = await node_store(tmp_path, "postgresql://u@127.0.0.1:1/d")
-    try:
-        with pytest.raises(StoreUnavailable):
-            await other.active("a")
-        with pytest.raises(StoreUnavailable):
-            await other.import_version(version("a", "x", "+1"))
-        assert await other.active("b") is not None
-        await other.add_call("b", call("c"))
-    finally:
-        await other.close()
-
-
-async def test_numbers_that_a_node_left_half_changed_are_set_right(
-    node: BothStores, mover: Migration, there: PostgresStore
-) -> None:
-    for name, number in (("a", "+1"), ("b", "+2"), ("c", "+3")):
-        await node.import_version(version(name, name, number))
-    await outcomes(mover.to_postgres(["a", "b"]))
-    # As if the node had ended after Postgres's commit and before that of shared.db.
-    await there.import_version(version("a", "a2", "+3"))
-    assert set((await outcomes(mover.to_postgres())).values()) == {"already there", "moved"}
-    assert [each.address for each in await there.addresses_of("a")] == ["+1"]
-    assert [each.address for each in await there.addresses_of("c")] == ["+3"]
-    assert await everything(there) == await everything(node)
-
-
-async def test_unknown_tenants_are_named(mover: Migration) -> None:
-    (report,) = await reports(mover.to_postgres(["x"]))
-    assert (report.outcome, report.reason) == (Outcome.FAILED, "x: no such tenant in the files")
-    (report,) = await reports(mover.to_sqlite(["x"]))
-    assert (report.outcome, report.reason) == (Outcome.FAILED, "x: no such tenant in Postgres")
-
-
-async def test_a_nodes_configuration_follows_its_tenants(tmp_path: Path, url: str) -> None:
-    both = StoreConfig(postgres=PostgresConfig(url_env="DB"))
-    configured = NodeConfig(data_dir=tmp_path, store=both)
-    # Postgres is asked for when the first tenant is there, and not before.
-    registry = await open_registry(configured, {})
-    await registry.import_tenant(tenant("a", "+15550100"), author="op", reason="first")
-    await registry.close()
-    await move(tmp_path, url, back=False)
-    registry = await open_registry(configured, {"DB": url})
-    try:
-        assert (await registry.context_for(dialled("+15550100"), call_id="c")).config_version == 1
-    finally:
-        await registry.close()
