@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from loguru import logger
 
 from mediaserver.softphone.speech import Utterance, synthesise
 
@@ -19,6 +21,19 @@ START_TIMEOUT_S = 120
 # How long an example takes is the machine's business and no property of the code; what fails says how to repeat it.
 settings.register_profile("no deadline", deadline=None, print_blob=True)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What a test does to the log of its process ends with it: its stream may be one that pytest closes."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logger.remove()
+    logger.configure(extra={}, patcher=lambda _: None)
+    logger.add(sys.stderr)
 
 
 @pytest.fixture(scope="session")

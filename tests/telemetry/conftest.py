@@ -19,16 +19,8 @@ LogsTo = Callable[[str, LogFormat], tuple[io.StringIO, Redactor]]
 @pytest.fixture
 def logs_to() -> Iterator[LogsTo]:
     """Send logs of a level, in a format, to a text."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
     def configured(level: str, log_format: LogFormat) -> tuple[io.StringIO, Redactor]:
         text = io.StringIO()
         return text, configure_logs(level, log_format, stream=text)
 
     yield configured
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logger.remove()
-    logger.configure(extra={}, patcher=lambda _: None)
-    logger.add(sys.stderr)
