@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from loguru import logger
 
 from mediaserver.telemetry.logs import LogFormat, configure_logs
 from mediaserver.telemetry.redaction import Redactor
@@ -19,6 +16,7 @@ LogsTo = Callable[[str, LogFormat], tuple[io.StringIO, Redactor]]
 @pytest.fixture
 def logs_to() -> Iterator[LogsTo]:
     """Send logs of a level, in a format, to a text."""
+
     def configured(level: str, log_format: LogFormat) -> tuple[io.StringIO, Redactor]:
         text = io.StringIO()
         return text, configure_logs(level, log_format, stream=text)
