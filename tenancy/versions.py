@@ -12,6 +12,7 @@ Rules:
 - the first two name the version that their author saw active. Where another is by now, they get `Conflict` and nothing happens: of two
   at once, one wins;
 - only a validated version is activated. Going back makes a new version with the old content, which has been validated;
+- a tenant makes no more than so many a day and in all: what its file says is never refused;
 - what a canary trial found bad is refused by `reject`, and can be tried again only as a new version.
 
 A store keeps a `History` under its own lock, applies one operation to what it reads, and writes what comes of it.
@@ -29,6 +30,10 @@ MAX_AUTHOR_CHARACTERS: Final = 200
 MAX_REASON_CHARACTERS: Final = 1_000
 MAX_OPEN_DRAFTS: Final = 50
 """Drafts and validated versions that were never active; one more is refused until some are rejected."""
+MAX_DRAFTS_A_DAY: Final = 200
+"""Versions made within 24 hours before one more draft; roll-backs have as many of their own."""
+MAX_VERSIONS: Final = 10_000
+"""No draft beyond; a roll-back, which may be urgent, still is."""
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -136,7 +141,24 @@ class TooManyDrafts:
         return f"{MAX_OPEN_DRAFTS} drafts are open; reject some first"
 
 
-Declined = Conflict | NoSuchVersion | WrongState | NothingToChange | TooManyDrafts
+@dataclass(frozen=True, slots=True)
+class TooManyVersions:
+    """So many versions were made, lately or ever, that one more is refused."""
+
+    limit: int
+    again_at: datetime | None = None
+    """When the next one may be; None: never."""
+
+    def __str__(self) -> str:
+        if self.again_at is None:
+            return f"there are {self.limit} versions, the most that a tenant may have; roll-backs are still possible"
+        again = f"{self.again_at:%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"{self.limit} versions were made within 24 hours, which is the most; the next one after {again}"
+        )
+
+
+Declined = Conflict | NoSuchVersion | WrongState | NothingToChange | TooManyDrafts | TooManyVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +185,19 @@ class History:
         """A version by its number."""
         return self.versions[version - 1] if 1 <= version <= len(self.versions) else None
 
-    def draft(self, content_hash: str, schema_version: int, origin: Origin) -> Applied | TooManyDrafts:
+    def draft(
+        self, content_hash: str, schema_version: int, origin: Origin
+    ) -> Applied | TooManyDrafts | TooManyVersions:
         """Add a version. Raises `ValueError` for what is no SHA-256."""
         if not _HASH.fullmatch(content_hash):
             raise ValueError("content_hash: 64 hexadecimal digits")
         if sum(each.state in OPEN for each in self.versions) >= MAX_OPEN_DRAFTS:
             return TooManyDrafts()
+        if len(self.versions) >= MAX_VERSIONS:
+            return TooManyVersions(MAX_VERSIONS)
+        again_at = self._full_until(origin.at, [each for each in self.versions if each.restores is None])
+        if again_at is not None:
+            return TooManyVersions(MAX_DRAFTS_A_DAY, again_at)
         return self._added(ConfigVersion(len(self.versions) + 1, content_hash, schema_version, origin))
 
     def publish(self, content_hash: str, schema_version: int, origin: Origin) -> Applied | NothingToChange:
@@ -204,6 +233,9 @@ class History:
         declined = self._declined(to, expected, ONCE_ACTIVE)
         if declined is not None:
             return declined
+        again_at = self._full_until(origin.at, [each for each in self.versions if each.restores is not None])
+        if again_at is not None:
+            return TooManyVersions(MAX_DRAFTS_A_DAY, again_at)
         left = self._left(VersionState.ROLLED_BACK, origin)
         old = left.versions[to - 1]
         number = len(left.versions) + 1
@@ -229,6 +261,14 @@ class History:
         if active is not None and active.content_hash == target.content_hash:
             return NothingToChange(active.version)
         return None
+
+    @staticmethod
+    def _full_until(now: datetime, alike: list[ConfigVersion]) -> datetime | None:
+        """When one more of these may be made, where there are too many of the last 24 hours."""
+        if len(alike) < MAX_DRAFTS_A_DAY:
+            return None
+        again_at = alike[-MAX_DRAFTS_A_DAY].created.at + timedelta(days=1)
+        return again_at if now < again_at else None
 
     def _left(self, state: VersionState, origin: Origin) -> History:
         """The history with the active version, if any, out of its place."""

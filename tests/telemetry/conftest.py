@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,11 +14,11 @@ LogsTo = Callable[[str, LogFormat], tuple[io.StringIO, Redactor]]
 
 
 @pytest.fixture
-def logs_to() -> Iterator[LogsTo]:
+def logs_to() -> LogsTo:
     """Send logs of a level, in a format, to a text."""
 
     def configured(level: str, log_format: LogFormat) -> tuple[io.StringIO, Redactor]:
         text = io.StringIO()
         return text, configure_logs(level, log_format, stream=text)
 
-    yield configured
+    return configured

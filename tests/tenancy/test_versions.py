@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tenancy.versions import (
+    MAX_DRAFTS_A_DAY,
     MAX_OPEN_DRAFTS,
+    MAX_VERSIONS,
     ONCE_ACTIVE,
     OPEN,
     Applied,
@@ -24,6 +26,7 @@ from tenancy.versions import (
     NothingToChange,
     Origin,
     TooManyDrafts,
+    TooManyVersions,
     VersionState,
     WrongState,
 )
@@ -102,9 +105,11 @@ def test_each_reason_to_decline() -> None:
         WrongState(1, VersionState.DRAFT, OPEN),
         NothingToChange(1),
         TooManyDrafts(),
+        TooManyVersions(5),
+        TooManyVersions(5, NOON),
     ):
         assert str(declined)
-    assert len(get_args(Declined)) == 5
+    assert len(get_args(Declined)) == 6
 
 
 def test_drafts_are_bounded_and_rejecting_makes_room() -> None:
@@ -114,6 +119,55 @@ def test_drafts_are_bounded_and_rejecting_makes_room() -> None:
     assert history.draft(digest("more"), 1, ADA) == TooManyDrafts()
     history = done(history.reject(7, ADA))
     assert done(history.draft(digest("more"), 1, ADA)).get(MAX_OPEN_DRAFTS + 1) is not None
+
+
+def test_whoever_drafts_and_rejects_without_end_is_stopped_for_the_day() -> None:
+    history = done(with_valid(History(), "one").activate(1, ADA, expected=None))
+    for number in range(2, MAX_DRAFTS_A_DAY + 1):
+        at = Origin("ada", "again", NOON + timedelta(seconds=number))
+        history = done(done(history.draft(digest(str(number)), 1, at)).reject(number, at))
+    evening = Origin("ada", "again", NOON + timedelta(hours=8))
+    refused = history.draft(digest("more"), 1, evening)
+    assert refused == TooManyVersions(MAX_DRAFTS_A_DAY, NOON + timedelta(days=1))
+    assert (
+        "200 versions were made within 24 hours, which is the most; the next one after 2025-03-04 12:00:00 UTC"
+        in (str(refused))
+    )
+    # What the operator's file says is taken nevertheless, and so is a way back from it.
+    published = done(history.publish(digest("file"), 1, evening))
+    back = done(published.roll_back(1, evening, expected=MAX_DRAFTS_A_DAY + 1))
+    # The oldest of the 200 latest is a second older than a day by then: one more may be, and no second.
+    tomorrow = Origin("ada", "again", NOON + timedelta(days=1, seconds=2))
+    more = done(back.draft(digest("more"), 1, tomorrow))
+    assert isinstance(more.draft(digest("yet more"), 1, tomorrow), TooManyVersions)
+
+
+def test_going_back_and_forth_without_end_is_stopped_for_the_day() -> None:
+    history = done(with_valid(History(), "one").activate(1, ADA, expected=None))
+    history = done(with_valid(history, "two").activate(2, ADA, expected=1))
+    for number in range(2, MAX_DRAFTS_A_DAY + 2):
+        history = done(history.roll_back(1 + number % 2, ADA, expected=number))
+    now = history.active
+    assert now is not None
+    other = 1 if now.content_hash == digest("two") else 2
+    assert history.roll_back(other, BO, expected=now.version) == TooManyVersions(
+        MAX_DRAFTS_A_DAY, NOON + timedelta(days=1)
+    )
+    assert isinstance(history.draft(digest("three"), 1, BO), Applied)
+
+
+def test_a_tenants_versions_are_bounded_in_all() -> None:
+    first = done(with_valid(History(), "one").activate(1, ADA, expected=None)).versions
+    old = tuple(
+        ConfigVersion(number, digest("old"), 1, ADA, VersionState.REFUSED)
+        for number in range(2, MAX_VERSIONS + 1)
+    )
+    history = History((*first, *old))
+    later = Origin("ada", "again", NOON + timedelta(days=900))
+    refused = history.draft(digest("more"), 1, later)
+    assert refused == TooManyVersions(MAX_VERSIONS)
+    published = done(history.publish(digest("file"), 1, later))
+    assert isinstance(published.roll_back(1, later, expected=MAX_VERSIONS + 1), Applied)
 
 
 @pytest.mark.parametrize(
