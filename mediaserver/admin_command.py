@@ -113,7 +113,27 @@ async def _create(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         print(made.token.reveal(), flush=True)
+    if options.tenant is not None:
+        await _note_unknown(options)
     return EXIT_OK
+
+
+async def _note_unknown(options: argparse.Namespace) -> None:
+    """A token may be made before its tenant is; for a name with a slip in it, it opens nothing."""
+    from tenancy.errors import TenancyError
+    from tenancy.opening import open_store
+
+    try:
+        store = await open_store(load_node_config(options.config, os.environ), os.environ)
+        try:
+            known = await store.tenant(options.tenant) is not None
+        finally:
+            await store.close()
+    except TenancyError as error:
+        print(f"note: whether there is a tenant {options.tenant} is not known: {error}", file=sys.stderr)
+        return
+    if not known:
+        print(f"note: this node has no tenant {options.tenant} yet", file=sys.stderr)
 
 
 async def _list(options: argparse.Namespace) -> int:

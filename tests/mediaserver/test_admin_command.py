@@ -13,8 +13,12 @@ from admin.opening import open_admin
 from admin.principals import Role
 from admin.tokens import ApiToken
 from config.loader import load_node_config
+from config.node import PlatformProviders
 from mediaserver import admin_command
 from mediaserver.cli import main
+from tenancy import Registry
+from tenancy.opening import open_store
+from tests.sim.node import tenant
 
 ISSUER = "https://idp.example"
 
@@ -83,6 +87,25 @@ def test_tokens_are_listed_and_revoked(node: Path, capsys: pytest.CaptureFixture
     err = capsys.readouterr().err
     assert "no API token has that id" in err
     assert other[18:] not in err
+
+
+def test_a_token_for_a_tenant_that_is_not_there_says_so(
+    node: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "note: this node has no tenant acme yet"
+    assert run(node, "token", "create", "--label", "ci", "--tenant", "acme") == 0
+    assert note in capsys.readouterr().err
+
+    async def make() -> None:
+        store = await open_store(load_node_config(node, {}), {})
+        await Registry(store, PlatformProviders(), {}).lifecycle.follow(
+            tenant("http://127.0.0.1:9/v1", tenant_id="acme"), author="ada", reason="new"
+        )
+        await store.close()
+
+    asyncio.run(make())
+    assert run(node, "token", "create", "--label", "ci", "--tenant", "acme") == 0
+    assert "note" not in capsys.readouterr().err
 
 
 def test_jwts_are_denied(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
