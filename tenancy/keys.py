@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from loguru import logger
 
@@ -60,10 +61,12 @@ from vault.records import MovableStore
 if TYPE_CHECKING:
     from vault.postgres import PostgresSecretStore
 
+T = TypeVar("T")
+
 VAULT_FILE: Final = "vault.db"
 SAMPLE: Final = 1_000
 WAIT_MS: Final = 250
-"""For a key, at most; reading one whose data key is open takes a fraction of a millisecond."""
+"""For a call's keys, at most; reading one whose data key is open takes a fraction of a millisecond."""
 HUNG_MS: Final = 5_000
 """So long after a wait that was in vain others wait `SHORT_WAIT_MS` only."""
 SHORT_WAIT_MS: Final = 25
@@ -218,6 +221,19 @@ async def open_tenant_keys(
     return TenantKeys(vault, on_secret=on_secret)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Of one call, for all its keys."""
+
+    ms: int
+    until_s: float
+    """By the event loop's clock."""
+
+    @classmethod
+    def of(cls, ms: int) -> _Wait:
+        return cls(ms, asyncio.get_running_loop().time() + ms / 1000)
+
+
 class TenantKeys:
     """The keys of a node's tenants, and what their providers say of them."""
 
@@ -236,11 +252,23 @@ class TenantKeys:
 
     async def fetch(self, tenant_id: str, names: Sequence[str]) -> CallKeys:
         """The keys of these names, or why there is none. Raises nothing but cancellation."""
-        if len(names) == 1:
-            found = [await self._one(tenant_id, names[0])]
-        else:
-            found = await asyncio.gather(*(self._one(tenant_id, name) for name in names))
-        return CallKeys(tenant_id, dict(zip(names, found, strict=True)), self.resolver, self._now_ms())
+        hung = self._hung_until_ms is not None and self._now_ms() < self._hung_until_ms
+        wait = _Wait.of(SHORT_WAIT_MS if hung else WAIT_MS)
+        sealed = await self._within(wait, self._vault.sealed(tenant_id, names), tenant_id, ", ".join(names))
+
+        async def opened(name: str) -> FoundKey:
+            if isinstance(sealed, FoundKey):
+                return sealed
+            found = await self._within(wait, self._vault.open(tenant_id, name, sealed), tenant_id, name)
+            if isinstance(found, FoundKey):
+                return found
+            info, secret = found
+            self._on_secret(secret.reveal())
+            return FoundKey(secret, info.version)
+
+        # At once: one whose data key cannot be opened in time does not hold the others up.
+        keys = [await opened(names[0])] if len(names) == 1 else await asyncio.gather(*map(opened, names))
+        return CallKeys(tenant_id, dict(zip(names, keys, strict=True)), self.resolver, self._now_ms())
 
     @property
     def vault(self) -> Vault:
@@ -251,24 +279,21 @@ class TenantKeys:
         """The resolver's clock."""
         return self._now_ms()
 
-    async def _one(self, tenant_id: str, name: str) -> FoundKey:
-        hung = self._hung_until_ms is not None and self._now_ms() < self._hung_until_ms
-        wait_ms = SHORT_WAIT_MS if hung else WAIT_MS
+    async def _within(self, wait: _Wait, work: Awaitable[T], tenant_id: str, name: str) -> T | FoundKey:
+        """What comes of it by then, or why there is no key."""
         try:
-            async with asyncio.timeout(wait_ms / 1000):
-                info, secret = await self._vault.fetch(tenant_id, name)
+            async with asyncio.timeout_at(wait.until_s):
+                return await work
         except SecretMissing:
             return FoundKey(None, reason="is missing")
         except SecretRevoked:
             return FoundKey(None, reason="was revoked")
         except TimeoutError:
-            if not hung:
+            if wait.ms == WAIT_MS:
                 self._hung_until_ms = self._now_ms() + HUNG_MS
-            return self._unreadable(tenant_id, name, f"was not read within {wait_ms} ms")
+            return self._unreadable(tenant_id, name, f"was not read within {wait.ms} ms")
         except VaultError as error:
             return self._unreadable(tenant_id, name, f"is unreadable ({type(error).__name__})", str(error))
-        self._on_secret(secret.reveal())
-        return FoundKey(secret, info.version)
 
     @staticmethod
     def _unreadable(tenant_id: str, name: str, reason: str, detail: str = "") -> FoundKey:

@@ -9,7 +9,7 @@ Reads are not in the audit trail: each call makes some.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,7 +20,7 @@ from vault.envelopes import NAMES_MAX, ROOT_PLACE, Envelopes, added, attempts, f
 from vault.errors import AuditBroken, BadInput, SecretMissing
 from vault.kek import KeyEncryption, RandomBytes
 from vault.open_keys import OpenKeys
-from vault.records import AddDataKey, SecretRow, SecretStore, WriteSecret
+from vault.records import AddDataKey, Found, SecretRow, SecretStore, WriteSecret
 from vault.rotation import DataKeyRotation, KekRotation
 from vault.sealing import KeyPlace
 from vault.secret import Secret
@@ -77,9 +77,18 @@ class Vault:
 
     async def fetch(self, tenant_id: str, name: str) -> tuple[SecretInfo, Secret]:
         """A tenant's key and which version it is; raises as `get` does."""
+        return await self.open(tenant_id, name, await self.sealed(tenant_id, (name,)))
+
+    async def sealed(self, tenant_id: str, key_names: Sequence[str]) -> Mapping[str, Found]:
+        """A tenant's keys of these names as they are kept, for `open`: one look at the store for all of them."""
         names.check_tenant(tenant_id)
-        names.check_name(name)
-        found = await self._envelopes.store.secret(tenant_id, name)
+        for each in key_names:
+            names.check_name(each)
+        return await self._envelopes.store.several(tenant_id, key_names)
+
+    async def open(self, tenant_id: str, name: str, sealed: Mapping[str, Found]) -> tuple[SecretInfo, Secret]:
+        """One of what `sealed` gave; raises as `get` does. Waits for nothing where its data key is open already."""
+        found = sealed.get(name)
         if found is None:
             raise SecretMissing(f"{tenant_id} has no key named {name}")
         return SecretInfo.of(found.secret), await self._envelopes.open(found)

@@ -6,7 +6,7 @@ Where the vault is, its file says (`vault.records.Place`): it is asked first, al
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from vault.audit import Entry, Head
@@ -51,6 +51,9 @@ class FollowingStore:
 
     async def secret(self, tenant_id: str, name: str) -> Found | None:
         return await self._ask(lambda store: store.secret(tenant_id, name))
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
+        return await self._ask(lambda store: store.several(tenant_id, names))
 
     async def secrets(self, tenant_id: str) -> tuple[SecretRow, ...]:
         return await self._ask(lambda store: store.secrets(tenant_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -41,6 +41,10 @@ class MemoryStore:
         return Found(
             row, None if row.generation is None else self._data_keys.get((tenant_id, row.generation))
         )
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
+        found = {name: await self.secret(tenant_id, name) for name in names}
+        return {name: each for name, each in found.items() if each is not None}
 
     async def secrets(self, tenant_id: str) -> tuple[SecretRow, ...]:
         return tuple(row for (owner, _), row in sorted(self._secrets.items()) if owner == tenant_id)

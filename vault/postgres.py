@@ -13,7 +13,7 @@ them, which is what the chain of hashes is for (`vault.audit`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
@@ -68,10 +68,10 @@ _SECRET_COLUMNS: Final = (
     "s.tenant_id, s.name, s.version, s.sealed, s.generation, s.fingerprint, s.put_at, s.put_by, s.revoked_at"
 )
 _KEY_COLUMNS: Final = "k.tenant_id, k.generation, k.kek_id, k.wrapped, k.made_at"
-_SECRET: Final = text(
+_SEVERAL: Final = text(
     f"""SELECT {_SECRET_COLUMNS}, {_KEY_COLUMNS} FROM vault_secrets s LEFT JOIN vault_data_keys k
     ON k.tenant_id = s.tenant_id AND k.generation = s.generation
-    WHERE s.tenant_id = :tenant_id AND s.name = :name"""
+    WHERE s.tenant_id = :tenant_id AND s.name = ANY (:names)"""
 )
 _SECRETS: Final = text(
     f"SELECT {_SECRET_COLUMNS} FROM vault_secrets s WHERE tenant_id = :tenant_id ORDER BY name"
@@ -206,11 +206,12 @@ class PostgresSecretStore:
     # -- reading -----------------------------------------------------------------------------------------
 
     async def secret(self, tenant_id: str, name: str) -> Found | None:
-        rows = await self._read(tenant_id, _SECRET, tenant_id=tenant_id, name=name)
-        if not rows:
-            return None
-        row = rows[0]
-        return Found(SecretRow(*row[:9]), None if row[9] is None else _data_key(row[9:]))
+        return (await self.several(tenant_id, (name,))).get(name)
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
+        rows = await self._read(tenant_id, _SEVERAL, tenant_id=tenant_id, names=list(names))
+        found = [Found(SecretRow(*row[:9]), None if row[9] is None else _data_key(row[9:])) for row in rows]
+        return {each.secret.name: each for each in found}
 
     async def secrets(self, tenant_id: str) -> tuple[SecretRow, ...]:
         rows = await self._read(tenant_id, _SECRETS, tenant_id=tenant_id)

@@ -6,7 +6,7 @@ it replaces, so that of two that meet one is refused (`Conflict`) and can be tri
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -101,6 +101,10 @@ class SecretStore(Protocol):
 
     async def secret(self, tenant_id: str, name: str) -> Found | None:
         """A tenant's key; None where it never had one of this name."""
+        ...
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
+        """Those of a tenant's keys that it has or had, by name, all as they were at one moment."""
         ...
 
     async def secrets(self, tenant_id: str) -> tuple[SecretRow, ...]:

@@ -14,9 +14,10 @@ against statements typed by hand; whoever can write the file can drop them, whic
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, assert_never
@@ -200,17 +201,18 @@ class SqliteStore:
         return cls(path, writer, reader)
 
     async def secret(self, tenant_id: str, name: str) -> Found | None:
+        return (await self.several(tenant_id, (name,))).get(name)
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
         rows = await self._read(
             f"""SELECT {_SECRET_COLUMNS}, {_KEY_COLUMNS} FROM secrets s LEFT JOIN data_keys k
             ON k.tenant_id = s.tenant_id AND k.generation = s.generation
-            WHERE s.tenant_id = ? AND s.name = ?""",
+            WHERE s.tenant_id = ? AND s.name IN (SELECT value FROM json_each(?))""",
             tenant_id,
-            name,
+            json.dumps(names),
         )
-        if not rows:
-            return None
-        row = rows[0]
-        return Found(SecretRow(*row[:9]), None if row[9] is None else _data_key(row[9:]))
+        found = [Found(SecretRow(*row[:9]), None if row[9] is None else _data_key(row[9:])) for row in rows]
+        return {each.secret.name: each for each in found}
 
     async def secrets(self, tenant_id: str) -> tuple[SecretRow, ...]:
         query = f"SELECT {_SECRET_COLUMNS} FROM secrets s WHERE tenant_id = ? ORDER BY name"
@@ -228,12 +230,8 @@ class SqliteStore:
         return tuple(_data_key(row) for row in rows)
 
     async def tenants(self, after: str, limit: int) -> tuple[str, ...]:
-        rows = await self._read(
-            "SELECT DISTINCT tenant_id FROM data_keys WHERE tenant_id > ? ORDER BY tenant_id LIMIT ?",
-            after,
-            limit,
-        )
-        return tuple(row[0] for row in rows)
+        query = "SELECT DISTINCT tenant_id FROM data_keys WHERE tenant_id > ? ORDER BY tenant_id LIMIT ?"
+        return tuple(row[0] for row in await self._read(query, after, limit))
 
     async def head(self) -> Head | None:
         rows = await self._read(_HEAD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ from vault import (
     Service,
     SqliteStore,
 )
+from vault.records import Found
 
 OWN = OpenAICompatible(model="own", key="acme")
 SHARED = OpenAICompatible(model="shared", base_url="https://models.example/v1", api_key_env="SHARED_KEY")
@@ -245,6 +246,35 @@ async def test_a_key_service_that_hangs_costs_a_call_its_keys_and_a_bounded_wait
     hanging.answers.set()
     clock.now += HUNG_MS
     assert (await keys.fetch("a", ("acme",))).found["acme"].secret == Secret("key-of-a")
+
+
+class HalfRotated:
+    """A store in which one key is sealed as it was before its data key was rotated."""
+
+    def __init__(self, inner: SqliteStore, old: Mapping[str, Found]) -> None:
+        self.inner, self.old = inner, old
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    async def several(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, Found]:
+        return {**await self.inner.several(tenant_id, names), **self.old}
+
+
+async def test_a_key_that_hangs_does_not_hold_the_same_calls_others_up(store: SqliteStore) -> None:
+    await put(vault_over(store), "a", "sealed", "of-the-old")
+    old = await store.several("a", ("sealed",))
+    await vault_over(store).rotate_data_key("a", actor=ADA, at=NOON)
+    await put(vault_over(store), "a", "open", "of-the-new")
+    hanging, clock = Hanging(), Clock()
+    vault = vault_over(HalfRotated(store, old), hanging, clock=clock, keep_ms=60_000)  # type: ignore[arg-type]
+    hanging.answers.set()
+    assert await vault.fetch("a", "open")
+    hanging.answers.clear()
+    found = (await TenantKeys(vault, now_ms=clock).fetch("a", ("sealed", "missing", "open"))).found
+    assert found["sealed"].reason == f"was not read within {WAIT_MS} ms"
+    assert found["missing"].reason == "is missing"
+    assert found["open"].secret == Secret("of-the-new")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from vault.audit import Action, Appended, Chain, Deed, Head
 from vault.records import (
     AddDataKey,
     DataKeyRow,
+    Found,
     RetireDataKey,
     RewrapDataKey,
     SecretRow,
@@ -91,6 +92,28 @@ async def test_what_is_committed_is_read(store: SecretStore) -> None:
     head = await store.head()
     assert head is not None
     assert CHAIN.vouches(head)
+
+
+async def test_several_are_read_at_once(store: SecretStore) -> None:
+    revoked = replace(row(name="r"), sealed=None, generation=None, revoked_at=AT)
+    second = replace(row(name="m"), generation=2)
+    writes: list[Write] = [
+        AddDataKey(key()),
+        AddDataKey(key(generation=2)),
+        new(row()),
+        new(second),
+        new(revoked),
+    ]
+    await store.commit(writes, link(2))
+    await store.commit([AddDataKey(key("b")), new(row("b", "other"))], link(2))
+    found = await store.several("a", ("n", "m", "r", "other", "", "n' OR 1=1 --", '"'))
+    assert found == {
+        "n": Found(row(), key()),
+        "m": Found(second, key(generation=2)),
+        "r": Found(revoked, None),
+    }
+    assert await store.several("a", ()) == {}
+    assert await store.several("nobody", ("n",)) == {}
 
 
 async def test_a_secret_is_replaced_only_as_it_was_read(store: SecretStore) -> None:
