@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mediaserver.errors import StartupError
-from vault.process import CoreDumpsPossible, forbid_core_dumps
 
 
 def no_core_dumps() -> None:
@@ -13,6 +12,8 @@ def no_core_dumps() -> None:
     cannot read ``/proc/PID/environ``, ``fd`` and ``maps``, and a crash leaves a traceback and no core file. Raises
     `StartupError`.
     """
+    from vault.process import CoreDumpsPossible, forbid_core_dumps  # with the vault comes a client of HTTP
+
     try:
         forbid_core_dumps()
     except CoreDumpsPossible as error:

@@ -34,11 +34,11 @@ from mediaserver.node_parts import (
     open_engine,
     open_keys,
     open_sip,
-    slots_of,
     tell_of_end,
     warm_phrases,
     worker_pool,
 )
+from mediaserver.node_size import slots_of
 from mediaserver.node_view import READINGS, NodeView
 from mediaserver.phrase_cache import PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer

@@ -1,4 +1,4 @@
-"""What a node is made of, from its configuration: how much it takes, its engine, what its workers are told."""
+"""What a node is made of, from its configuration: its engine, what its workers are told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from loguru import logger
 
-from admission import CallKind, slots_for
 from config.node import NodeConfig, SipConfig
 from mediaserver._native import MediaEngine, MediaError
 from mediaserver.edge import Edge
@@ -16,6 +15,7 @@ from mediaserver.errors import StartupError
 from mediaserver.key_reports import KeyReports
 from mediaserver.media_link import EngineHub
 from mediaserver.media_session import media_threads, thread_arguments
+from mediaserver.node_size import slots_of, workers_of
 from mediaserver.phrase_cache import PHRASE_RATE_HZ, PhraseCache
 from mediaserver.phrase_warmer import PhraseWarmer
 from mediaserver.realtime import starvation_warning, unthrottled
@@ -38,20 +38,6 @@ ENGINE_WATCH_S = 1.0
 """Between two looks at whether the media threads run."""
 SPARE_STREAMS = 8
 """Streams beyond the slots: those of calls that are being wound up."""
-
-
-def slots_of(config: NodeConfig) -> int:
-    """The node's calls at a time: as configured, else what its cores can carry with the embedded models."""
-    if config.capacity.slots is not None:
-        return config.capacity.slots
-    return slots_for(os.cpu_count() or 1, CallKind.EMBEDDED_MODELS)
-
-
-def workers_of(config: NodeConfig) -> int:
-    """The node's call workers: as configured, else one per core."""
-    if config.workers.count is not None:
-        return config.workers.count
-    return len(os.sched_getaffinity(0))
 
 
 def worker_settings(config: NodeConfig, models_url: str) -> WorkerSettings:

@@ -28,7 +28,7 @@ from mediaserver.doctor.processes import (
 )
 from mediaserver.errors import StartupError
 from mediaserver.models.engines import INSTALL_HINT
-from mediaserver.node_parts import slots_of, workers_of
+from mediaserver.node_size import slots_of, workers_of
 from mediaserver.vad_weights import silero_weights
 
 MIB: Final = 1024 * 1024
