@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from config.node import PostgresConfig
 from tenancy.database import unbroken
@@ -18,9 +22,13 @@ from tenancy.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, Sto
 from tenancy.figures import StoreFigures
 
 T = TypeVar("T")
+Driver = psycopg.AsyncConnection[tuple[Any, ...]]
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
 MAX_MESSAGE_CHARACTERS = 300
+PING_AFTER_S: Final = 1.0
+"""What was used this lately is taken for alive."""
+_IDLE_SINCE: Final = "idle since"
 # SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html)
 _UNAVAILABLE: Final = ("08", "57P01", "57P02", "57P03", "53300", "25006")
 _LOCKED: Final = ("55P03", "40P01", "40001", "57014", "25P03", "53400")
@@ -43,7 +51,6 @@ class PostgresDatabase:
             pool_size=config.connections_kept,
             max_overflow=config.connections_max - config.connections_kept,
             pool_timeout=config.wait_ms / 1000,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
                 "application_name": "mediaserver",
@@ -52,6 +59,7 @@ class PostgresDatabase:
                 f" -c idle_in_transaction_session_timeout={4 * config.wait_ms}",
             },
         )
+        self._pings = _Pings(self._engine)
         self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self.place = f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}"
         """What errors call it."""
@@ -87,6 +95,28 @@ class PostgresDatabase:
             async with self._at_once.connect() as connection:
                 yield connection
 
+    async def fetch(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Do what every call asks straight on the driver's connection; it only reads. Raises `StoreError`.
+
+        Where the connection turns out to be lost, it is done once more on another.
+        """
+
+        async def do(*, once_more: bool) -> T:
+            async with self.at_once() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(driver, psycopg.AsyncConnection)
+                try:
+                    return await work(driver)
+                except psycopg.Error as error:
+                    lost = driver.broken or isinstance(_named(error, self.place), StoreUnavailable)
+                    if not lost or not once_more:
+                        raise
+                    self._pings.doubt_all()
+                    await connection.invalidate()
+            return await do(once_more=False)
+
+        return await unbroken(do(once_more=True))
+
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """All of it or nothing. The caller sees to it that it is not cancelled (`unbroken`)."""
@@ -115,6 +145,38 @@ class PostgresDatabase:
         if isinstance(error, StoreLocked):
             self.figures.was_locked()
         return error
+
+
+class _Pings:
+    """Asks a connection whether it lives, before somebody has it who would find out; but not one that just did.
+
+    The pool's own ``pool_pre_ping`` asks each time, which doubles the round trips of a call.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._dialect = engine.sync_engine.dialect
+        self._doubted_at = -math.inf
+        event.listen(engine.sync_engine, "checkin", self._checked_in)
+        event.listen(engine.sync_engine, "checkout", self._checked_out)
+
+    def doubt_all(self) -> None:
+        """One was lost: what ended it may have ended all that nobody has just now."""
+        self._doubted_at = time.monotonic()
+
+    def _checked_in(self, _: object, record: ConnectionPoolEntry) -> None:
+        record.info[_IDLE_SINCE] = time.monotonic()
+
+    def _checked_out(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        idle_since = record.info.get(_IDLE_SINCE)
+        if idle_since is None:  # it was made just now
+            return
+        if idle_since > max(self._doubted_at, time.monotonic() - PING_AFTER_S):
+            return
+        try:
+            self._dialect.do_ping(connection)
+        except self._dialect.loaded_dbapi.Error as error:
+            # The others are older than what ended this one: the pool makes all of them anew.
+            raise InvalidatePoolError from error
 
 
 def postgres_url(url: str, variable: str) -> URL:

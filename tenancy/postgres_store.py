@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import psycopg
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,7 +26,7 @@ from tenancy.figures import NodeMinute, NodeRow
 from tenancy.ledger import Edit, Ledger, LogLine
 from tenancy.ledger_repository import known_as, texts_of
 from tenancy.node_repository import NodeRepository
-from tenancy.postgres_database import PostgresDatabase
+from tenancy.postgres_database import Driver, PostgresDatabase
 from tenancy.repository import TenantRepository
 from tenancy.schema_history import SchemaHistory
 from tenancy.shared_repository import SharedRepository, asked_for, owned_address
@@ -128,15 +127,12 @@ class PostgresStore:
     ) -> list[tuple[Any, ...]]:
         """All rows of a compiled query on what is shared, or on what is one tenant's."""
 
-        async def do() -> list[tuple[Any, ...]]:
-            async with self._database.at_once() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert isinstance(driver, psycopg.AsyncConnection)
-                if tenant_id is None:
-                    return await (await driver.execute(query, values)).fetchall()
-                return await _in_one_trip(driver, tenant_id, query, values)
+        async def work(driver: Driver) -> list[tuple[Any, ...]]:
+            if tenant_id is None:
+                return await (await driver.execute(query, values)).fetchall()
+            return await _in_one_trip(driver, tenant_id, query, values)
 
-        return await unbroken(do())
+        return await self._database.fetch(work)
 
     async def _of_tenant(self, tenant_id: str, work: Work[T]) -> T:
         async def do() -> T:
@@ -312,7 +308,7 @@ def _compiled(query: Select[Any]) -> bytes:
 
 
 async def _in_one_trip(
-    driver: psycopg.AsyncConnection[Any], tenant_id: str, query: bytes, values: Mapping[str, str]
+    driver: Driver, tenant_id: str, query: bytes, values: Mapping[str, str]
 ) -> list[tuple[Any, ...]]:
     """A transaction of one query on one tenant's rows, whose statements wait for no answer in between.
 

@@ -99,6 +99,62 @@ async def test_who_is_cancelled_leaves_the_connection_as_it_was(store: PostgresS
     assert await asyncio.gather(*(body_of(store, name) for name in NAMES)) == [f"body of {n}" for n in NAMES]
 
 
+def end_sessions(url: str) -> None:
+    """As a server does that is restarted, or a proxy that lost it."""
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'mediaserver' AND datname = current_database()"
+        )
+
+
+async def test_a_call_does_not_notice_that_connections_were_lost_just_now(url: str) -> None:
+    config = PostgresConfig(connections_kept=3, connections_max=3, wait_ms=1_000)
+    store = await PostgresStore.open(url, config)
+    try:
+        await store.import_version(version("t1", "body of t1", "+t1"))
+        assert await asyncio.gather(*(body_of(store, "t1") for _ in range(3))) == ["body of t1"] * 3
+        await asyncio.to_thread(end_sessions, url)
+        assert await asyncio.gather(*(body_of(store, "t1") for _ in range(3))) == ["body of t1"] * 3
+        await asyncio.to_thread(end_sessions, url)
+        assert [each.address.address for each in await store.registered(("+t1",))] == ["+t1"]
+    finally:
+        await store.close()
+
+
+async def test_a_connection_that_was_idle_is_asked_whether_it_lives(
+    url: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(end_sessions, url)
+    monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 0.0)
+    assert await store.import_version(version("t1", "another", "+t1")) == 2
+    assert await body_of(store, "t1") == "another"
+
+
+async def test_one_that_is_in_use_is_not(
+    url: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a call's questions are one round trip each."""
+    monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 3_600.0)
+
+    def latest() -> list[tuple[str]]:
+        with psycopg.connect(url, autocommit=True) as session:
+            return session.execute(
+                "SELECT query FROM pg_stat_activity"
+                " WHERE application_name = 'mediaserver' AND datname = current_database()"
+            ).fetchall()
+
+    await store.registered(("+t1",))
+    ((query,),) = await asyncio.to_thread(latest)
+    assert "FROM addresses" in query
+    # So does what is handed out next, before anything is asked of it.
+    async with store._database.at_once():
+        assert await asyncio.to_thread(latest) == [(query,)]
+        monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 0.0)
+    async with store._database.at_once():
+        assert await asyncio.to_thread(latest) != [(query,)]
+
+
 async def test_a_trip_writes_nothing(url: str, store: PostgresStore) -> None:
     del store
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True)

@@ -42,6 +42,12 @@ from vault import (
 URL = "MEDIASERVER_POSTGRES_URL"
 
 
+@pytest.fixture(autouse=True)
+def _keys_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a call waits for a key is `test_keys`'s, on a clock of its own; here the machine may be busy."""
+    monkeypatch.setattr("tenancy.keys.WAIT_MS", 10_000)
+
+
 @pytest.fixture
 def environ(postgres: PostgresServer) -> dict[str, str]:
     return {URL: postgres.new_database(), "KEK": "22" * 31 + "23"}
