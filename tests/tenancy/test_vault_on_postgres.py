@@ -42,8 +42,8 @@ from vault import (
 URL = "MEDIASERVER_POSTGRES_URL"
 
 
-@pytest.fixture(autouse=True)
-def _keys_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def keys_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a call waits for a key is `test_keys`'s, on a clock of its own; here the machine may be busy."""
     monkeypatch.setattr("tenancy.keys.WAIT_MS", 10_000)
 
@@ -106,6 +106,7 @@ async def two_nodes(shared: NodeConfig, environ: dict[str, str]) -> AsyncIterato
         await each.aclose()
 
 
+@pytest.mark.usefixtures("keys_are_waited_for")
 async def test_a_key_that_is_put_on_one_node_is_on_the_other(
     two_nodes: list[TenantKeys], shared: NodeConfig, environ: dict[str, str]
 ) -> None:
@@ -162,6 +163,7 @@ async def test_a_key_encryption_key_that_is_gone_is_named_with_what_it_wraps(
         await open_tenant_keys(shared, environ)
 
 
+@pytest.mark.usefixtures("keys_are_waited_for")
 async def test_from_a_file_to_a_key_service_and_back_by_the_configuration(
     shared: NodeConfig, environ: dict[str, str], kek: FileKek, tmp_path: Path
 ) -> None:
@@ -201,6 +203,8 @@ async def tenant_a(files: NodeConfig) -> None:
     await registry.close()
 
 
+@pytest.mark.usefixtures("keys_are_waited_for")
+@pytest.mark.usefixtures("keys_are_waited_for")
 async def test_the_vault_goes_along_while_a_node_reads_it(
     files: NodeConfig, shared: NodeConfig, environ: dict[str, str]
 ) -> None:
@@ -298,6 +302,7 @@ def commands(tmp_path: Path, kek: FileKek) -> Commands:
     return made
 
 
+@pytest.mark.usefixtures("keys_are_waited_for")
 async def test_the_commands_work_on_the_vault_of_all_nodes(
     commands: Commands, shared: NodeConfig, environ: dict[str, str], tmp_path: Path
 ) -> None:
