@@ -12,7 +12,7 @@ ASK ?= What are your opening hours on Friday?
 
 export CARGO_NET_RETRY := 5
 
-.PHONY: run call test lint types bench perf perf-gate schema docs clean setup rust-test py-test fuzz loom address-sanitizer
+.PHONY: run call test lint types bench perf perf-gate schema docs clean setup rust-test py-test coverage fuzz loom address-sanitizer
 
 run: setup  ## start the server with the demo tenants
 	@$(BIN)/mediaserver serve
@@ -81,8 +81,12 @@ address-sanitizer:  ## the tests around unsafe code, Rust and C, under the addre
 	  --target $(HOST) --target-dir target/address-sanitizer --tests
 
 # Most tests wait for speech, so that two processes take little more than half the time of one.
+# Half of the tests wait for calls in real time: three at once keep two processors busy.
 py-test: setup
-	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -n 3 --dist worksteal
+
+coverage: setup  ## the Python tests, and which lines they run (half as long again)
+	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered
 
 bench: setup  ## the engine's and the pipeline's cost, as a table and in perf/results/
 	$(BIN)/python -m perf.bench

@@ -37,6 +37,7 @@ from mediaserver.workers.messages import (
     StandsStill,
 )
 from mediaserver.workers.nursery_client import Nursery, log_end
+from mediaserver.workers.run_queue import RunQueue
 from mediaserver.workers.watch import Health, WatchParams, WorkerWatch
 from mediaserver.workers.worker_settings import WorkerSettings
 from tenancy import TenantContext
@@ -72,6 +73,7 @@ class Worker:
     connection: Connection | None = None
     stage: Stage = Stage.STARTING
     watch: WorkerWatch | None = None
+    run_queue: RunQueue | None = None
     calls: dict[int, HostedCall] = field(default_factory=dict)
     opening: set[int] = field(default_factory=set)
     """Those whose pipelines it has not built yet."""
@@ -313,6 +315,7 @@ class WorkerPool:
             case Ready():
                 worker.stage = Stage.TAKING_CALLS
                 worker.watch = WorkerWatch(self._watch_params, _now_ms())
+                worker.run_queue = RunQueue(worker.pid)
                 worker.ready.set()
                 for digest, pcm in self._phrases.held():
                     worker.send(0, KeepPhrase(digest, pcm))
@@ -349,7 +352,8 @@ class WorkerPool:
         if worker.watch is None:
             return
         was = worker.watch.health
-        number = worker.watch.tick(_now_ms())
+        waited_ms = 0 if worker.run_queue is None else worker.run_queue.waited_ms()
+        number = worker.watch.tick(_now_ms(), waited_ms)
         if number is None:
             self._lose(worker, f"it has not answered for {self._watch_params.lost_ms} ms", "hung")
             return
@@ -453,6 +457,8 @@ class WorkerPool:
             # It may be stopped or in a loop: nothing milder is sure to end it.
             signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
         os.close(worker.pidfd)
+        if worker.run_queue is not None:
+            worker.run_queue.close()
         if worker.connection is not None:
             connection, worker.connection = worker.connection, None
             connection.close(why)

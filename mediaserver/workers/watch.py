@@ -6,7 +6,9 @@ Rules:
 * after `suspect_ms` without an answer the worker's callers are told to wait, after `lost_ms` the worker is ended and its calls
   go elsewhere; an answer before that clears the suspicion;
 * a worker that has said that it will stand still for a while is not missed before;
-* time in which the edge itself did not run counts for nothing: a tick that comes late counts as one that came in time.
+* time in which the edge itself did not run counts for nothing: a tick that comes late counts as one that came in time;
+* nor does time in which the worker waited for a processor, up to `STARVED_MS_MAX` without an answer: where the machine is too busy,
+  ending a worker and building its calls anew elsewhere would make it busier.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ LATE_TICKS = 4
 
 EXCUSED_MS = 400
 """Looking for garbage among 400 calls takes about so long."""
+
+STARVED_MS_MAX = 2_000
+"""A caller who has waited so long is not helped by patience."""
 
 
 class Health(Enum):
@@ -46,6 +51,7 @@ class WorkerWatch:
         self._params = params
         self._ticked_ms = now_ms
         self._silent_ms = 0
+        self._starved_ms = 0
         self._sent = 0
         self._answered = 0
         self.health = Health.WELL
@@ -55,13 +61,19 @@ class WorkerWatch:
         """For how long a ping has been without an answer."""
         return max(0, self._silent_ms)
 
-    def tick(self, now_ms: int) -> int | None:
-        """A period has passed: the number of the ping to send, or none when the worker is lost. Look at `health` then."""
+    def tick(self, now_ms: int, waited_ms: int = 0) -> int | None:
+        """A period has passed: the number of the ping to send, or none when the worker is lost. Look at `health` then.
+
+        `waited_ms`: for how long of it the worker was ready to run and no processor was free.
+        """
         period_ms = self._params.tick_ms
         elapsed_ms = max(0, now_ms - self._ticked_ms)
         self._ticked_ms = now_ms
         if self._answered < self._sent:
-            self._silent_ms += elapsed_ms if elapsed_ms <= LATE_TICKS * period_ms else period_ms
+            counted_ms = elapsed_ms if elapsed_ms <= LATE_TICKS * period_ms else period_ms
+            starved_ms = max(0, min(waited_ms, counted_ms, STARVED_MS_MAX - self._starved_ms))
+            self._starved_ms += starved_ms
+            self._silent_ms += counted_ms - starved_ms
         if self._silent_ms >= self._params.lost_ms:
             self.health = Health.LOST
             return None
@@ -76,6 +88,7 @@ class WorkerWatch:
             return
         self._answered = number
         self._silent_ms = 0
+        self._starved_ms = 0
         self.health = Health.WELL
 
     def excuse(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver.workers.watch import EXCUSED_MS, Health, WatchParams, WorkerWatch
+from mediaserver.workers.watch import EXCUSED_MS, STARVED_MS_MAX, Health, WatchParams, WorkerWatch
 
 PARAMS = WatchParams(tick_ms=50, suspect_ms=200, lost_ms=500)
 
@@ -77,3 +77,33 @@ def test_answers_that_were_never_asked_for_mean_nothing() -> None:
         if watch.tick(now_ms) is None:
             break
     assert watch.health is Health.LOST
+
+
+def lost_after_ms(waited_ms: int) -> int:
+    """A worker that never answers, and waits for a processor so long in every tick."""
+    watch = WorkerWatch(PARAMS, 0)
+    for now_ms in range(50, 100_000, 50):
+        if watch.tick(now_ms, waited_ms) is None:
+            return now_ms
+    raise AssertionError("it is never lost")
+
+
+def test_a_worker_that_gets_no_processor_is_given_time_and_not_forever() -> None:
+    stuck_ms = lost_after_ms(0)
+    assert lost_after_ms(25) == stuck_ms + 500, "half of the time is its own"
+    assert lost_after_ms(50) == lost_after_ms(80) == stuck_ms + STARVED_MS_MAX
+
+
+@given(st.lists(st.tuples(st.integers(0, 120), st.integers(-5, 500), st.booleans()), max_size=200))
+def test_waiting_makes_nobody_lost_sooner(steps: list[tuple[int, int, bool]]) -> None:
+    patient, plain, now_ms = WorkerWatch(PARAMS, 0), WorkerWatch(PARAMS, 0), 0
+    for step_ms, waited_ms, answers in steps:
+        now_ms += step_ms
+        number, other = patient.tick(now_ms, waited_ms), plain.tick(now_ms)
+        if other is None:
+            return
+        assert number == other
+        assert patient.silent_ms <= plain.silent_ms
+        if answers:
+            patient.pong(other)
+            plain.pong(other)
