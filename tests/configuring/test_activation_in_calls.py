@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from mediaserver.telemetry.schema import CONFIG_CHANGES, TRIALS_ENDED
 from perf.simulators import Behaviour, Script
 from tenancy.canary import CanaryPlan, Decision
 from tenancy.lifecycle import Lifecycle
+from tests.sim import forked
 from tests.sim.node import GREETING, RunningNode, running_node, tenant
 
 NEW_GREETING = "Good day, this is the bakery around the corner."
@@ -38,15 +37,9 @@ async def cli(directory: Path, *arguments: object) -> str:
     """``mediaserver config`` in a process of its own, on the node's store."""
     node = directory / "cli.yaml"
     node.write_text(yaml.safe_dump({"data_dir": str(directory / "data")}))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediaserver", "config", *map(str, arguments), "--config", str(node)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "OPENAI_API_KEY": ""},
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return out.decode()
+    done = await forked.start("config", *arguments, "--config", node, environ={"OPENAI_API_KEY": ""})
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
 
 
 def write(path: Path, url: str, **changes: object) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from perf.provider_faults import Fault
 from perf.simulators import Behaviour, Script, running
 from tenancy import CallRecord, Registry
 from tenancy.canary import Bound, CallOutcome
+from tests.sim import forked
 from tests.tenancy.conftest import dialled, tenant
 
 
@@ -33,16 +31,9 @@ class Cli:
         return path
 
     def __call__(self, *arguments: object, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "mediaserver", "config", *map(str, arguments), "--config", str(self.node)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "OPENAI_API_KEY": ""},
-        )
+        done = forked.run("config", *arguments, "--config", self.node, environ={"OPENAI_API_KEY": ""})
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-        return done.stdout if status in (0, 1) else done.stderr
+        return (done.stdout if status in (0, 1) else done.stderr).decode()
 
     async def open(self) -> Registry:
         return await Registry.open(self.directory / "data", PlatformProviders(), {})

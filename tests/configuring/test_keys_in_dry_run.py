@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from tenancy import Registry
 from tenancy.keys import open_vault, vault_path
 from tenancy.lifecycle import Lifecycle
 from tenancy.versions import VersionState
+from tests.sim import forked
 from tests.sim.vault import keep, vault_config
 from tests.tenancy.conftest import tenant
 
@@ -105,13 +103,8 @@ async def test_the_command_says_it(tmp_path: Path, put: bool) -> None:
         await keep(tmp_path, "a", k="sk-there")
     (tmp_path / "node.yaml").write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), "vault": kek}))
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(keyed("k").model_dump(mode="json")))
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "mediaserver", "config", "validate", str(tmp_path / "a.yaml"),
-         "--config", str(tmp_path / "node.yaml")],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = await forked.start("config", "validate", tmp_path / "a.yaml", "--config", tmp_path / "node.yaml")
     assert done.returncode == 0, done.stderr
     said = "warning: providers.llm.0.key: key k is missing; calls do without this provider"
-    assert (said in done.stdout) != put
-    assert "sk-there" not in done.stdout + done.stderr
+    assert (said in done.stdout.decode()) != put
+    assert b"sk-there" not in done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mediaserver.doctor.checks import Status
 from mediaserver.doctor.command import examine_node
 from mediaserver.softphone.speech import Utterance
 from perf.simulators import Script, running
+from tests.sim import forked
 from tests.sim.command import operator_root, serve
 from tests.sim.node import RunningNode, running_node
 
@@ -82,13 +82,8 @@ async def test_a_node_that_runs_is_asked_and_what_it_measured_outlives_it(
 
 
 async def doctor(directory: Path, *options: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediaserver", "doctor", "--config", str(directory / "node.yaml")),
-        *options,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    said, _ = await process.communicate()
-    return process.returncode, said.decode()
+    done = await forked.start("doctor", "--config", directory / "node.yaml", *options)
+    return done.returncode, done.stdout.decode()
 
 
 async def test_an_operator_finds_the_second_node_and_the_one_that_was_killed(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sqlite3
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import yaml
 
 from config.node import NodeConfig, VaultConfig
 from tenancy.keys import open_tenant_keys
+from tests.sim import forked
 from tests.sim.node import tenant
 from tests.sim.vault import KEK, vault_config
 from vault import Secret
@@ -46,17 +44,12 @@ class Commands:
         (self.directory / "node.yaml").write_text(yaml.safe_dump(config))
 
     async def __call__(self, *arguments: str, stdin: str | bytes = b"", **environ: str) -> Said:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mediaserver", "keys", *arguments,
-            "--config", str(self.directory / "node.yaml"),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **environ},
-        )  # fmt: skip
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        out, err = await asyncio.wait_for(process.communicate(given), 60)
-        for stream in (out, err):
+        node = self.directory / "node.yaml"
+        done = await forked.start("keys", *arguments, "--config", node, stdin=given, environ=environ)
+        for stream in (done.stdout, done.stderr):
             assert KEY.encode() not in stream, "no command shows a key"
-        return Said(process.returncode, out.decode(), err.decode())
+        return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.fixture
