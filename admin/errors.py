@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -62,15 +63,19 @@ class Throttled(AdminError):  # noqa: N818
     status = 429
     kind = "throttled"
 
-    def __init__(self, detail: str, retry_after_s: int) -> None:
+    def __init__(
+        self, detail: str, retry_after_s: int, fields: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """``fields``: of the header, beside Retry-After."""
         super().__init__(detail)
         self.retry_after_s = retry_after_s
         """Whole seconds, at least one."""
+        self._fields = fields
 
     @property
     def headers(self) -> Mapping[str, str]:
         """RFC 9110, section 10.2.3."""
-        return {"Retry-After": str(self.retry_after_s)}
+        return {**self._fields, "Retry-After": str(self.retry_after_s)}
 
 
 class KeyReused(AdminError):  # noqa: N818

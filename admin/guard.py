@@ -9,8 +9,9 @@ asked. Of reads, the trail has those that were refused for whose data they are. 
 those beyond the rate, which anybody can make without end: they are counted.
 
 A request with an ``Idempotency-Key`` that was carried out is answered from what is kept; one that was refused has changed nothing,
-and its key is free again. So is that of one that failed: no route asks anything of a store once its change is made. A process that dies between the change and the keeping leaves the key free after a minute: the
-same request is tried then again, which its ``If-Match`` refuses.
+and its key is free again. So is that of one that failed: no route asks anything of a store once its change is made. A process
+that dies between the change and the keeping leaves the key free after a minute: the same request is tried then again, which
+its ``If-Match`` refuses.
 """
 
 from __future__ import annotations
@@ -96,15 +97,19 @@ class _Guarded:
     takes_json: bool
 
     async def answer(self) -> Response:
-        principal = None
         try:
             principal = await self.services.authenticator.authenticate(
                 self.request.headers.get("authorization"), self._source
             )
-            self.services.limiter.take(principal, self.services.steady_ms())
+            quota = self.services.limiter.take(principal, self.services.steady_ms())
         except AdminError as error:
             return self._refused(error)
         self.request.state.principal = principal
+        response = await self._answer_to(principal)
+        response.headers.update(quota)
+        return response
+
+    async def _answer_to(self, principal: Principal) -> Response:
         try:
             self._check(principal)
         except AdminError as error:

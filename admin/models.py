@@ -7,11 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
-from admin.api_tokens import TokenInfo
-from admin.principals import Role
-from config.tenant import TenantId
 from tenancy.canary import Bound, Canary, CanaryPlan, Metric
-from tenancy.context import CallRecord
 from tenancy.ledger import LogLine
 from tenancy.store import Address, TenantRow, TenantStatus
 from tenancy.versions import MAX_REASON_CHARACTERS, ConfigVersion, VersionState
@@ -258,9 +254,10 @@ class Line(Told):
 
 
 class Log(Told):
-    """The newest lines of the log of changes, latest first."""
+    """A page of the log of changes, latest first."""
 
     items: list[Line]
+    next_cursor: str | None
 
 
 # -- trials ------------------------------------------------------------------------------------------------
@@ -344,9 +341,10 @@ def _figures(trial: Canary, plan: CanaryPlan, *, baseline: bool) -> ArmFigures:
 
 
 class Trials(Told):
-    """Trials that ended, of the newest version first."""
+    """A page of trials, of the newest version first."""
 
     items: list[Trial]
+    next_cursor: str | None
 
 
 # -- keys --------------------------------------------------------------------------------------------------
@@ -407,98 +405,3 @@ class KekRotation(Told):
     failed: int
     finished: bool
     failures: list[NotRotated]
-
-
-# -- calls, the trail, tokens --------------------------------------------------------------------------------
-
-
-class Call(Told):
-    """What stays of a call."""
-
-    call_id: str
-    called: str
-    caller: str
-    config_version: int
-    started_at: datetime
-    ended_at: datetime
-    cause: str
-    transcript: list[dict[str, Any]]
-    messages: list[dict[str, Any]]
-
-    @classmethod
-    def of(cls, record: CallRecord) -> Call:
-        """A record of the store."""
-        return cls(**{name: getattr(record, name) for name in cls.model_fields})
-
-
-class Calls(Told):
-    """A page of calls, the latest first."""
-
-    items: list[Call]
-    next_cursor: str | None
-
-
-class AuditEntry(Told):
-    """A line of the trail: what was done or refused, by whom."""
-
-    sequence: int
-    at: datetime
-    principal: str
-    credential: str
-    source: str
-    action: str
-    tenant_id: str | None
-    target: str | None
-    status: int
-    """Of the answer; 102: it was about to be carried out."""
-    request_id: str
-    detail: str
-    hash: str
-
-
-class AuditEntries(Told):
-    """A page of the trail, in order."""
-
-    items: list[AuditEntry]
-    next_cursor: str | None
-
-
-class NewToken(Given):
-    """An API token to be made."""
-
-    role: Role
-    tenant_id: TenantId | None = None
-    label: str = Field(min_length=1, max_length=64)
-    life_days: int | None = Field(default=None, ge=1, le=3_650)
-
-
-class Token(Told):
-    """What may be told of a token."""
-
-    public_id: str
-    role: Role
-    tenant_id: str | None
-    label: str
-    created_by: str
-    created_ms: int
-    expires_ms: int
-    revoked_ms: int | None
-    revoked_by: str | None
-
-    @classmethod
-    def of(cls, info: TokenInfo) -> Token:
-        """The store's."""
-        return cls(**{name: getattr(info, name) for name in TokenInfo.__slots__})
-
-
-class TokenOnce(Token):
-    """A token that was just made; it is not shown again."""
-
-    token: str
-
-
-class Tokens(Told):
-    """A page of tokens, by their ids."""
-
-    items: list[Token]
-    next_cursor: str | None

@@ -5,6 +5,7 @@ Every method may raise `admin.errors.Unavailable`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -104,5 +105,5 @@ class Idempotency(Protocol):
 class Limiter(Protocol):
     """How much one principal may ask."""
 
-    def take(self, principal: Principal, now_ms: int) -> None:
-        """Count a request. Raises `Throttled`."""
+    def take(self, principal: Principal, now_ms: int) -> Mapping[str, str]:
+        """Count a request; the answer's fields of how many are left (draft-ietf-httpapi-ratelimit-headers). Raises `Throttled`."""

@@ -8,7 +8,7 @@ goes; where none of these is full, the very oldest does, which gives its owner a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -71,6 +71,16 @@ class Buckets(Generic[KeyT]):
             self._buckets.move_to_end(key)
         return wait_ms
 
+    def left(self, key: KeyT, now_ms: int) -> int:
+        """How many can be taken at once now."""
+        bucket = self._buckets.get(key)
+        return (self._full if bucket is None else self._parts(bucket, now_ms)) // MINUTE_MS
+
+    def full_in_ms(self, key: KeyT, now_ms: int) -> int:
+        """How long until as many can be taken as ever."""
+        bucket = self._buckets.get(key)
+        return 0 if bucket is None else -(-(self._full - self._parts(bucket, now_ms)) // self._per_ms)
+
     def _parts(self, bucket: _Bucket, now_ms: int) -> int:
         return min(self._full, bucket.parts + max(0, now_ms - bucket.at_ms) * self._per_ms)
 
@@ -91,16 +101,23 @@ class RateLimiter:
     def __init__(self, limit: RateLimit, size_max: int = MAX_BUCKETS) -> None:
         self._buckets: Buckets[tuple[str, str]] = Buckets(limit, size_max)
         self._limit = limit
+        fills_in_s = -(-limit.burst * 60 // limit.per_minute)
+        self._policy = f'"requests";q={limit.burst};w={fills_in_s}'
         self.refused = 0
 
-    def take(self, principal: Principal, now_ms: int) -> None:
-        wait_ms = self._buckets.take((principal.issuer, principal.subject), now_ms)
+    def take(self, principal: Principal, now_ms: int) -> Mapping[str, str]:
+        key = (principal.issuer, principal.subject)
+        wait_ms = self._buckets.take(key, now_ms)
+        left, full_in_s = self._buckets.left(key, now_ms), -(-self._buckets.full_in_ms(key, now_ms) // 1000)
+        fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"requests";r={left};t={full_in_s}'}
         if wait_ms:
             self.refused += 1
             raise Throttled(
                 f"too many requests: {self._limit.per_minute} a minute, and {self._limit.burst} at once, are allowed",
                 retry_after_s(wait_ms),
+                fields,
             )
+        return fields
 
 
 def retry_after_s(wait_ms: int) -> int:

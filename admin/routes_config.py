@@ -213,9 +213,14 @@ async def diff(
     )
 
 
-async def log(tenant_id: str, at: In, limit: Limit = 50) -> Log:
+async def log(
+    tenant_id: str, at: In, request: Request, response: Response, limit: Limit = 50, cursor: Cursor = None
+) -> Log:
     """Who did what to the versions, latest first."""
-    return Log(items=[Line.of(each) for each in await at.lifecycle.log(tenant_id, limit)])
+    found = await at.lifecycle.log(tenant_id, limit + 1, number_of(cursor))
+    page = page_of([Line.of(each) for each in found], limit, [written(str(each.entry)) for each in found])
+    link_next(request, response, page.next_cursor)
+    return Log(items=page.items, next_cursor=page.next_cursor)
 
 
 def routes() -> APIRouter:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from admin.documents import for_anybody, for_operators, problems
 from admin.guard import GuardedRoute
-from admin.models import AuditEntries, AuditEntry, Call, Calls
 from admin.paging import MAX_NUMBER, Cursor, Limit, link_next, moment_of, number_of, page_of, written
 from admin.ports import Entry
+from admin.record_models import AuditEntries, AuditEntry, Call, Calls
 from admin.services import In, Services
 from config.schema import tenant_schema
 from tenancy.call_log import MAX_LISTED_CALLS

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from admin.documents import for_operators, problems
 from admin.guard import ABOUT, SECRET_ANSWER, GuardedRoute
-from admin.models import NewToken, Token, TokenOnce, Tokens
 from admin.paging import Cursor, Limit, link_next, page_of, text_of, written
+from admin.record_models import NewToken, Token, TokenOnce, Tokens
 from admin.services import Asking, In
 
 

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ValidationError
 
 from admin.documents import problems
 from admin.errors import Fault, Invalid, NotFound
-from admin.etags import check_match
+from admin.etags import check_match, tag_of
 from admin.guard import GuardedRoute
 from admin.models import NewTrial, Trial, Trials, Version
-from admin.paging import Limit
+from admin.paging import Cursor, Limit, link_next, number_of, page_of, written
 from admin.routes_config import active_tag, check_allowed, found_in
 from admin.services import Asking, In
 from tenancy.canary import SHARE_STEPS, Bound, Canary, CanaryPlan, Metric
@@ -66,17 +66,29 @@ def plan_of(new: NewTrial, baseline: int, *, priced: bool) -> CanaryPlan:
         raise Invalid("there is no such trial", faults) from error
 
 
-async def read(tenant_id: str, at: In) -> Trial:
-    """The trial that runs."""
+def trial_tag(trial: Canary) -> str:
+    """Which trial it is, however many calls it has seen: a version has one at most."""
+    return tag_of("trial", trial.plan.version, trial.started_ms)
+
+
+async def read(tenant_id: str, at: In, response: Response) -> Trial:
+    """The trial that runs. Its ETag says which one it is, and stays the same while calls are counted."""
     ledger = await at.lifecycle.ledger(tenant_id)
     if ledger.trial is None:
         raise NotFound(f"no version of {tenant_id} is on trial")
+    response.headers["ETag"] = trial_tag(ledger.trial)
     return told(ledger.trial)
 
 
-async def list_trials(tenant_id: str, at: In, limit: Limit = 20) -> Trials:
+async def list_trials(
+    tenant_id: str, at: In, request: Request, response: Response, limit: Limit = 20, cursor: Cursor = None
+) -> Trials:
     """Trials that were, of the newest version first, and the one that runs."""
-    return Trials(items=[told(each) for each in await at.lifecycle.trials(tenant_id, limit)])
+    found = await at.lifecycle.trials(tenant_id, limit + 1, number_of(cursor))
+    cursors = [written(str(each.plan.version)) for each in found]
+    page = page_of([told(each) for each in found], limit, cursors)
+    link_next(request, response, page.next_cursor)
+    return Trials(items=page.items, next_cursor=page.next_cursor)
 
 
 async def begin(
@@ -110,9 +122,17 @@ async def end(
     at: In,
     asking: Asking,
     reason: Annotated[str, Query(min_length=1, max_length=1_000)] = "ended",
+    if_match: Annotated[
+        str | None, Header(description="The trial's ETag, where no other is to be ended.")
+    ] = None,
 ) -> Version:
     """Take the version on trial back."""
-    changed = await at.lifecycle.end_trial(tenant_id, at.origin(asking, reason))
+    expected = None
+    if if_match is not None:
+        trial = (await at.lifecycle.ledger(tenant_id)).trial
+        check_match(if_match, None if trial is None else trial_tag(trial))
+        expected = None if trial is None else trial.plan.version
+    changed = await at.lifecycle.end_trial(tenant_id, at.origin(asking, reason), expected=expected)
     await at.on_changed(tenant_id)
     return Version.of(changed)
 
@@ -125,5 +145,5 @@ def routes() -> APIRouter:
     router.get("", name="trial.read", responses=problems(404))(read)
     router.get("s", name="trial.list", responses=problems(404))(list_trials)
     router.put("", name="trial.begin", responses=problems(404, 409, 412, 428))(begin)
-    router.delete("", name="trial.end", responses=problems(404, 409))(end)
+    router.delete("", name="trial.end", responses=problems(404, 409, 412))(end)
     return router

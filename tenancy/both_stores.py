@@ -183,11 +183,11 @@ class BothStores:
     async def ledger(self, tenant_id: str) -> Ledger:
         return await self._read(lambda store: store.ledger(tenant_id))
 
-    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
-        return await self._read(lambda store: store.trials(tenant_id, limit))
+    async def trials(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[Canary, ...]:
+        return await self._read(lambda store: store.trials(tenant_id, limit, before))
 
-    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
-        return await self._read(lambda store: store.config_log(tenant_id, limit))
+    async def config_log(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[LogLine, ...]:
+        return await self._read(lambda store: store.config_log(tenant_id, limit, before))
 
     async def content(self, tenant_id: str, version: int) -> VersionContent | None:
         return await self._read(lambda store: store.content(tenant_id, version))

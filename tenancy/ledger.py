@@ -54,6 +54,8 @@ class LogLine:
     origin: Origin
     deed: Deed
     version: int
+    entry: int = field(default=0, compare=False)
+    """Its place in the store that has it, above those of lines before it; 0 where none has it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,12 @@ class Ledger:
         edit = self.validate(version, origin)
         return edit.ledger, edit.log
 
-    def end_trial(self, origin: Origin) -> Edit:
-        """Take the version on trial back. Raises `ChangeRefused` where none is."""
+    def end_trial(self, origin: Origin, *, expected: int | None = None) -> Edit:
+        """Take the version on trial back. Raises `ChangeRefused` where none is, or another than ``expected``."""
         if self.trial is None:
             raise ChangeRefused("no version is on trial")
+        if expected not in (None, self.trial.plan.version):
+            raise ChangeRefused(f"version {self.trial.plan.version} is on trial by now, not {expected}")
         return self.reject(self.trial.plan.version, origin)
 
     def observe(self, outcome: CallOutcome, at: datetime) -> Edit | None:

@@ -122,21 +122,27 @@ class LedgerRepository:
         body = (await connection.execute(self.trial_query)).scalar_one_or_none()
         return None if body is None else trial_of(body)
 
-    async def trials(self, connection: AsyncConnection, limit: int) -> tuple[Canary, ...]:
-        """The trials of the newest versions that had one. Raises `StoreCorrupt`."""
+    async def trials(
+        self, connection: AsyncConnection, limit: int, before: int | None = None
+    ) -> tuple[Canary, ...]:
+        """The trials of the newest versions that had one, of those below ``before``. Raises `StoreCorrupt`."""
         table = self._tables.trials
-        rows = await connection.execute(select(table.c.body).order_by(table.c.version.desc()).limit(limit))
-        return tuple(trial_of(body) for body in rows.scalars())
+        query = select(table.c.body).order_by(table.c.version.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.version < before)
+        return tuple(trial_of(body) for body in (await connection.execute(query)).scalars())
 
-    async def log(self, connection: AsyncConnection, limit: int) -> tuple[LogLine, ...]:
-        """The newest lines, latest first."""
+    async def log(
+        self, connection: AsyncConnection, limit: int, before: int | None = None
+    ) -> tuple[LogLine, ...]:
+        """The newest lines of those below the entry ``before``, latest first."""
         table = self._tables.config_log
-        rows = await connection.execute(
-            select(table.c.author, table.c.reason, table.c.at, table.c.deed, table.c.version)
-            .order_by(table.c.entry.desc())
-            .limit(limit)
-        )
-        return tuple(LogLine(_origin(*row[:3]), Deed(row[3]), row[4]) for row in rows)
+        columns = (table.c.author, table.c.reason, table.c.at, table.c.deed, table.c.version, table.c.entry)
+        query = select(*columns).order_by(table.c.entry.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.entry < before)
+        rows = await connection.execute(query)
+        return tuple(LogLine(_origin(*row[:3]), Deed(row[3]), *row[4:]) for row in rows)
 
     # -- writing ---------------------------------------------------------------------------------------
 

@@ -106,15 +106,19 @@ class Lifecycle:
         await self._known(tenant_id)
         return await self._store.ledger(tenant_id)
 
-    async def trials(self, tenant_id: str, limit: int = MAX_LISTED) -> tuple[Canary, ...]:
-        """Trials, of the newest version first. Raises `UnknownTenant`."""
+    async def trials(
+        self, tenant_id: str, limit: int = MAX_LISTED, before: int | None = None
+    ) -> tuple[Canary, ...]:
+        """Trials of versions below ``before``, of the newest first. Raises `UnknownTenant`."""
         await self._known(tenant_id)
-        return await self._store.trials(tenant_id, max(0, min(limit, MAX_LISTED)))
+        return await self._store.trials(tenant_id, max(0, min(limit, MAX_LISTED)), before)
 
-    async def log(self, tenant_id: str, limit: int = MAX_LISTED) -> tuple[LogLine, ...]:
-        """Who did what, latest first. Raises `UnknownTenant`."""
+    async def log(
+        self, tenant_id: str, limit: int = MAX_LISTED, before: int | None = None
+    ) -> tuple[LogLine, ...]:
+        """Who did what, latest first, of entries below ``before``. Raises `UnknownTenant`."""
         await self._known(tenant_id)
-        return await self._store.config_log(tenant_id, max(0, min(limit, MAX_LISTED)))
+        return await self._store.config_log(tenant_id, max(0, min(limit, MAX_LISTED)), before)
 
     async def config(self, tenant_id: str, version: int) -> TenantConfig:
         """What a version says. Raises `UnknownTenant`, `UnknownVersion`, `StoreCorrupt`."""
@@ -288,10 +292,12 @@ class Lifecycle:
         """Whose price nobody states of those who may be asked in these configurations' calls."""
         return tuple(dict.fromkeys(each for config in configs for each in self._unpriced(config)))
 
-    async def end_trial(self, tenant_id: str, origin: Origin) -> ConfigVersion:
-        """Take the version on trial back. Raises `ChangeRefused` where none is."""
+    async def end_trial(
+        self, tenant_id: str, origin: Origin, *, expected: int | None = None
+    ) -> ConfigVersion:
+        """Take the version on trial back. Raises `ChangeRefused` where none is, or another than ``expected``."""
         await self._known(tenant_id)
-        edit = await self._store.edit(tenant_id, lambda ledger: ledger.end_trial(origin))
+        edit = await self._store.edit(tenant_id, lambda ledger: ledger.end_trial(origin, expected=expected))
         return self._told(tenant_id, edit).version
 
     async def is_followed(self, config: TenantConfig) -> bool:

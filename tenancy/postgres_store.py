@@ -259,14 +259,14 @@ class PostgresStore:
     async def ledger(self, tenant_id: str) -> Ledger:
         return await self._of_tenant(tenant_id, self.repository.ledgers.ledger)
 
-    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+    async def trials(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[Canary, ...]:
         return await self._of_tenant(
-            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit)
+            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit, before)
         )
 
-    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
+    async def config_log(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[LogLine, ...]:
         return await self._of_tenant(
-            tenant_id, lambda connection: self.repository.ledgers.log(connection, limit)
+            tenant_id, lambda connection: self.repository.ledgers.log(connection, limit, before)
         )
 
     async def end_call(

@@ -312,13 +312,15 @@ class SqliteStore:
     async def ledger(self, tenant_id: str) -> Ledger:
         return await self._read(tenant_id, self.repository.ledgers.ledger)
 
-    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
+    async def trials(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[Canary, ...]:
         return await self._read(
-            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit)
+            tenant_id, lambda connection: self.repository.ledgers.trials(connection, limit, before)
         )
 
-    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
-        return await self._read(tenant_id, lambda connection: self.repository.ledgers.log(connection, limit))
+    async def config_log(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[LogLine, ...]:
+        return await self._read(
+            tenant_id, lambda connection: self.repository.ledgers.log(connection, limit, before)
+        )
 
     async def end_call(
         self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]

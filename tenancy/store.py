@@ -274,11 +274,11 @@ class TenantStore(Protocol):
     async def ledger(self, tenant_id: str) -> Ledger:
         """Every version with what became of it, and the trial that runs."""
 
-    async def trials(self, tenant_id: str, limit: int) -> tuple[Canary, ...]:
-        """The trials of the newest versions that had one."""
+    async def trials(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[Canary, ...]:
+        """The trials of the newest versions that had one, of those below ``before``."""
 
-    async def config_log(self, tenant_id: str, limit: int) -> tuple[LogLine, ...]:
-        """Who did what to the versions, latest first."""
+    async def config_log(self, tenant_id: str, limit: int, before: int | None = None) -> tuple[LogLine, ...]:
+        """Who did what to the versions, latest first, of entries below ``before``."""
 
     async def end_call(
         self, tenant_id: str, call: CallRow | None, observe: Callable[[Ledger], Edit | None]

@@ -80,6 +80,8 @@ async def history(api: AdminClient, tenant: str, limit: int = LISTED) -> Outcome
         f" by {each['by']['author']}: {each['by']['reason']}"
         for each in log["items"]
     ]
+    if log["next_cursor"] is not None:
+        lines.append("  and what was before (--limit)")
     return Outcome(tuple(lines))
 
 

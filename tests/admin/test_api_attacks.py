@@ -435,6 +435,14 @@ async def test_the_rate_is_each_one_s_own(prepared: Prepared, tmp_path: Path) ->
         answers = [await api.ask(A, "GET", f"/v1/tenants/{A}") for _ in range(5)]
         assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert {each.headers["ratelimit-policy"] for each in answers} == {'"requests";q=3;w=180'}
+        assert [each.headers["ratelimit"].split(";")[1] for each in answers] == [
+            "r=2",
+            "r=1",
+            "r=0",
+            "r=0",
+            "r=0",
+        ]
         assert (await api.ask(B, "GET", f"/v1/tenants/{B}")).status_code == 200
 
 

@@ -157,3 +157,49 @@ async def test_versions_and_the_trail_page_by_page(prepared: Prepared, tmp_path:
             assert lines
         tokens = [each["public_id"] for page in await pages(api, "/v1/tokens", limit=limit) for each in page]
         assert set(tokens) == set(api.token_ids.values())
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "100"])
+async def test_trials_and_the_log_page_by_page(prepared: Prepared, tmp_path: Path, limit: str) -> None:
+    async with prepared.open(tmp_path) as api:
+        path = f"/v1/tenants/{A}/config"
+        tried = []
+        for number in range(3):
+            tried.append(await api.draft(A, greeting=f"Number {number}."))
+            begun = await api.ask(
+                OPERATOR, "PUT", f"{path}/trial", headers={"if-match": await api.active_tag(A)},
+                json={"version": tried[-1], "reason": "to see"},
+            )  # fmt: skip
+            assert begun.status_code == 200, begun.text
+            ended = await api.ask(OPERATOR, "DELETE", f"{path}/trial")
+            assert ended.status_code == 200, ended.text
+        trials = [
+            each["version"] for page in await pages(api, f"{path}/trials", limit=limit) for each in page
+        ]
+        assert trials == tried[::-1]
+        whole = (await api.ask(OPERATOR, "GET", f"{path}/log", params={"limit": 100})).json()["items"]
+        assert [each["deed"] for each in whole].count("trial begun") == 3
+        assert [each for page in await pages(api, f"{path}/log", limit=limit) for each in page] == whole
+
+
+async def test_a_trial_that_nobody_named_is_not_ended(prepared: Prepared, tmp_path: Path) -> None:
+    async with prepared.open(tmp_path) as api:
+        path = f"/v1/tenants/{A}/config/trial"
+
+        async def begin(version: int) -> str:
+            body = {"version": version, "reason": "to see"}
+            match = {"if-match": await api.active_tag(A)}
+            begun = await api.ask(OPERATOR, "PUT", path, headers=match, json=body)
+            assert begun.status_code == 200, begun.text
+            return (await api.ask(OPERATOR, "GET", path)).headers["etag"]
+
+        async def end(tag: str) -> int:
+            return (await api.ask(OPERATOR, "DELETE", path, headers={"if-match": tag})).status_code
+
+        first = await begin(await api.draft(A, greeting="One."))
+        assert await end(first) == 200
+        assert await end(first) == 412
+        second = await begin(await api.draft(A, greeting="Two."))
+        assert (first == second, await end(first)) == (False, 412)
+        assert (await api.ask(OPERATOR, "GET", path)).status_code == 200
+        assert await end(second) == 200

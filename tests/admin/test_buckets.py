@@ -104,6 +104,9 @@ def test_the_table_is_bounded_and_drops_a_full_one_first(size_max: int, steps: l
             model[key].at = now
         assert (buckets.take(key, now) == 0) == model[key].take(now)
         model.move_to_end(key)
+        left, full_in_ms = buckets.left(key, now), buckets.full_in_ms(key, now)
+        assert buckets.left(key, now + full_in_ms) == limit.burst
+        assert full_in_ms == 0 or buckets.left(key, now + full_in_ms - 1) < limit.burst or left == limit.burst
         assert len(buckets) == len(model) <= size_max
     assert buckets.forgotten_early == early
 
@@ -114,11 +117,15 @@ def principal(subject: str, issuer: str = "local") -> Principal:
 
 def test_the_limiter_counts_a_principal_whatever_its_token() -> None:
     limiter = RateLimiter(RateLimit(per_minute=60, burst=2))
-    for credential in ("t1", "t2"):
+    left = [
         limiter.take(Principal("ada", Role.OPERATOR, None, credential=credential), 0)
+        for credential in ("t1", "t2")
+    ]
+    policy = {"RateLimit-Policy": '"requests";q=2;w=2'}
+    assert left == [policy | {"RateLimit": f'"requests";{told}'} for told in ("r=1;t=1", "r=0;t=2")]
     with pytest.raises(Throttled, match="60 a minute, and 2 at once") as caught:
         limiter.take(principal("ada"), 0)
-    assert caught.value.headers == {"Retry-After": "1"}
+    assert caught.value.headers == policy | {"RateLimit": '"requests";r=0;t=2', "Retry-After": "1"}
     limiter.take(principal("bo"), 0)
     limiter.take(principal("ada", "https://idp.example"), 0)
     limiter.take(principal("ada"), 1_000)

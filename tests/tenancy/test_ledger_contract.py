@@ -81,7 +81,9 @@ async def test_a_life_is_there_after_opening_again(backing: Backing) -> None:
             (Deed.DRAFTED, 2, "ada"),
             (Deed.IMPORTED, 1, "op"),
         ]
-        assert len(await store.config_log("a", 2)) == 2
+        newest = await store.config_log("a", 2)
+        assert [*newest, *await store.config_log("a", 9, before=newest[-1].entry)] == list(lines)
+        assert await store.config_log("a", 9, before=lines[-1].entry) == ()
     finally:
         await store.close()
 
@@ -152,6 +154,8 @@ async def test_an_import_supersedes_and_ends_the_trial(store: Store) -> None:
     serving = await store.serving("a")
     assert serving == Serving(VersionKey(3, digest("three")))
     (trial,) = await store.trials("a", 9)
+    assert await store.trials("a", 9, before=trial.plan.version + 1) == (trial,)
+    assert await store.trials("a", 9, before=trial.plan.version) == ()
     assert trial.verdict is not None
     assert "version 3 is active now" in trial.verdict.reason
 
