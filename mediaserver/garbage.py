@@ -47,6 +47,13 @@ class GarbagePolicy:
         return due
 
 
+def settle() -> None:
+    """What is there now, the modules above all, is never looked at again; what comes, only while it is young."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, YOUNG_ROUNDS, NEVER)
+
+
 class GarbageCollection:
     """Takes the interpreter's collection over for this process, from `start` to `stop`."""
 
@@ -67,10 +74,8 @@ class GarbageCollection:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """What is there now, the modules above all, is never looked at again."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, YOUNG_ROUNDS, NEVER)
+        """What is there now is never looked at again."""
+        settle()
         loop = asyncio.get_running_loop()
         self._policy = GarbagePolicy(loop.time())
         self._timer = loop.call_later(LOOK_EVERY_S, self._look, loop)

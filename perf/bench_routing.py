@@ -27,6 +27,7 @@ from config.loader import parse_tenant_config
 from config.node import NodeConfig, PlatformProviders, PostgresConfig
 from config.site_keys import SiteKey
 from config.tenant import TenantConfig
+from mediaserver.garbage import settle
 from perf.postgres_server import postgres_server
 from perf.results import Row, percentile
 from tenancy import Called, CalledSite, CalledUri, CallNotRouted, CallRecord, Registry, Trunks
@@ -162,6 +163,7 @@ async def _measured(what: str, work: Callable[[int], Awaitable[object]], numbers
 
 
 async def _look_ups(registry: Registry, store: str, configured: list[int], count: int) -> list[Row]:
+    settle()  # as a node does when it is ready
     draw = random.Random(SEED)
     calls = _calls(_trunks())
     rows = []
