@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, SQLAl
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from config.node import PostgresConfig
 from tenancy.database import unbroken
@@ -52,6 +53,8 @@ class PostgresDatabase:
             max_overflow=config.connections_max - config.connections_kept,
             pool_timeout=config.wait_ms / 1000,
             hide_parameters=True,
+            # What calls ask needs no other: setting a level and taking it back costs more than what they ask.
+            isolation_level="AUTOCOMMIT",
             connect_args={
                 "application_name": "mediaserver",
                 "connect_timeout": max(2, round(config.wait_ms / 1000)),
@@ -60,7 +63,7 @@ class PostgresDatabase:
             },
         )
         self._pings = _Pings(self._engine)
-        self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._in_transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
         self.place = f"postgres {parsed.host or parsed.query.get('host', 'local')}/{parsed.database}"
         """What errors call it."""
         self._closed = False
@@ -92,7 +95,7 @@ class PostgresDatabase:
     async def at_once(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction of its own. As `transaction`."""
         with self._errors():
-            async with self._at_once.connect() as connection:
+            async with self._engine.connect() as connection:
                 yield connection
 
     async def fetch(self, work: Callable[[Driver], Awaitable[T]]) -> T:
@@ -102,8 +105,9 @@ class PostgresDatabase:
         """
 
         async def do(*, once_more: bool) -> T:
-            async with self.at_once() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
+            with self._errors():
+                connection = await self._engine.raw_connection()
+                driver = connection.driver_connection
                 assert isinstance(driver, psycopg.AsyncConnection)
                 try:
                     return await work(driver)
@@ -112,7 +116,10 @@ class PostgresDatabase:
                     if not lost or not once_more:
                         raise
                     self._pings.doubt_all()
-                    await connection.invalidate()
+                    await greenlet_spawn(connection.invalidate)
+                finally:
+                    # Whatever transaction is left in it is rolled back.
+                    await greenlet_spawn(connection.close)
             return await do(once_more=False)
 
         return await unbroken(do(once_more=True))
@@ -121,7 +128,7 @@ class PostgresDatabase:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """All of it or nothing. The caller sees to it that it is not cancelled (`unbroken`)."""
         with self._errors():
-            async with self._engine.begin() as connection:
+            async with self._in_transactions.begin() as connection:
                 yield connection
 
     @contextlib.contextmanager
