@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -106,7 +107,7 @@ class PostgresDatabase:
 
         async def do(*, once_more: bool) -> T:
             with self._errors():
-                connection = await self._engine.raw_connection()
+                connection = await self._pings.spared(self._engine.raw_connection)
                 driver = connection.driver_connection
                 assert isinstance(driver, psycopg.AsyncConnection)
                 try:
@@ -155,13 +156,15 @@ class PostgresDatabase:
 
 
 class _Pings:
-    """Asks a connection whether it lives, before somebody has it who would find out; but not one that just did.
+    """Asks a connection whether it lives, before somebody has it whose work would be lost with it.
 
-    The pool's own ``pool_pre_ping`` asks each time, which doubles the round trips of a call.
+    As the pool's own ``pool_pre_ping``; but who does his work again then is spared it for a connection that just lived: it
+    doubles the round trips of a call.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._dialect = engine.sync_engine.dialect
+        self._sparing: ContextVar[bool] = ContextVar("sparing", default=False)
         self._doubted_at = -math.inf
         event.listen(engine.sync_engine, "checkin", self._checked_in)
         event.listen(engine.sync_engine, "checkout", self._checked_out)
@@ -170,6 +173,14 @@ class _Pings:
         """One was lost: what ended it may have ended all that nobody has just now."""
         self._doubted_at = time.monotonic()
 
+    async def spared(self, take: Callable[[], Awaitable[T]]) -> T:
+        """Take a connection without asking it, where it was used lately and none was lost since."""
+        token = self._sparing.set(True)
+        try:
+            return await take()
+        finally:
+            self._sparing.reset(token)
+
     def _checked_in(self, _: object, record: ConnectionPoolEntry) -> None:
         record.info[_IDLE_SINCE] = time.monotonic()
 
@@ -177,7 +188,7 @@ class _Pings:
         idle_since = record.info.get(_IDLE_SINCE)
         if idle_since is None:  # it was made just now
             return
-        if idle_since > max(self._doubted_at, time.monotonic() - PING_AFTER_S):
+        if self._sparing.get() and idle_since > max(self._doubted_at, time.monotonic() - PING_AFTER_S):
             return
         try:
             self._dialect.do_ping(connection)

@@ -25,11 +25,12 @@ from admin.opening import AdminParts, open_admin
 from admin.principals import Role
 from admin.services import Services
 from config.admin import AdminConfig, RateLimit
-from config.node import NodeConfig, PlatformProviders
+from config.node import NodeConfig, PlatformProviders, PostgresConfig, StoreConfig
 from config.tenant import TenantConfig
 from tenancy import CallRecord, Registry
+from tenancy.opening import open_store
 from tests.tenancy.conftest import dialled, tenant
-from tests.vault.conftest import NOON, Clock, local
+from tests.vault.conftest import NOON, Clock, local, on_postgres
 from vault import Secret, SqliteStore, Vault
 from vault.kek import KeyEncryption
 
@@ -190,19 +191,37 @@ async def bare_api(
     reachability: Reach = nobody_is_reached,
     tokens: Mapping[str, str] | None = None,
     clocks: Clocks | None = None,
+    postgres_url: str | None = None,
 ) -> AsyncIterator[Api]:
-    """The API of a node: with ``tokens`` of one that was here before, without them of a new one, which has no tenant."""
-    node = NodeConfig(data_dir=directory, admin=admin or AdminConfig(rate_limit=PLENTY, failed_logins=PLENTY))
+    """The API of a node: with ``tokens`` of one that was here before, without them of a new one, which has no tenant.
+
+    With ``postgres_url`` everything is kept there: tenants, keys, tokens, the trail.
+    """
+    store = StoreConfig(
+        kind="sqlite" if postgres_url is None else "postgres",
+        postgres=None if postgres_url is None else PostgresConfig(url_env="DB", wait_ms=2_000),
+    )
+    environ = {"DB": postgres_url or ""}
+    node = NodeConfig(
+        data_dir=directory,
+        admin=admin or AdminConfig(rate_limit=PLENTY, failed_logins=PLENTY),
+        store=store,
+    )
     assert node.admin is not None
     async with AsyncExitStack() as opened:
-        registry = await Registry.open(directory, PlatformProviders(), {})
+        registry = Registry(await open_store(node, environ), PlatformProviders(), environ)
         opened.push_async_callback(registry.close)
-        parts = await open_admin(node, {}, clocks)
+        parts = await open_admin(node, environ, clocks)
         opened.push_async_callback(parts.aclose)
         vault = None
         if with_vault:
+            secrets = (
+                await SqliteStore.open(directory / "vault.db")
+                if postgres_url is None
+                else await on_postgres(postgres_url)
+            )
             vault = Vault(
-                await SqliteStore.open(directory / "vault.db"),
+                secrets,
                 keks or local(),
                 random_bytes=os.urandom,
                 now_ms=Clock(),

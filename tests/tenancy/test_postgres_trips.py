@@ -127,8 +127,7 @@ async def test_a_connection_that_was_idle_is_asked_whether_it_lives(
 ) -> None:
     await asyncio.to_thread(end_sessions, url)
     monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 0.0)
-    assert await store.import_version(version("t1", "another", "+t1")) == 2
-    assert await body_of(store, "t1") == "another"
+    assert await body_of(store, "t1") == "body of t1"
 
 
 async def test_one_that_is_in_use_is_not(
@@ -148,11 +147,20 @@ async def test_one_that_is_in_use_is_not(
     ((query,),) = await asyncio.to_thread(latest)
     assert "FROM addresses" in query
     # So does what is handed out next, before anything is asked of it.
-    async with store._database.at_once():
-        assert await asyncio.to_thread(latest) == [(query,)]
-        monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 0.0)
-    async with store._database.at_once():
-        assert await asyncio.to_thread(latest) != [(query,)]
+    said = await store._database.fetch(lambda _: asyncio.to_thread(latest))
+    assert said == [(query,)]
+    monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 0.0)
+    said = await store._database.fetch(lambda _: asyncio.to_thread(latest))
+    assert said != [(query,)]
+
+
+async def test_what_writes_asks_however_lately_it_was_used(
+    url: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenancy.postgres_database.PING_AFTER_S", 3_600.0)
+    for number in range(2, 5):
+        await asyncio.to_thread(end_sessions, url)
+        assert await store.import_version(version("t1", f"body {number}", "+t1")) == number
 
 
 async def test_a_trip_writes_nothing(url: str, store: PostgresStore) -> None:
