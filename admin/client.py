@@ -163,9 +163,9 @@ def path_of(*parts: object) -> str:
 def _why(error: Exception, method: str) -> str:
     """What happened; and of a change that had been sent, that it may have been made."""
     why = " ".join(str(error).split()) or type(error).__name__
-    sent = not isinstance(
-        error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol | httpx2.InvalidURL
-    )
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return f"{why}: is the node running, with an admin section in its configuration, at this address?"
+    sent = not isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL)
     return (
         f"{why}; whether it was done is not known: look before you try again"
         if sent and method != READS

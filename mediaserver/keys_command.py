@@ -1,8 +1,8 @@
 """``mediaserver keys``: tenants' own keys put, listed, revoked and rotated, and the audit trail of that.
 
 It works on the node's vault (in its data folder, or in Postgres where its store is), whether the node runs or not; or, with
-``--url``, on a node that runs elsewhere, through its admin API. A running node's next call uses what was changed. A key comes from standard input or a prompt and is never an argument: those stand in the process list and in the
-shell's history.
+``--url``, on a node that runs elsewhere, through its admin API. A running node's next call uses what was changed. A key comes
+from standard input or a prompt and is never an argument: those stand in the process list and in the shell's history.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from admin.client import AdminClient
 from admin.errors import AdminError
 from config.errors import ConfigError
-from config.loader import load_node_config, load_tenants
+from config.loader import load_node_config, load_tenants, stored_tenant
 from config.node import NodeConfig
+from config.tenant import TenantConfig
 from mediaserver import keys_over_api as over_api
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
@@ -137,7 +139,7 @@ async def _put(config: NodeConfig, tenant_id: str, name: str, say: Say) -> int:
     secret = await asyncio.to_thread(_asked_for, f"key {name} of {tenant_id}: ")
     async with _vault(config) as vault:
         info = await vault.put(tenant_id, name, secret, actor=_actor(), at=datetime.now(UTC))
-    return _say_put(tenant_id, info, _unused(config, tenant_id, name), say)
+    return _say_put(tenant_id, info, await _unused(config, tenant_id, name), say)
 
 
 def _say_put(tenant_id: str, info: SecretInfo, note: str | None, say: Say) -> int:
@@ -165,18 +167,38 @@ def _asked_for(prompt: str) -> Secret:
     return Secret(text.strip())
 
 
-def _unused(config: NodeConfig, tenant_id: str, name: str) -> str | None:
-    """Why no call uses the key, as far as the node's tenant files tell."""
+async def _unused(config: NodeConfig, tenant_id: str, name: str) -> str | None:
+    """Why no call uses the key: by what is active, or by the node's files where it has not taken them over yet."""
+    from tenancy.errors import TenancyError
+
     try:
-        tenants = {tenant.tenant_id: tenant for tenant in load_tenants(config.tenants)}
-    except ConfigError as error:
+        files = {tenant.tenant_id: tenant for tenant in load_tenants(config.tenants)}
+        tenant = await _active(config, tenant_id) or files.get(tenant_id)
+    except (ConfigError, TenancyError) as error:
         return f"whether a call uses it is not known: {error}"
-    tenant = tenants.get(tenant_id)
     if tenant is None:
-        return f"no tenant file of this node has the id {tenant_id}"
+        return f"this node has no tenant {tenant_id} yet"
     if name not in key_names(tenant.providers):
         return f"no provider of {tenant_id} names it yet: write `key: {name}` in its configuration"
     return None
+
+
+async def _active(config: NodeConfig, tenant_id: str) -> TenantConfig | None:
+    """What new calls of the tenant get. Raises `TenancyError`, `ConfigError`. A store that is not there is not made."""
+    from tenancy.opening import open_store  # seconds of imports
+
+    shared = Path(config.data_dir) / "shared.db"
+    if config.store.kind == "sqlite" and not await asyncio.to_thread(shared.exists):
+        return None
+    store = await open_store(config, os.environ)
+    try:
+        active = None
+        if await store.tenant(tenant_id) is not None:
+            active = await store.active(tenant_id)
+        content = None if active is None else await store.content(tenant_id, active.version)
+        return None if content is None else stored_tenant(content.body.encode(), store.place(tenant_id))
+    finally:
+        await store.close()
 
 
 async def _list(config: NodeConfig, tenant_id: str | None, say: Say) -> int:

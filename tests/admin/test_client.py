@@ -113,6 +113,7 @@ async def test_a_change_whose_answer_is_lost_is_uncertain_and_not_repeated(
             await (api.get("/v1/tenants") if method == "GET" else api.change(method, "/v1/tenants"))
     assert ("whether it was done is not known" in str(caught.value)) is uncertain
     assert str(caught.value).startswith("http://node: ")
+    assert ("is the node running" in str(caught.value)) == (fails is nobody)
     assert asked == 1
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.node import NodeConfig, VaultConfig
+from config.node import NodeConfig, PlatformProviders, VaultConfig
+from tenancy import Registry
 from tenancy.keys import open_tenant_keys
 from tests.sim import forked
 from tests.sim.node import tenant
@@ -182,4 +183,17 @@ async def test_a_key_that_nobody_uses_is_kept_and_noted(keys: Commands) -> None:
     said = await keys("put", "bakery", "deepgram", stdin=KEY)
     assert (said.status, "no provider of bakery names it yet" in said.err) == (0, True)
     said = await keys("put", "florist", "openai", stdin=KEY)
-    assert (said.status, "no tenant file of this node has the id florist" in said.err) == (0, True)
+    assert (said.status, "this node has no tenant florist yet" in said.err) == (0, True)
+
+
+async def test_who_uses_a_key_is_what_is_active(keys: Commands, tmp_path: Path) -> None:
+    """And not what a file says that was never taken over."""
+    provider = {"kind": "openai", "model": "m", "key": "other"}
+    changed = tenant("http://127.0.0.1:9/v1", providers={"llm": [provider]})
+    registry = await Registry.open(tmp_path / "data", PlatformProviders(), {})
+    await registry.import_tenant(changed, author="ada", reason="by the API")
+    await registry.close()
+    said = await keys("put", "bakery", "openai", stdin=KEY)
+    assert (said.status, "no provider of bakery names it yet" in said.err) == (0, True)
+    said = await keys("put", "bakery", "other", stdin=KEY)
+    assert (said.status, said.err) == (0, "")
