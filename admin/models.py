@@ -5,10 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from tenancy.canary import Bound, Canary, CanaryPlan, Metric
 from tenancy.ledger import LogLine
+from tenancy.routing import LEFT_FOR_GOOD, Home
 from tenancy.store import Address, TenantRow, TenantStatus
 from tenancy.versions import MAX_REASON_CHARACTERS, ConfigVersion, VersionState
 from vault import SecretInfo
@@ -88,9 +97,14 @@ class StatusChange(Given):
         min_length=1,
         max_length=255,
         pattern=r"^[^\x00-\x1f\x7f]*$",
-        examples=["sip:cell-2.example.com"],
+        examples=["sip:cell-2.example.com https://cell-2.example.com", LEFT_FOR_GOOD],
     )
-    """With the status moved: the node's address."""
+    """With the status moved: the SIP URI and the HTTP root of the node that callers are sent to; or ``gone``."""
+
+    @field_validator("moved_to")
+    @classmethod
+    def _of_a_node(cls, text: str | None) -> str | None:
+        return None if text is None else Home.checked(text)
 
     @model_validator(mode="after")
     def _address_of_the_moved(self) -> StatusChange:

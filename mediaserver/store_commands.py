@@ -16,7 +16,7 @@ from config.loader import load_node_config
 from config.node import NodeConfig
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
-from mediaserver.remote import add_local_only, add_remote
+from mediaserver.remote import add_local_only, add_remote, user_name
 from tenancy.errors import TenancyError
 
 if TYPE_CHECKING:
@@ -70,11 +70,21 @@ def add_commands(commands: Subparsers) -> None:
                 "--moved-to",
                 required=True,
                 metavar="ADDRESS",
-                help="where its calls are sent, for example 'sip:cell-2.example.com https://cell-2.example.com' (SIP and "
-                "HTTP root); with any other text they are told that the tenant is gone",
+                type=_moved_to,
+                help="where its calls are sent, for example 'sip:cell-2.example.com https://cell-2.example.com' (SIP URI "
+                "and HTTP root); or 'gone': they are told that the tenant is",
             )
         parser.set_defaults(run=work)
     _add_administration(what)
+
+
+def _moved_to(text: str) -> str:
+    from tenancy.routing import Home
+
+    try:
+        return Home.checked(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_administration(commands: Subparsers) -> None:
@@ -250,7 +260,7 @@ async def _backup(options: argparse.Namespace) -> int:
 async def _restore(options: argparse.Namespace) -> int:
     from tenancy import backup
 
-    await _with_files(options, lambda files: backup.restore(files, options.file))
+    await _with_files(options, lambda files: backup.restore(files, options.file, author=f"cli:{user_name()}"))
     return EXIT_OK
 
 
@@ -266,5 +276,5 @@ async def _export(options: argparse.Namespace) -> int:
 async def _import(options: argparse.Namespace) -> int:
     from tenancy import backup
 
-    await _with_files(options, lambda files: backup.arrive(files, options.file))
+    await _with_files(options, lambda files: backup.arrive(files, options.file, author=f"cli:{user_name()}"))
     return EXIT_OK

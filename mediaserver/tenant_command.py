@@ -15,6 +15,7 @@ from config.tenant import TENANT_ID_PATTERN
 from mediaserver.configuring.commands import Outcome
 from mediaserver.configuring.running import through_api, told
 from tenancy.errors import ChangeRefused, UnknownTenant
+from tenancy.routing import LEFT_FOR_GOOD
 
 PAGE: Final = 100
 
@@ -60,7 +61,9 @@ async def list_all(api: AdminClient, status: str | None, limit: int) -> Outcome:
 
 
 def _status(tenant: Mapping[str, Any]) -> str:
-    return f"moved to {tenant['moved_to']}" if tenant["status"] == "moved" else str(tenant["status"])
+    if tenant["status"] != "moved":
+        return str(tenant["status"])
+    return "gone" if tenant["moved_to"] == LEFT_FOR_GOOD else f"moved to {tenant['moved_to']}"
 
 
 async def show(api: AdminClient, tenant: str) -> Outcome:
@@ -92,8 +95,9 @@ async def set_status(api: AdminClient, tenant: str, what: str) -> Outcome:
     found, tag = await api.tagged(path)
     if found["status"] == "moved":
         # Two nodes would have its calls.
+        status = _status(found)
         raise ChangeRefused(
-            f"{tenant} has moved to {found['moved_to']}: mediaserver tenant import brings it back"
+            f"{tenant} {'is' if status == LEFT_FOR_GOOD else 'has'} {status}: mediaserver tenant import brings it back"
         )
     wanted = "suspended" if what == "suspend" else "active"
     if found["status"] == wanted:

@@ -80,8 +80,8 @@ async def backup(store: SqliteStore, tenant_id: str, target: Path) -> BackupInfo
     return await unbroken(asyncio.to_thread(_write_backup, source, target, tenant_id, suspended))
 
 
-async def restore(store: SqliteStore, source: Path) -> RestoreInfo:
-    """Bring a backup back, of a tenant that is here or is not. Calls that are up go on.
+async def restore(store: SqliteStore, source: Path, *, author: str) -> RestoreInfo:
+    """Bring a backup back, of a tenant that is here or is not. Calls that are up go on. ``author``: who does.
 
     Raises:
         RestoreRefused: it is no backup, or does not fit to what is here. NumberTaken: another tenant has one of its
@@ -89,7 +89,7 @@ async def restore(store: SqliteStore, source: Path) -> RestoreInfo:
         been added.
     """
     async with _opened(store, source) as (info, backed_up):
-        return await _restore(store, info, backed_up)
+        return await _restore(store, info, backed_up, author)
 
 
 async def export(store: SqliteStore, tenant_id: str, target: Path, moved_to: str) -> BackupInfo:
@@ -109,7 +109,7 @@ async def export(store: SqliteStore, tenant_id: str, target: Path, moved_to: str
         raise
 
 
-async def arrive(store: SqliteStore, source: Path) -> RestoreInfo:
+async def arrive(store: SqliteStore, source: Path, *, author: str) -> RestoreInfo:
     """Take in a tenant that another node exported, or that comes back from one. Raises as `restore`."""
     async with _opened(store, source) as (info, backed_up):
         present = await store.tenant(info.tenant_id)
@@ -117,11 +117,11 @@ async def arrive(store: SqliteStore, source: Path) -> RestoreInfo:
         if present is not None and present.status is TenantStatus.MOVED:
             await store.set_status(info.tenant_id, status)
             try:
-                return await _restore(store, info, backed_up)
+                return await _restore(store, info, backed_up, author)
             except BaseException:
                 await store.set_status(info.tenant_id, TenantStatus.MOVED, present.moved_to)
                 raise
-        return await _restore(store, info, backed_up)
+        return await _restore(store, info, backed_up, author)
 
 
 # -- writing -------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def _copy(source: Path, copy: Path) -> BackupInfo:
     return info
 
 
-async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) -> RestoreInfo:
+async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database, author: str) -> RestoreInfo:
     tenant_id = info.tenant_id
     repository = store.repository
     content = await backed_up.read(partial(_content, repository, info.made_at))
@@ -280,7 +280,7 @@ async def _restore(store: SqliteStore, info: BackupInfo, backed_up: Database) ->
     async def merge() -> tuple[int, int]:
         async with store.shards.use(tenant_id) as shard:
             return await shard.write(
-                lambda connection: _merge(repository, connection, content, datetime.now(UTC))
+                lambda connection: _merge(repository, connection, content, author, datetime.now(UTC))
             )
 
     try:
@@ -309,7 +309,7 @@ async def _content(repository: TenantRepository, made_at: datetime, connection: 
 
 
 async def _merge(
-    repository: TenantRepository, connection: AsyncConnection, backup: Backup, now: datetime
+    repository: TenantRepository, connection: AsyncConnection, backup: Backup, author: str, now: datetime
 ) -> tuple[int, int]:
     """Add what is missing and activate the wanted content; returns how many versions that made, and the active one."""
     wanted = backup.active
@@ -332,13 +332,13 @@ async def _merge(
         await repository.activate(connection, wanted.version)
         added, version = len(missing), wanted.version
         if active is None or active.version != version:
-            await repository.rows.add_log(connection, [backup.line(now)])
+            await repository.rows.add_log(connection, [backup.line(author, now)])
     elif active is not None and active.content_hash == wanted.content_hash:
         added, version = len(missing), active.version
     else:
         # What is here is newer: the backup's content becomes active as a version of its own.
         new = NewVersion(
-            "", (), wanted.content_hash, wanted.schema_version, wanted.author, backup.reason, now, wanted.body
+            "", (), wanted.content_hash, wanted.schema_version, author, backup.reason, now, wanted.body
         )  # fmt: skip
         added, version = len(missing) + 1, await repository.add_version(connection, new)
     await settle_trials(repository, connection, backup, restored, now)

@@ -46,9 +46,9 @@ class Backup:
         """Why something is changed because of it."""
         return f"restored from the backup of {self.made_at.isoformat(timespec='seconds')}"
 
-    def line(self, now: datetime) -> LogRow:
+    def line(self, author: str, now: datetime) -> LogRow:
         """What the log says of its active version, where that is active again."""
-        return LogRow(now, "restore", Deed.RESTORED.value, self.active_version, self.reason)
+        return LogRow(now, author, Deed.RESTORED.value, self.active_version, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

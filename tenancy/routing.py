@@ -40,6 +40,10 @@ class Standing(StrEnum):
     MOVED = "moved"
 
 
+LEFT_FOR_GOOD: Final = "gone"
+"""In place of a `Home`: the tenant is on no node that its callers could be sent to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where a tenant that has moved is answered. Raises `ValueError`, which names the field."""
@@ -67,6 +71,16 @@ class Home:
 
     def __str__(self) -> str:
         return f"{self.sip_uri} {self.http_url}"
+
+    @staticmethod
+    def checked(text: str) -> str:
+        """What may be said of where a tenant has moved. Raises `ValueError`: with a slip in it, its callers were told that it is gone."""
+        if text != LEFT_FOR_GOOD and Home.read(text) is None:
+            raise ValueError(
+                f"{text[:100]!r} is neither a node's SIP URI and HTTP root, such as 'sip:cell-2.example.com"
+                f" https://cell-2.example.com', nor the word {LEFT_FOR_GOOD!r}"
+            )
+        return text
 
     def contact(self, key: str) -> str:
         """The Contact that sends a call for a number or a SIP address there (RFC 3261 8.1.3.4).

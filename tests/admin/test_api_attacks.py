@@ -141,8 +141,11 @@ async def test_a_bound_that_is_no_number_leaves_everything_readable(
         await api.draft(A, who=A, greeting="Still here.")
 
 
-@pytest.mark.parametrize("address", ["a\0b", "a\r\nContact: x", "\x7f", ""])
-async def test_a_tenant_moves_to_no_control_characters(
+@pytest.mark.parametrize(
+    "address",
+    ["a\0b", "a\r\nContact: x", "\x7f", "", "elsewhere", "sip:cell-2.example.com", "sip:a b"],
+)
+async def test_a_tenant_moves_to_what_its_callers_can_be_sent_to(
     prepared: Prepared, tmp_path: Path, address: str
 ) -> None:
     async with prepared.open(tmp_path) as api:

@@ -160,17 +160,18 @@ async def test_an_older_backup_leaves_a_longer_history(node: Node, tmp_path: Pat
     await backup(node.store, "a", tmp_path / "a.backup")
     await put(node.registry, "a", "+15550102", greeting="Second.")
     await node.call("+15550102", 2)
-    info = await restore(node.store, tmp_path / "a.backup")
+    info = await restore(node.store, tmp_path / "a.backup", author="ada")
     assert (info.active_version, info.added_versions, info.added_calls) == (3, 1, 0)
     assert await greetings(node) == ["First.", "Second.", "First."]
-    assert "restored from the backup of" in (await node.registry.versions("a"))[0].reason
+    newest = (await node.registry.versions("a"))[0]
+    assert (newest.author, newest.reason[:28]) == ("ada", "restored from the backup of ")
     # The numbers are those of what is active; the call that the backup does not have is still there.
     assert (await node.registry.context_for(dialled("+15550100"), call_id="c")).config_version == 3
     with pytest.raises(CallNotRouted, match=r"^unknown"):
         await node.registry.resolve(dialled("+15550102"))
     assert len(await node.registry.calls("a")) == 2
     # A second time there is nothing to do.
-    again = await restore(node.store, tmp_path / "a.backup")
+    again = await restore(node.store, tmp_path / "a.backup", author="ada")
     assert (again.active_version, again.added_versions, again.added_calls) == (3, 0, 0)
 
 
@@ -179,7 +180,7 @@ async def test_a_lost_file_comes_back_whole(node: Node, tmp_path: Path) -> None:
     await backup(node.store, "a", tmp_path / "a.backup")
     async with node.store.shards.closed("a") as path:
         path.unlink()
-    info = await restore(node.store, tmp_path / "a.backup")
+    info = await restore(node.store, tmp_path / "a.backup", author="ada")
     assert (info.active_version, info.added_versions, info.added_calls, info.damaged_file) == (2, 2, 1, None)
     assert await greetings(node) == ["First.", "Second."]
     assert [each.author for each in await node.registry.versions("a")] == ["test", "test"]
@@ -196,10 +197,10 @@ async def test_a_damaged_file_is_set_aside(node: Node, tmp_path: Path, *, known_
         await node.store.claim_for("a", (), lambda: asyncio.sleep(0))
         await put(node.registry, "b", "+15550100")
         with pytest.raises(NumberTaken):
-            await restore(node.store, tmp_path / "a.backup")
+            await restore(node.store, tmp_path / "a.backup", author="ada")
         assert path.read_bytes().startswith(b"this is not")
         return
-    info = await restore(node.store, tmp_path / "a.backup")
+    info = await restore(node.store, tmp_path / "a.backup", author="ada")
     assert info.damaged_file is not None
     assert info.damaged_file.read_bytes().startswith(b"this is not")
     assert (await node.registry.context_for(dialled("+15550100"), call_id="c")).config.greeting == "First."
@@ -214,7 +215,7 @@ async def test_a_file_that_another_program_puts_in_place_is_used(node: Node, tmp
     path.rename(tmp_path / "old.db")  # under the open connection
     second = await node_at(node.directory)
     try:
-        await restore(second.store, tmp_path / "a.backup")
+        await restore(second.store, tmp_path / "a.backup", author="ada")
         await put(second.registry, "a", "+15550100", greeting="Second.")
     finally:
         await second.store.close()
@@ -224,13 +225,13 @@ async def test_a_file_that_another_program_puts_in_place_is_used(node: Node, tmp
 async def test_what_is_no_backup_is_refused(node: Node, tmp_path: Path) -> None:
     path = tmp_path / "x.backup"
     with pytest.raises(StoreError, match="no such file"):
-        await restore(node.store, path)
+        await restore(node.store, path, author="ada")
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(RestoreRefused, match="no backup of a tenant"):
-        await restore(node.store, path)
+        await restore(node.store, path, author="ada")
     shutil.copy(Path(__file__).parent / "files" / "client-a.db", tmp_path / "file.backup")
     with pytest.raises(RestoreRefused, match="no backup of a tenant"):
-        await restore(node.store, tmp_path / "file.backup")
+        await restore(node.store, tmp_path / "file.backup", author="ada")
     await backup(node.store, "a", tmp_path / "a.backup")
     for statement, words in (
         ("UPDATE backup SET tenant_id = '../../x'", "can be no tenant's id"),
@@ -244,7 +245,7 @@ async def test_what_is_no_backup_is_refused(node: Node, tmp_path: Path) -> None:
             connection.execute(statement)
         connection.close()
         with pytest.raises(RestoreRefused, match=words):
-            await restore(node.store, changed)
+            await restore(node.store, changed, author="ada")
     assert await greetings(node) == ["First."]
     assert not list(node.directory.rglob("*incoming*"))
 
@@ -253,7 +254,7 @@ async def test_another_history_is_refused(node: Node, other: Node, tmp_path: Pat
     await put(other.registry, "a", "+15550100", greeting="Elsewhere.")
     await backup(other.store, "a", tmp_path / "a.backup")
     with pytest.raises(RestoreRefused, match="version 1 is here and in the backup with different content"):
-        await restore(node.store, tmp_path / "a.backup")
+        await restore(node.store, tmp_path / "a.backup", author="ada")
     assert await greetings(node) == ["First."]
     assert len(await node.registry.calls("a")) == 1
 
@@ -269,22 +270,22 @@ async def test_a_tenant_moves_and_comes_back(node: Node, other: Node, tmp_path: 
     with pytest.raises(CallNotRouted, match=r"^gone"):
         await node.registry.context_for(dialled("+15550100"), call_id="c")
     with pytest.raises(TenantMoved):
-        await restore(node.store, tmp_path / "1.tenant")
-    await arrive(other.store, tmp_path / "1.tenant")
+        await restore(node.store, tmp_path / "1.tenant", author="ada")
+    await arrive(other.store, tmp_path / "1.tenant", author="ada")
     assert (await other.registry.status("a")).status is TenantStatus.SUSPENDED
     await other.registry.set_status("a", TenantStatus.ACTIVE)
     assert (await other.registry.context_for(dialled("+15550100"), call_id="c")).config.greeting == "First."
     # A call that was up when its tenant moved is recorded where it was taken, and comes after.
     await node.registry.record_call(context, record(context, call_id="late", started_at=NOON))
     await export(node.store, "a", tmp_path / "2.tenant", "node2.example")
-    late = await arrive(other.store, tmp_path / "2.tenant")
+    late = await arrive(other.store, tmp_path / "2.tenant", author="ada")
     assert (late.added_calls, late.added_versions) == (1, 0)
     assert [each.call_id for each in await other.registry.calls("a")] == ["c1", "late"]
     assert (await other.registry.status("a")).status is TenantStatus.ACTIVE
     # And back, with what it became there.
     await put(other.registry, "a", "+15550109", greeting="Second.")
     await export(other.store, "a", tmp_path / "3.tenant", "node1.example")
-    await arrive(node.store, tmp_path / "3.tenant")
+    await arrive(node.store, tmp_path / "3.tenant", author="ada")
     assert (await node.registry.context_for(dialled("+15550109"), call_id="c")).config.greeting == "Second."
     assert await greetings(node) == ["First.", "Second."]
 
@@ -300,7 +301,7 @@ async def test_numbers_of_others_are_not_taken_by_an_arrival(node: Node, other: 
     await put(other.registry, "c", "+15550100")
     await export(node.store, "a", tmp_path / "a.tenant", "node2.example")
     with pytest.raises(NumberTaken, match=r"\+15550100 belongs to c; a cannot"):
-        await arrive(other.store, tmp_path / "a.tenant")
+        await arrive(other.store, tmp_path / "a.tenant", author="ada")
     assert await other.store.tenant_ids() == ("c",)
 
 
@@ -322,7 +323,7 @@ async def test_a_tenant_with_the_same_content_has_one_version_more_only_where_ne
         == 1
     )
     await backup(node.store, "a", tmp_path / "a.backup")
-    assert (await restore(node.store, tmp_path / "a.backup")).added_versions == 0
+    assert (await restore(node.store, tmp_path / "a.backup", author="ada")).added_versions == 0
 
 
 # -- what becomes of versions --------------------------------------------------------------------------
@@ -361,7 +362,7 @@ async def test_the_log_and_the_states_come_back_and_no_trial_to_life(node: Node,
     await backup(node.store, "a", tmp_path / "a.backup")
     async with node.store.shards.closed("a") as path:
         path.unlink()
-    await restore(node.store, tmp_path / "a.backup")
+    await restore(node.store, tmp_path / "a.backup", author="ada")
     assert await deeds(node) == [*before, ("restored", 1), ("trial rolled back", trial)]
     assert await states(node) == ["active", "refused", "refused"]
     assert await node.store.serving("a") == Serving(VersionKey(1, content_hash(followed)))
@@ -373,7 +374,7 @@ async def test_the_log_and_the_states_come_back_and_no_trial_to_life(node: Node,
     assert await node.registry.lifecycle.is_followed(followed)
     # A second time nothing is changed.
     log = await deeds(node)
-    await restore(node.store, tmp_path / "a.backup")
+    await restore(node.store, tmp_path / "a.backup", author="ada")
     assert (await deeds(node), await states(node)) == (log, ["active", "refused", "refused"])
 
 
@@ -386,11 +387,11 @@ async def test_a_trial_that_runs_here_goes_on_unless_its_baseline_is_replaced(
     await node.call("+15550100", 5)
     running = await node.store.ledger("a")
     for name in ("before", "during"):
-        await restore(node.store, tmp_path / f"{name}.backup")
+        await restore(node.store, tmp_path / f"{name}.backup", author="ada")
         assert await node.store.ledger("a") == running
     await put(node.registry, "a", "+15550100", greeting="Third.")
     await on_trial(node, "Fourth.")
-    await restore(node.store, tmp_path / "before.backup")
+    await restore(node.store, tmp_path / "before.backup", author="ada")
     ledger = await node.store.ledger("a")
     assert ledger.trial is None
     assert await states(node) == ["superseded", "refused", "superseded", "refused", "active"]
@@ -405,16 +406,16 @@ async def test_what_was_done_elsewhere_comes_back_with_its_tenant(
     trial = await on_trial(node, "Third.")
     before = await deeds(node)
     await export(node.store, "a", tmp_path / "1.tenant", "node2.example")
-    await arrive(other.store, tmp_path / "1.tenant")
+    await arrive(other.store, tmp_path / "1.tenant", author="ada")
     assert (await other.store.ledger("a")).trial is None
     # What ended on the first node meanwhile comes after, and does not bring the trial back.
     await export(node.store, "a", tmp_path / "2.tenant", "node2.example")
-    await arrive(other.store, tmp_path / "2.tenant")
+    await arrive(other.store, tmp_path / "2.tenant", author="ada")
     assert await states(other) == ["active", "draft", "refused"]
     made = await other.registry.lifecycle.activate("a", draft, other.registry.lifecycle.origin("bo", "new"))
     assert made.version == draft
     await export(other.store, "a", tmp_path / "3.tenant", "node1.example")
-    info = await arrive(node.store, tmp_path / "3.tenant")
+    info = await arrive(node.store, tmp_path / "3.tenant", author="ada")
     assert (info.active_version, info.added_versions) == (draft, 0)
     assert await states(node) == ["superseded", "active", "refused"]
     assert await deeds(node) == [
@@ -437,9 +438,9 @@ async def test_lines_of_both_logs_are_kept_once(node: Node, tmp_path: Path) -> N
     await backup(node.store, "a", tmp_path / "late.backup")
     async with node.store.shards.closed("a") as path:
         path.unlink()
-    await restore(node.store, tmp_path / "early.backup")
+    await restore(node.store, tmp_path / "early.backup", author="ada")
     assert await states(node) == ["active", "draft"]
-    await restore(node.store, tmp_path / "late.backup")
+    await restore(node.store, tmp_path / "late.backup", author="ada")
     # Not the draft, which it was before (both changes say the same time), and the line that only the later backup has is added.
     assert await states(node) == ["active", "refused"]
     assert await deeds(node) == [("imported", 1), ("drafted", 2), ("restored", 1), ("rejected", 2)]

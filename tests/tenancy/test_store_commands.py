@@ -92,8 +92,12 @@ def test_a_tenant_is_moved_to_another_node(
     other.write_text(f"data_dir: {tmp_path / 'other'}\n")
     file = tmp_path / "a.tenant"
     command = ["tenant", "export", "a", str(file), "--config", str(node)]
-    assert main([*command, "--moved-to", "sip:node2.example"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--moved-to", "sip:node2.example"])
+    assert "'sip:node2.example' is neither a node's SIP URI and HTTP root" in capsys.readouterr().err
+    assert not file.exists()
+    assert main([*command, "--moved-to", "sip:node2.example https://node2.example"]) == 0
     assert main(["tenant", "import", str(file), "--config", str(other)]) == 0
     assert json.loads(capsys.readouterr().out.partition("}\n")[2])["tenant_id"] == "a"
     assert main(["tenant", "restore", str(file), "--config", str(node)]) == 2
-    assert "a has moved to sip:node2.example" in capsys.readouterr().err
+    assert "a has moved to sip:node2.example https://node2.example" in capsys.readouterr().err
