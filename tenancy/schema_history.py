@@ -22,6 +22,8 @@ from tenancy.errors import StoreError
 MIGRATIONS = Path(__file__).parent / "migrations"
 POSTGRES_LOCK = 7_216_001
 """The advisory lock that nodes take which migrate one database at once."""
+POSTGRES_LIMIT_MS = 600_000
+"""For one statement of a migration, and for what the program does between two."""
 
 
 class SchemaHistory:
@@ -81,6 +83,9 @@ class SchemaHistory:
         """
         sqlite = connection.dialect.name == "sqlite"
         if not sqlite:
+            # The limits of a call's transactions are not those of a change to all rows of a table.
+            for limit in ("idle_in_transaction_session_timeout", "statement_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {limit} = {POSTGRES_LIMIT_MS}")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK})")
         context = MigrationContext.configure(
             connection, opts={"fn": self._steps(target), "version_table": f"{self.name}_schema"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
+from alembic.migration import MigrationContext
 
 from config.node import NodeConfig, PlatformProviders, PostgresConfig, StoreConfig
 from perf.postgres_server import NoPostgresError, PostgresServer, postgres_server
@@ -24,7 +26,7 @@ def url(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(url, PostgresConfig(wait_ms=500))
+    store = await PostgresStore.open(url, PostgresConfig(wait_ms=1_000))
     yield store
     await store.close()
 
@@ -232,6 +234,22 @@ async def test_a_row_that_another_holds_is_locked_and_not_waited_for_without_end
             await two_tenants.import_version(version("a", "two", "+1"))
         await two_tenants.import_version(version("b", "two", "+2"))  # others are not held up
     assert await two_tenants.import_version(version("a", "two", "+1")) == 3
+
+
+async def test_a_schema_may_take_longer_than_a_call(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that is as long as an index on a large table; and a program that is busy between two."""
+    wait_ms = 100
+
+    def upgrade(context: MigrationContext, **options: object) -> None:
+        assert context.connection is not None
+        context.connection.exec_driver_sql(f"SELECT pg_sleep({4 * wait_ms / 1000})")
+        time.sleep(6 * wait_ms / 1000)
+        upgraded(context, **options)
+
+    upgraded = MigrationContext.run_migrations
+    monkeypatch.setattr(MigrationContext, "run_migrations", upgrade)
+    store = await PostgresStore.open(url, PostgresConfig(wait_ms=wait_ms))
+    await store.close()
 
 
 async def test_no_more_connections_are_taken_than_the_node_may(url: str) -> None:

@@ -30,7 +30,7 @@ def url(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[PostgresSecretStore]:
-    made = await on_postgres(url, wait_ms=500)
+    made = await on_postgres(url, wait_ms=1_000)
     yield made
     await made.aclose()
 
