@@ -80,8 +80,7 @@ address-sanitizer:  ## the tests around unsafe code, Rust and C, under the addre
 	CFLAGS="$(SANITIZED_C)" RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked -p opus -p counting \
 	  --target $(HOST) --target-dir target/address-sanitizer --tests
 
-# Most tests wait for speech, so that two processes take little more than half the time of one.
-# Half of the tests wait for calls in real time: three at once keep two processors busy.
+# Most of the time goes to calls in real time: three processes keep two processors busy.
 py-test: setup
 	$(BIN)/pytest -n 3 --dist worksteal
 

@@ -7,7 +7,6 @@ is in the same audit trail as what the API does.
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from config.loader import load_node_config
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
+from mediaserver.remote import actor
 
 if TYPE_CHECKING:
     from admin.opening import AdminParts
@@ -98,14 +98,14 @@ async def _create(options: argparse.Namespace) -> int:
             role=Role.OPERATOR if options.tenant is None else Role.TENANT,
             tenant_id=options.tenant,
             label=options.label,
-            created_by=_actor(),
+            created_by=actor(),
             life_days=options.days,
         )
         try:
             await _enter(parts, "token.create", options.tenant, made.info.public_id, 201)
         except AdminError:
             # Nobody has seen it yet.
-            await parts.tokens.revoke(made.info.public_id, tenant_id=None, by=_actor())
+            await parts.tokens.revoke(made.info.public_id, tenant_id=None, by=actor())
             raise
         whose = "an operator" if options.tenant is None else f"tenant {options.tenant}"
         print(
@@ -169,7 +169,7 @@ async def _list(options: argparse.Namespace) -> int:
 
 async def _revoke(options: argparse.Namespace) -> int:
     async with _parts(options) as parts:
-        info = await parts.tokens.revoke(options.id, tenant_id=None, by=_actor())
+        info = await parts.tokens.revoke(options.id, tenant_id=None, by=actor())
         await _enter(parts, "token.revoke", info.tenant_id, info.public_id, 200)
         print(f"{info.public_id} ({info.label}) is revoked; running nodes refuse it within a second")
     return EXIT_OK
@@ -205,7 +205,7 @@ async def _enter(parts: AdminParts, action: str, tenant_id: str | None, target: 
     await parts.audit.append(
         Deed(
             at=datetime.now(UTC),
-            principal=f"{_actor()} ({COMMAND_LINE})",
+            principal=f"{actor()} ({COMMAND_LINE})",
             credential="",
             source=COMMAND_LINE,
             action=action,
@@ -215,15 +215,6 @@ async def _enter(parts: AdminParts, action: str, tenant_id: str | None, target: 
             request_id="",
         )
     )
-
-
-def _actor() -> str:
-    """Who runs the command."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid-{os.getuid()}"
-    return f"cli:{user}"[:100]
 
 
 def _time(at_ms: int) -> str:

@@ -27,8 +27,9 @@ from config.tenant import TenantConfig
 from mediaserver import keys_over_api as over_api
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
-from mediaserver.remote import Remote, remote_of, user_name
+from mediaserver.remote import Remote, actor, remote_of
 from tenancy.call_keys import key_names
+from tenancy.errors import TenancyError
 from tenancy.keys import open_vault, open_vault_store, vault_name, vault_path
 from vault import Entry, Secret, SecretInfo, SecretStore, Vault, VaultError
 from vault.names import check_name, check_tenant
@@ -138,7 +139,7 @@ async def _store(config: NodeConfig) -> AsyncIterator[SecretStore]:
 async def _put(config: NodeConfig, tenant_id: str, name: str, say: Say) -> int:
     secret = await asyncio.to_thread(_asked_for, f"key {name} of {tenant_id}: ")
     async with _vault(config) as vault:
-        info = await vault.put(tenant_id, name, secret, actor=_actor(), at=datetime.now(UTC))
+        info = await vault.put(tenant_id, name, secret, actor=actor(), at=datetime.now(UTC))
     return _say_put(tenant_id, info, await _unused(config, tenant_id, name), say)
 
 
@@ -169,8 +170,6 @@ def _asked_for(prompt: str) -> Secret:
 
 async def _unused(config: NodeConfig, tenant_id: str, name: str) -> str | None:
     """Why no call uses the key: by what is active, or by the node's files where it has not taken them over yet."""
-    from tenancy.errors import TenancyError
-
     try:
         files = {tenant.tenant_id: tenant for tenant in load_tenants(config.tenants)}
         tenant = await _active(config, tenant_id) or files.get(tenant_id)
@@ -236,7 +235,7 @@ def _say_listed(tenant_id: str, found: Sequence[SecretInfo], say: Say) -> int:
 
 async def _revoke(config: NodeConfig, tenant_id: str, name: str, say: Say) -> int:
     async with _vault(config) as vault:
-        info = await vault.revoke(tenant_id, name, actor=_actor(), at=datetime.now(UTC))
+        info = await vault.revoke(tenant_id, name, actor=actor(), at=datetime.now(UTC))
     return _say_revoked(tenant_id, info, say)
 
 
@@ -249,9 +248,9 @@ async def _rotate(config: NodeConfig, data_key_of: str | None, say: Say) -> int:
     async with _vault(config) as vault:
         now = datetime.now(UTC)
         if data_key_of is None:
-            return _say_rewrapped(await vault.rotate_kek(actor=_actor(), at=now), say)
+            return _say_rewrapped(await vault.rotate_kek(actor=actor(), at=now), say)
         return _say_resealed(
-            data_key_of, await vault.rotate_data_key(data_key_of, actor=_actor(), at=now), say
+            data_key_of, await vault.rotate_data_key(data_key_of, actor=actor(), at=now), say
         )
 
 
@@ -335,8 +334,3 @@ def _table(rows: Iterable[tuple[str, ...]], say: Say) -> None:
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
     for row in listed:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _actor() -> str:
-    """Who runs the command, for the audit trail."""
-    return f"cli:{user_name()}"[:200]

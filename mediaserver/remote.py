@@ -86,3 +86,8 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"
+
+
+def actor() -> str:
+    """The same, as trails and versions name it."""
+    return f"cli:{user_name()}"[:100]

@@ -16,7 +16,7 @@ from config.loader import load_node_config
 from config.node import NodeConfig
 from mediaserver.core_dumps import no_core_dumps
 from mediaserver.errors import MediaServerError
-from mediaserver.remote import add_local_only, add_remote, user_name
+from mediaserver.remote import actor, add_local_only, add_remote
 from tenancy.errors import TenancyError
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ async def _backup(options: argparse.Namespace) -> int:
 async def _restore(options: argparse.Namespace) -> int:
     from tenancy import backup
 
-    await _with_files(options, lambda files: backup.restore(files, options.file, author=f"cli:{user_name()}"))
+    await _with_files(options, lambda files: backup.restore(files, options.file, author=actor()))
     return EXIT_OK
 
 
@@ -276,5 +276,5 @@ async def _export(options: argparse.Namespace) -> int:
 async def _import(options: argparse.Namespace) -> int:
     from tenancy import backup
 
-    await _with_files(options, lambda files: backup.arrive(files, options.file, author=f"cli:{user_name()}"))
+    await _with_files(options, lambda files: backup.arrive(files, options.file, author=actor()))
     return EXIT_OK

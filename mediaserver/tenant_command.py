@@ -15,7 +15,7 @@ from config.tenant import TENANT_ID_PATTERN
 from mediaserver.configuring.commands import Outcome
 from mediaserver.configuring.running import through_api, told
 from tenancy.errors import ChangeRefused, UnknownTenant
-from tenancy.routing import LEFT_FOR_GOOD
+from tenancy.routing import LEFT_FOR_GOOD, Home
 
 PAGE: Final = 100
 
@@ -63,7 +63,11 @@ async def list_all(api: AdminClient, status: str | None, limit: int) -> Outcome:
 def _status(tenant: Mapping[str, Any]) -> str:
     if tenant["status"] != "moved":
         return str(tenant["status"])
-    return "gone" if tenant["moved_to"] == LEFT_FOR_GOOD else f"moved to {tenant['moved_to']}"
+    home = str(tenant["moved_to"])
+    if Home.read(home) is not None:
+        return f"moved to {home}"
+    # Earlier programs took any text; callers are told that the tenant is gone.
+    return "gone" if home == LEFT_FOR_GOOD else f"gone ({home} is no node's address)"
 
 
 async def show(api: AdminClient, tenant: str) -> Outcome:
@@ -97,7 +101,7 @@ async def set_status(api: AdminClient, tenant: str, what: str) -> Outcome:
         # Two nodes would have its calls.
         status = _status(found)
         raise ChangeRefused(
-            f"{tenant} {'is' if status == LEFT_FOR_GOOD else 'has'} {status}: mediaserver tenant import brings it back"
+            f"{tenant} {'has' if status.startswith('moved') else 'is'} {status}: mediaserver tenant import brings it back"
         )
     wanted = "suspended" if what == "suspend" else "active"
     if found["status"] == wanted:

@@ -63,7 +63,7 @@ async def validate(
 async def history(api: AdminClient, tenant: str, limit: int = LISTED) -> Outcome:
     """The newest versions, the trial that runs, and who did what."""
     config = _config(tenant)
-    versions, more = await _newest(api, config, limit)
+    versions, more = await _newest(api, f"{config}/versions", limit)
     lines = [
         f"{'':2}{'version':>7}  {'state':<11}  {'content':<12}  {'schema':>6}  {'made':<20}  by, why",
         *map(_row, versions),
@@ -74,22 +74,23 @@ async def history(api: AdminClient, tenant: str, limit: int = LISTED) -> Outcome
     if trial is not None:
         lines += ["", *trial_lines(trial)]
     lines += ["", "log, latest first"]
-    log = await api.get(f"{config}/log", limit=min(limit, PAGE))
+    log, more = await _newest(api, f"{config}/log", limit)
     lines += [
         f"  {_time(each['by']['at'])}  version {each['version']} {each['deed']}"
         f" by {each['by']['author']}: {each['by']['reason']}"
-        for each in log["items"]
+        for each in log
     ]
-    if log["next_cursor"] is not None:
+    if more:
         lines.append("  and what was before (--limit)")
     return Outcome(tuple(lines))
 
 
-async def _newest(api: AdminClient, config: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+async def _newest(api: AdminClient, path: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """The first items of a list, page by page, and whether there are more."""
     found: list[dict[str, Any]] = []
     cursor = None
     while len(found) < limit:
-        page = await api.get(f"{config}/versions", limit=min(limit - len(found), PAGE), cursor=cursor)
+        page = await api.get(path, limit=min(limit - len(found), PAGE), cursor=cursor)
         found += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:

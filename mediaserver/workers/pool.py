@@ -315,7 +315,7 @@ class WorkerPool:
             case Ready():
                 worker.stage = Stage.TAKING_CALLS
                 worker.watch = WorkerWatch(self._watch_params, _now_ms())
-                worker.run_queue = RunQueue(worker.pid)
+                worker.run_queue = worker.run_queue or RunQueue(worker.pid)
                 worker.ready.set()
                 for digest, pcm in self._phrases.held():
                     worker.send(0, KeepPhrase(digest, pcm))

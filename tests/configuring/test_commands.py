@@ -69,6 +69,11 @@ async def test_a_version_s_life_reaches_a_process_that_runs_at_its_next_call(cli
         assert await next_call() == ("Two.", 2)
         assert "version 4 is active, with the content of version 1" in cli("rollback", "a", 1, *by)
         assert await next_call() == ("One.", 4)
+        short = cli("history", "a", "--limit", 1)
+        assert ("and 3 older ones" in short, short.splitlines()[-1]) == (
+            True,
+            "  and what was before (--limit)",
+        )
         told = cli("history", "a")
         assert "version 2 activated by ada: nicer words" in told
         assert "rolled_back" in told

@@ -22,6 +22,7 @@ from config.admin import AdminConfig
 from config.node import NodeConfig
 from mediaserver.cli import parser, run
 from mediaserver.remote import user_name
+from tenancy import TenantStatus
 from tests.sim.node import RunningNode, running_node, tenant
 from tests.sim.vault import vault_config
 
@@ -222,7 +223,7 @@ async def test_a_tenant_is_made_on_a_node_and_refused_when_it_is_there(tmp_path:
 
 async def test_a_moved_tenant_is_not_taken_back_by_the_way(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
-    async with running_node(tmp_path):
+    async with running_node(tmp_path) as running:
         copy = str(tmp_path / "copy")
         away = ("tenant", "export", "bakery", copy, "--moved-to", "sip:b.example.com https://b.example.com")
         assert (await cli(*away)).status == 0
@@ -230,6 +231,10 @@ async def test_a_moved_tenant_is_not_taken_back_by_the_way(tmp_path: Path) -> No
         assert (said.status, said.out) == (3, "")
         assert "bakery has moved to sip:b.example.com" in said.err
         assert "moved to sip:b.example.com" in (await cli("tenant", "list")).out
+        for said_before, told in (("gone", "gone"), ("elsewhere", "gone (elsewhere is no node's address)")):
+            await running.node.registry.set_status("bakery", TenantStatus.MOVED, moved_to=said_before)
+            assert (await cli("tenant", "list")).out == f"bakery  {told}\n"
+            assert f"bakery is {told}: " in (await cli("tenant", "activate", "bakery")).err
 
 
 async def test_what_cannot_be_done_there_is_one_line_and_status_2(tmp_path: Path) -> None:
